@@ -6,7 +6,7 @@ and one word that decides. Numbers that a reader compares by eye stand per promi
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,6 +30,7 @@ class Result:
     readable_ms: float  # from the last acknowledged record of master data until lga and jfk had it
     elapsed_s: float
     killed: str | None
+    refusals: Sequence[str]  # the first of each writer, in words
     further_conflicts: int  # planes with concurrent reports beside those of the two sides, most of any region
 
 
@@ -58,6 +59,7 @@ def document(result: Result) -> Mapping[str, Any]:
         "received_twice": round(measures.received_twice, 6),
         "commits_received": measures.commits_received,
         "commits_received_twice": measures.commits_received_twice,
+        "refusals": list(result.refusals),
         "further_conflicts": result.further_conflicts,
         "last_write_wins_model": {"lost": result.loss.lost, "departures": result.loss.departures},
         "elapsed_s": round(result.elapsed_s, 3),

@@ -25,7 +25,7 @@ def _frame(minute: int) -> Frame:
 
 def _result(evidence: Evidence) -> Result:
     measures = Measures(Windows(20, 8600, 9200, 27000), 2_100_000, 1_900_000, 1000, 2)
-    return Result(judge(evidence), measures, Loss(4908, 5175), 29212, 3, 312.5, 402.0, 44.1, None, 0)
+    return Result(judge(evidence), measures, Loss(4908, 5175), 29212, 3, 312.5, 402.0, 44.1, None, [], 0)
 
 
 def _shown(width: int, *, terminal: bool, evidence: Evidence) -> str:
