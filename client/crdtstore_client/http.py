@@ -1,0 +1,105 @@
+"""The HTTP transport: aiohttp, msgpack bodies.
+
+aiohttp is imported at the first request, so that ``import crdtstore_client`` stays cheap for those who bring another
+transport or only want an error class. Paths arrive percent-encoded and leave as they came: aiohttp would turn
+``x/../y`` into ``y``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from crdtstore.values import from_json, from_msgpack, to_msgpack
+from crdtstore_client.transport import NotSent, ReplyLost, Response
+
+if TYPE_CHECKING:
+    import ssl
+
+    import aiohttp
+
+__all__ = ["HttpTransport"]
+
+MSGPACK = "application/msgpack"
+MAX_CONNECTIONS = 256
+MAX_REPLY_BYTES = 64 << 20
+CONNECT_SHARE = 0.9
+"""Connecting ends before the whole attempt does, or a timeout would not tell whether anything had been sent."""
+
+
+class HttpTransport:
+    """One ``aiohttp.ClientSession``, made when it is first needed."""
+
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
+        self._tls = tls
+        self._session: aiohttp.ClientSession | None = None
+
+    def _open(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            import aiohttp  # noqa: PLC0415 (dear: see above)
+
+            connector = aiohttp.TCPConnector(limit=MAX_CONNECTIONS, ssl=self._tls if self._tls is not None else True)
+            self._session = aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
+        return self._session
+
+    async def request(
+        self,
+        url_base: str,
+        method: str,
+        path: str,
+        *,
+        body: dict[str, Any] | None,
+        headers: Mapping[str, str],
+        timeout: float,  # noqa: ASYNC109
+    ) -> Response:
+        session = self._open()
+        import aiohttp  # noqa: PLC0415
+        from yarl import URL  # noqa: PLC0415
+
+        sent = dict(headers)
+        sent["Accept"] = MSGPACK
+        data = None
+        if body is not None:
+            sent["Content-Type"] = MSGPACK
+            data = to_msgpack(body)
+        try:
+            async with session.request(
+                method,
+                URL(url_base + path, encoded=True),
+                data=data,
+                headers=sent,
+                timeout=aiohttp.ClientTimeout(total=timeout, connect=timeout * CONNECT_SHARE),
+                allow_redirects=False,
+            ) as reply:
+                if (reply.content_length or 0) > MAX_REPLY_BYTES:
+                    raise ReplyLost(f"{url_base} answers with more than {MAX_REPLY_BYTES} bytes")
+                raw = await reply.read()
+                content_type = reply.content_type
+                status = reply.status
+                answer_headers = {name.lower(): value for name, value in reply.headers.items()}
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
+            raise NotSent(f"{url_base}: {error}") from error
+        except TimeoutError as error:
+            raise ReplyLost(f"{url_base} did not answer within {timeout:.2f} s") from error
+        except (aiohttp.ClientError, OSError) as error:
+            raise ReplyLost(f"{url_base}: {error or type(error).__name__}") from error
+        return Response(status, _decode(raw, content_type, url_base), answer_headers)
+
+    async def close(self) -> None:
+        session, self._session = self._session, None
+        if session is not None:
+            await session.close()
+
+
+def _decode(raw: bytes, content_type: str, url_base: str) -> dict[str, Any]:
+    """The body as a map; empty for what is no map of ours, such as the page of a gateway in between."""
+    try:
+        if content_type.endswith("msgpack"):
+            body = from_msgpack(raw, max_bytes=MAX_REPLY_BYTES)
+        elif content_type.endswith("json"):
+            body = from_json(raw)
+        else:
+            return {}
+    except ValueError as error:
+        raise ReplyLost(f"{url_base} answered with a body that cannot be read: {error}") from error
+    return body if isinstance(body, dict) else {}

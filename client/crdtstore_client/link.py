@@ -1,0 +1,267 @@
+"""Link: one request of a user becomes one answer, over as many nodes and attempts as its deadline allows.
+
+The question: when is it right to ask again? Only when the answer says so (``retryable``, or an unknown effect) or when
+there was none; a write always under the id of its first attempt, so that it counts once wherever it arrives. What
+remains to be told apart at the end is whether any attempt can have reached a node: if none did, nothing happened; if
+one did and nobody knows, the outcome is unknown, and so it is when a later attempt is refused for a reason that lies in
+a region's state, which the lost one may have met otherwise.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable, Iterable
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any
+
+from crdtstore.errors import (
+    CODES,
+    AccessError,
+    CrdtStoreError,
+    NotReplicated,
+    OutcomeUnknown,
+    ReplicaBehind,
+    Unavailable,
+    from_problem,
+)
+from crdtstore_client.address import with_query
+from crdtstore_client.regions import Node, Nodes
+from crdtstore_client.session import Session
+from crdtstore_client.transport import NotSent, ReplyLost, Response, Transport
+
+__all__ = ["Auth", "Call", "Link", "traceparent"]
+
+Auth = str | Callable[[], Awaitable[str]] | None
+
+traceparent: ContextVar[str | None] = ContextVar("crdtstore_traceparent", default=None)
+"""The W3C trace context to send with requests; whoever traces sets it."""
+
+MAX_TOKEN_BYTES = 6000  # HTTP servers refuse header lines beyond 8 KiB
+FIRST_PAUSE_SECONDS = 0.05
+LONGEST_PAUSE_SECONDS = 1.0
+SERVER_WAIT_SECONDS = 1.0
+"""How long a node waits by itself for a token before it says that it is behind (API: ``wait_ms=1000``)."""
+WAIT_SHARE = 0.7
+"""How much of a short attempt it may spend on that, so that its answer still arrives."""
+
+_SAME_EVERYWHERE = frozenset(
+    {
+        "bad-request",
+        "cross-shard",
+        "foreign-token",
+        "invalid-op",
+        "invalid-value",
+        "method-not-allowed",
+        "no-such-route",
+        "not-deletable",
+        "schema-violation",
+        "too-large",
+        "type-mismatch",
+        "unsupported-media-type",
+    }
+)
+"""Refusals that depend on the request alone: an attempt whose reply was lost met the same one."""
+
+
+@dataclass(slots=True)
+class Call:
+    """One request: what to send, and what is known of its attempts."""
+
+    method: str
+    path: str
+    body: dict[str, Any] | None = None
+    query: dict[str, Any] = field(default_factory=dict)
+    op_id: str | None = None
+    domain: str | None = None
+    is_retried_undeclared: bool = True
+    may_have_reached: bool = False
+    last: CrdtStoreError | None = None
+    lost: str = ""
+
+    @property
+    def is_write(self) -> bool:
+        return self.method != "GET"
+
+
+class Link:
+    """Transport, nodes and credential that the sessions of one ``connect`` share."""
+
+    def __init__(self, urls: Iterable[str], transport: Transport, auth: Auth) -> None:
+        self.transport = transport
+        self._auth = auth
+        self._secret = auth if isinstance(auth, str) else None
+        self.nodes = Nodes(urls, self.probe)
+        self.is_closed = False
+        self.declared: set[str] = set()
+
+    async def probe(self, url: str, seconds: float) -> Response:
+        """``GET /v1/status`` of one node, once."""
+        return await self.transport.request(
+            url, "GET", "/v1/status", body=None, headers=await self._headers(), timeout=seconds
+        )
+
+    async def close(self) -> None:
+        self.is_closed = True
+        await self.nodes.close()
+        await self.transport.close()
+
+    async def call(self, call: Call, session: Session, seconds: float) -> dict[str, Any]:
+        """The body of the answer.
+
+        Raises:  the problem a node answered with; Unavailable when no node was reached; OutcomeUnknown when a write
+                 may have arrived.
+        """
+        if self.is_closed:
+            raise Unavailable("this store is closed. Nothing changed.", code="unreachable", retryable=False)
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + seconds
+        await self.nodes.start()
+        asked: set[str] = set()
+        pause = FIRST_PAUSE_SECONDS
+        while (now := loop.time()) < deadline:
+            prefer = call.last.regions if isinstance(call.last, ReplicaBehind) else ()
+            node = self.nodes.pick(asked, now, prefer)
+            if node is None:  # all were asked: pause, then another round
+                wait = max(pause * random.uniform(0.5, 1.0), self.nodes.wait_until() - now)  # noqa: S311
+                if now + wait >= deadline:
+                    break
+                await asyncio.sleep(wait)
+                pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
+                asked.clear()
+                continue
+            share = (deadline - now) / self.nodes.unasked(asked)
+            asked.add(node.url)
+            body = await self._attempt(call, session, node, share)
+            if body is not None:
+                return body
+        raise self._gave_up(call, seconds)
+
+    async def _attempt(self, call: Call, session: Session, node: Node, seconds: float) -> dict[str, Any] | None:
+        """One attempt at one node; None when another one may do better."""
+        try:
+            reply = await self._exchange(call, session, node, seconds)
+        except (NotSent, ReplyLost) as failure:
+            self.nodes.failed(node)
+            call.lost = str(failure)
+            call.may_have_reached |= isinstance(failure, ReplyLost)
+            return None
+        if reply.status < 300 and reply.status != 202:
+            self.nodes.worked(node)
+            return reply.body
+        error = _error_of(reply, node)
+        call.last = error
+        if not (error.retryable or error.effect == "unknown") or (
+            error.code == "not-declared" and not call.is_retried_undeclared
+        ):
+            self.nodes.worked(node)
+            if call.is_write and call.may_have_reached and error.code not in _SAME_EVERYWHERE:
+                raise _unknown(call) from error
+            raise error
+        if error.effect == "unknown":
+            call.may_have_reached = True
+        if error.retry_after is not None:
+            node.not_before = asyncio.get_running_loop().time() + error.retry_after
+        elif isinstance(error, Unavailable) and not isinstance(error, ReplicaBehind):
+            self.nodes.failed(node)
+        return None
+
+    async def _exchange(self, call: Call, session: Session, node: Node, seconds: float) -> Response:
+        """Send with the tokens of the session, and take the reply's token in."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + seconds
+        shown = session.begin(MAX_TOKEN_BYTES)
+        while shown is None:  # too many for one header: reads merge them first
+            part = session.part(MAX_TOKEN_BYTES)
+            token = None
+            try:
+                merged = Call("GET", call.path, query={"wait_ms": 0})
+                reply = await self._send(merged, part, node, deadline - loop.time())
+                token = reply.body.get("token")
+                if not token:
+                    return reply if reply.status >= 400 else _no_token(node)
+            finally:
+                session.end(part, token)
+            shown = session.begin(MAX_TOKEN_BYTES)
+        token, dot = None, None
+        try:
+            reply = await self._send(call, shown, node, max(deadline - loop.time(), 0.001))
+            if reply.status < 300:
+                token, dot = reply.body.get("token"), reply.body.get("dot")
+        finally:
+            session.end(shown, token, call.domain, dot)
+        return reply
+
+    async def _send(self, call: Call, shown: Iterable[Any], node: Node, seconds: float) -> Response:
+        headers = await self._headers()
+        token = ",".join(held.text for held in shown)
+        if token:
+            headers["Crdtstore-Token"] = token
+        if call.op_id is not None:
+            headers["Idempotency-Key"] = call.op_id
+        query, body = dict(call.query), call.body
+        if "wait_ms" not in query and token and seconds * WAIT_SHARE < SERVER_WAIT_SECONDS:
+            wait_ms = int(seconds * WAIT_SHARE * 1000)  # leave the node time to say that it is behind
+            if body is None:
+                query["wait_ms"] = wait_ms
+            elif "ops" in body:
+                body = body | {"wait_ms": wait_ms}
+        path = with_query(call.path, query)
+        for _ in range(2):
+            reply = await self.transport.request(
+                node.url, call.method, path, body=body, headers=headers, timeout=seconds
+            )
+            if reply.status != 401 or not callable(self._auth):
+                break
+            self._secret = None  # perhaps it was renewed
+            headers |= await self._headers()
+        return reply
+
+    async def _headers(self) -> dict[str, str]:
+        headers: dict[str, str] = {}
+        if self._secret is None and callable(self._auth):
+            self._secret = await self._auth()
+        if self._secret:
+            headers["Authorization"] = f"Bearer {self._secret}"
+        if (trace := traceparent.get()) is not None:
+            headers["traceparent"] = trace
+        return headers
+
+    def _gave_up(self, call: Call, seconds: float) -> CrdtStoreError:
+        if call.is_write and call.may_have_reached:
+            return _unknown(call)
+        if call.last is not None:
+            return call.last
+        urls = ", ".join(node.url for node in self.nodes)
+        why = f" ({call.lost})" if call.lost else ""
+        return Unavailable(f"no answer from {urls} within {seconds:g} s{why}. Nothing changed.", code="unreachable")
+
+
+def _unknown(call: Call) -> OutcomeUnknown:
+    what = f"repeat it with id={call.op_id!r}, it counts once" if call.op_id else "repeating it is safe"
+    why = call.lost or (str(call.last) if call.last else "no answer")
+    return OutcomeUnknown(f"the write may or may not have taken place ({why}); {what}.", op_id=call.op_id)
+
+
+def _no_token(node: Node) -> Response:
+    raise ReplyLost(f"{node.url} answered a read without a token")
+
+
+def _error_of(reply: Response, node: Node) -> CrdtStoreError:
+    body = reply.body
+    if reply.status == 202:
+        return NotReplicated(
+            f"durable in {', '.join(body.get('durable_in', []))}, not yet in as many regions as asked", **body
+        )
+    if "code" not in body:  # not a node of ours: a gateway, a wrong address
+        if reply.status in {401, 403}:
+            return AccessError(f"{node.url} refuses with status {reply.status}. Nothing changed.")
+        code = "internal" if reply.status >= 500 else "no-such-route"
+        what = "The write may have taken place." if reply.status >= 500 else "Nothing changed."
+        error = CODES[code].error
+        return error(f"{node.url} answers {reply.status}, but not as a node of crdtstore does. {what}", code=code)
+    error_ = from_problem(body)
+    if error_.retry_after is None and (header := reply.headers.get("retry-after", "")).isdigit():
+        error_.retry_after = float(header)
+    return error_

@@ -1,0 +1,129 @@
+"""Regions: which node to ask first, which next.
+
+The question: how does a client find the nearest region that works, without asking the dead ones again and again? At
+first use all nodes are probed at once, and the first to answer is the nearest. A node that fails is set aside and
+probed in the background after a pause that grows, so that no request of a user pays for finding out that it is still
+gone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Collection, Coroutine, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from crdtstore_client.transport import NotSent, ReplyLost, Response
+
+__all__ = ["Node", "Nodes"]
+
+PROBE_SECONDS = 1.0
+FIRST_PAUSE_SECONDS = 0.5
+LONGEST_PAUSE_SECONDS = 30.0
+
+Probe = Callable[[str, float], Coroutine[Any, Any, Response]]
+
+
+@dataclass(slots=True)
+class Node:
+    """One node as this client sees it. ``distance`` is the measured round trip in seconds."""
+
+    url: str
+    position: int
+    region: str = ""
+    distance: float = float("inf")
+    is_up: bool = True
+    pause: float = FIRST_PAUSE_SECONDS
+    probe_at: float = 0.0
+    not_before: float = 0.0
+    is_probing: bool = False
+
+
+class Nodes:
+    """All nodes a store was connected to."""
+
+    def __init__(self, urls: Iterable[str], probe: Probe) -> None:
+        self._nodes = [Node(url.rstrip("/"), position) for position, url in enumerate(urls)]
+        self._probe = probe
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._started: asyncio.Task[None] | None = None
+
+    def __iter__(self) -> Iterator[Node]:
+        return iter(self._nodes)
+
+    @property
+    def nearest(self) -> Node:
+        return min(self._nodes, key=_order)
+
+    async def start(self) -> None:
+        """Measure once; returns when the nearest node has answered, or none will."""
+        if self._started is None:
+            self._started = self._spawn(self._measure())
+        if not self._started.done():
+            await asyncio.wait([self._started])
+
+    async def _measure(self) -> None:
+        probes = [self._spawn(self._look(node)) for node in self._nodes]
+        pending: set[asyncio.Task[None]] = set(probes)
+        while pending and not any(node.is_up and node.distance < float("inf") for node in self._nodes):
+            _, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+
+    async def _look(self, node: Node) -> None:
+        """Probe one node: its region, its distance, whether it is ready."""
+        loop = asyncio.get_running_loop()
+        node.is_probing = True
+        begun = loop.time()
+        try:
+            reply = await self._probe(node.url, PROBE_SECONDS)
+        except (NotSent, ReplyLost):
+            self.failed(node)
+            return
+        finally:
+            node.is_probing = False
+        node.region = str(reply.body.get("region") or node.region)
+        node.distance = loop.time() - begun
+        if reply.status < 500 and reply.body.get("ready", True):
+            self.worked(node)
+        else:
+            self.failed(node)
+
+    def pick(self, asked: Collection[str], now: float, prefer: Collection[str] = ()) -> Node | None:
+        """The next node: those of ``prefer`` first, up before down, then the nearest; None when all were asked."""
+        for node in self._nodes:
+            if not node.is_up and node.probe_at <= now and not node.is_probing:
+                self._spawn(self._look(node))
+        free = [node for node in self._nodes if node.url not in asked and node.not_before <= now]
+        return min(free, key=lambda node: (node.region not in prefer, *_order(node)), default=None)
+
+    def unasked(self, asked: Collection[str]) -> int:
+        """How many nodes have not been asked yet in this round."""
+        return sum(node.url not in asked for node in self._nodes)
+
+    def wait_until(self) -> float:
+        """The earliest instant at which some node lets itself be asked again."""
+        return min(node.not_before for node in self._nodes)
+
+    def worked(self, node: Node) -> None:
+        node.is_up, node.pause = True, FIRST_PAUSE_SECONDS
+
+    def failed(self, node: Node) -> None:
+        """Set aside, with a longer pause each time."""
+        node.is_up = False
+        node.probe_at = asyncio.get_running_loop().time() + node.pause
+        node.pause = min(node.pause * 2, LONGEST_PAUSE_SECONDS)
+
+    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def close(self) -> None:
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _order(node: Node) -> tuple[bool, float, int]:
+    return (not node.is_up, node.distance, node.position)

@@ -1,0 +1,50 @@
+"""Status: what one node says about itself, its groups and its peers (API.md, shapes)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+__all__ = ["GroupStatus", "PeerStatus", "Status"]
+
+
+class GroupStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """One group at this node. ``behind``, ``lag_ms``: known lag; ``staleness_ms``: null until all were heard."""
+
+    domain: str
+    replica: str
+    vector: dict[str, int]
+    digest: str
+    shard: int = 0
+    behind: int = 0
+    lag_ms: float | None = None
+    staleness_ms: float | None = None
+    unacked: int = 0
+
+
+class PeerStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """Another node as this one sees it: heard ``heard_ms`` ago, its clock ``offset_ms`` ahead."""
+
+    node: str
+    region: str
+    state: str = ""
+    heard_ms: float | None = None
+    offset_ms: float | None = None
+
+
+class Status(msgspec.Struct, frozen=True, kw_only=True):
+    """The whole answer of one node."""
+
+    node: str
+    region: str
+    cluster: str = ""
+    ready: bool = True
+    why: Any = None
+    groups: list[GroupStatus] = []
+    peers: list[PeerStatus] = []
+
+    @classmethod
+    def of(cls, body: dict[str, Any]) -> Status:
+        """From the body of ``GET /v1/status``; fields of newer nodes are ignored."""
+        return msgspec.convert(body, cls)

@@ -1,0 +1,55 @@
+"""Transport: the seam between the client's rules and the wire.
+
+The question: what must the wire tell, so that a write is never sent twice under two names and never called failed when
+it was done? One thing beyond the answer: whether a request that got no answer can have reached a node. Hence two
+exceptions, and nothing else is expected from a transport (after httpx's ``BaseTransport``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+__all__ = ["NotSent", "ReplyLost", "Response", "Transport"]
+
+
+class NotSent(Exception):
+    """No node can have seen the request: refused, unresolvable, not connected in time."""
+
+
+class ReplyLost(Exception):
+    """The request may have reached a node, but no whole answer came back."""
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """One answer: HTTP's status, the decoded body (a problem from 400 on), headers with lower-case names."""
+
+    status: int
+    body: dict[str, Any]
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+class Transport(Protocol):
+    """What carries one request to one node."""
+
+    async def request(
+        self,
+        url_base: str,
+        method: str,
+        path: str,
+        *,
+        body: dict[str, Any] | None,
+        headers: Mapping[str, str],
+        timeout: float,  # noqa: ASYNC109 (the deadline belongs to the wire: only it knows what had been sent by then)
+    ) -> Response:
+        """Send ``method`` and ``path`` (percent-encoded, with its query) to the node at ``url_base``.
+
+        Raises:  NotSent or ReplyLost, after ``timeout`` seconds at the latest.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Give connections back."""
+        ...

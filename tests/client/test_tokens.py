@@ -1,0 +1,167 @@
+"""The algebra of a session's tokens: nothing seen is lost, whatever order replies come in, and the set stays small."""
+
+import random
+
+import pytest
+
+from crdtstore_client import connect
+from crdtstore_client.session import Held, Session
+from tests.client.fakes import US, FakeCluster
+
+ALL = 1 << 20
+EU, AP = "eu-1.0123456789abcdef", "ap-1.0123456789abcdef"
+
+
+def begin(session: Session) -> tuple[Held, ...]:
+    shown = session.begin(ALL)
+    assert shown is not None
+    return shown
+
+
+def test_a_reply_replaces_exactly_what_it_was_shown() -> None:
+    session = Session("a")
+    first, second = begin(session), begin(session)
+    session.end(first, "b")
+    assert session.token == "b"
+    session.end(second, "c")
+    assert session.token == "b,c"
+    session.end(begin(session), "d")
+    assert session.token == "d"
+
+
+def test_a_request_without_an_answer_changes_nothing() -> None:
+    session = Session("a, b,,a")
+    session.end(begin(session), None)
+    assert session.token == "a,b"
+
+
+def test_the_same_token_twice_is_kept_once() -> None:
+    session = Session()
+    first, second = begin(session), begin(session)
+    session.end(first, "b")
+    session.end(second, "b")
+    assert session.token == "b"
+
+
+def test_later_commits_of_a_replica_cover_earlier_ones() -> None:
+    session = Session("base")
+    first, second, third, other = (begin(session) for _ in range(4))
+    session.end(second, "t2", "shop", f"{EU}:2")
+    session.end(first, "t1", "shop", f"{EU}:1")
+    assert session.token == "t2"
+    session.end(other, "x", "crm", f"{EU}:1")  # another domain: another line of commits
+    assert session.token == "t2,x"
+    session.end(third, "t3", "shop", f"{AP}:9")
+    assert session.token == "t2,x,t3"
+
+
+def test_a_later_commit_does_not_cover_what_its_request_was_not_shown() -> None:
+    session = Session()
+    write = begin(session)
+    session.end(begin(session), "read")
+    early = begin(session)  # shown the token of the read
+    session.end(early, "t1", "shop", f"{EU}:1")
+    session.end(write, "t2", "shop", f"{EU}:2")  # was not
+    assert session.token == "t1,t2"
+
+
+def test_too_many_tokens_are_merged_in_parts() -> None:
+    session = Session(",".join(f"token-{n}" for n in range(10)))
+    assert session.begin(30) is None
+    part = session.part(30)
+    assert [held.text for held in part] == ["token-0", "token-1", "token-2"]
+    session.end(part, "m")
+    assert session.token == ",".join([*(f"token-{n}" for n in range(3, 10)), "m"])
+    assert len(session.part(1)) == 2
+
+
+@pytest.mark.parametrize("seed", range(200))
+def test_nothing_seen_is_ever_lost(seed: int) -> None:
+    """Model: a token's true content is a set; a node's reply covers what it was shown and what its replica has."""
+    rng = random.Random(seed)
+    session = Session()
+    content: dict[str, frozenset[tuple[str, int]]] = {}
+    seen: set[tuple[str, int]] = set()
+    replicas: dict[str, set[tuple[str, int]]] = {EU: set(), AP: set()}
+    under_way: list[tuple[tuple[Held, ...], str, frozenset[tuple[str, int]], str | None, set[tuple[str, int]]]] = []
+    widest = 0
+    for step in range(300):
+        if len(under_way) < 12 and (rng.random() < 0.6 or not under_way):
+            shown = begin(session)
+            assert seen <= set().union(*(content[held.text] for held in shown))
+            replica = rng.choice([EU, AP])
+            known = replicas[replica]
+            known |= set().union(*(content[held.text] for held in shown))  # the node waits for what it is shown
+            dot = None
+            if rng.random() < 0.6:
+                seq = 1 + sum(origin == replica for origin, _ in known)
+                known.add((replica, seq))
+                dot = f"{replica}:{seq}"
+            text = f"t{step}"
+            content[text] = frozenset(known)
+            under_way.append((shown, text, content[text], dot, set(known)))
+        else:
+            shown, text, _, dot, observed = under_way.pop(rng.randrange(len(under_way)))
+            session.end(shown, text, "shop", dot)
+            seen |= observed
+        held = [text for text in session.token.split(",") if text]
+        widest = max(widest, len(held))
+        assert seen <= set().union(*(content[text] for text in held))
+        if rng.random() < 0.1:  # replicas gossip
+            both = replicas[EU] | replicas[AP]
+            replicas[EU] |= both
+            replicas[AP] |= both
+    assert widest <= 13
+
+
+def test_many_writes_at_once_leave_one_token() -> None:
+    session = Session("base")
+    order = list(range(1, 65))
+    random.Random(1).shuffle(order)
+    shown = {seq: begin(session) for seq in order}
+    for seq in order:
+        session.end(shown[seq], f"t{seq}", "shop", f"{EU}:{seq}")
+    assert session.token == "t64"
+
+
+def test_descriptions_stay_small() -> None:
+    session = Session()
+    for n in range(1000):
+        session.end(begin(session), f"read-{n}")
+    assert all(len(held.items) <= 65 for held in begin(session))
+
+
+async def test_a_store_shows_its_tokens_and_sessions_have_their_own() -> None:
+    cluster = FakeCluster()
+    async with connect(US, transport=cluster, token="mine") as store:
+        shop = store.domain("shop")
+        await shop.declare("orders", "counter")
+        assert cluster.seen[0].headers["Crdtstore-Token"] == "mine"
+        ack = await shop.counter("orders")["de"].add(1)
+        assert store.token == ack.token
+        other = store.session(token="cookie")
+        assert other.token == "cookie"
+        await other.domain("shop").counter("orders")["de"].get()
+        assert cluster.seen[-1].headers["Crdtstore-Token"] == "cookie"
+        assert store.token == ack.token
+        fresh = store.session()
+        await fresh.domain("shop").counter("orders")["de"].get()
+        assert "Crdtstore-Token" not in cluster.seen[-1].headers
+        await other.close()
+        assert not cluster.closed
+    assert cluster.closed
+
+
+async def test_tokens_too_long_for_one_header_are_merged_by_reads_first() -> None:
+    cluster = FakeCluster()
+    token = ",".join(f"{n:03}-" + "x" * 996 for n in range(20))
+    async with connect(US, transport=cluster) as store:
+        await store.domain("shop").declare("orders", "counter")
+        cluster.seen.clear()
+        session = store.session(token)
+        await session.domain("shop").counter("orders")["de"].add(1)
+    assert [seen.method for seen in cluster.seen] == ["GET", "GET", "GET", "POST"]
+    shown = {text for seen in cluster.seen for text in seen.headers["Crdtstore-Token"].split(",")}
+    assert set(token.split(",")) <= shown
+    assert all(len(seen.headers["Crdtstore-Token"]) <= 6000 for seen in cluster.seen)
+    assert len(cluster.seen[-1].headers["Crdtstore-Token"].split(",")) <= 6
