@@ -1,8 +1,8 @@
 """A TCP fault proxy: links that can be cut, slowed and reset from a test, while both ends keep their real sockets.
 
 The question: what is a cut link to two processes that speak TCP? Silence. Connections stay open, nothing arrives,
-nobody is told; new connections neither fail nor succeed. When the link comes back, the old connections are usually
-dead (time-outs and address translators forgot them), sometimes not. So ``cut`` stops reading and forwarding, accepts
+nobody is told; new connections neither fail nor succeed. When the link comes back, the old connections are usually dead
+(time-outs and address translators forgot them), sometimes not. So ``cut`` stops reading and forwarding, accepts
 newcomers and leaves them hanging, and ``heal`` resets every connection that saw the cut, or with ``reset=False`` lets
 what was held flow on.
 

@@ -1,8 +1,8 @@
 """One direction of a link: its faults, its counters, and when the next bytes may go.
 
 The question: what can a proxy do to a TCP stream that a network does, without corrupting it? A network loses packets
-and TCP sends them again, so the reader sees the bytes late or never, but in order. Hence no fault here drops a part
-of a stream: a cut holds, a delay shifts, a throttle spreads; what was held is lost only together with its connection.
+and TCP sends them again, so the reader sees the bytes late or never, but in order. Hence no fault here drops a part of
+a stream: a cut holds, a delay shifts, a throttle spreads; what was held is lost only together with its connection.
 """
 
 from __future__ import annotations

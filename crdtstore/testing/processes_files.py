@@ -1,0 +1,191 @@
+"""What a local cluster keeps on disk: who its members are, and the files their nodes read.
+
+The question: which file is the truth? ``local.json`` is: identities (drawn once), ports (may move) and which nodes were
+founded. ``cluster.toml`` and the node files are written from it at every start. A node is started with ``--bootstrap``
+only until it has been ready once, so that a data directory that was lost later is not taken for a new one.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import re
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+from crdtstore.causal import make_replica_id
+from crdtstore.errors import StorageError, UsageError
+
+__all__ = ["DirectoryLock", "LocalFiles", "LocalNode", "write_atomically"]
+
+REGION = re.compile(r"[a-z][a-z0-9_-]{0,30}")
+MAX_REGIONS = 16
+NOTE = "# Written by crdtstore's local cluster at every start; changes here are lost.\n"
+
+
+@dataclass(slots=True)
+class LocalNode:
+    """One node as it is remembered."""
+
+    region: str
+    replica: str
+    api_port: int = 0
+    gossip_port: int = 0
+    is_founded: bool = False
+
+    @property
+    def node(self) -> str:
+        return f"{self.region}-1"
+
+
+@dataclass(slots=True)
+class LocalFiles:
+    """The files of one cluster below ``directory``."""
+
+    directory: Path
+    cluster: str
+    nonce: str
+    nodes: dict[str, LocalNode] = field(default_factory=dict)  # by region, in the order given
+
+    @classmethod
+    def open(cls, directory: Path, regions: Sequence[str] | None, default: Sequence[str]) -> Self:
+        """What is there, or a new cluster of ``regions``; UsageError (nothing written) when both exist and differ."""
+        path = directory / "local.json"
+        if path.exists():
+            files = cls._load(directory, path)
+            if regions is not None and sorted(regions) != sorted(files.nodes):
+                raise UsageError(
+                    f"{directory} holds a cluster of the regions {', '.join(files.nodes)}, not {', '.join(regions)}; "
+                    "choose another directory. Nothing changed."
+                )
+            return files
+        names = list(default if regions is None else regions)
+        for name in names:
+            if not REGION.fullmatch(name):
+                raise UsageError(f"a region is named like us or eu-west, got {name!r}. Nothing changed.")
+        if not 1 <= len(names) <= MAX_REGIONS or len(set(names)) != len(names):
+            raise UsageError(
+                f"1 to {MAX_REGIONS} different regions are possible, got {', '.join(names)}. Nothing changed."
+            )
+        nodes = {name: LocalNode(name, make_replica_id(f"{name}-1", secrets.randbits(64))) for name in names}
+        return cls(directory, "local", secrets.token_hex(16), nodes)
+
+    @classmethod
+    def _load(cls, directory: Path, path: Path) -> Self:
+        try:
+            document = json.loads(path.read_text())
+            nodes = {each["region"]: LocalNode(**each) for each in document["nodes"]}
+            return cls(directory, document["cluster"], document["nonce"], nodes)
+        except (ValueError, KeyError, TypeError) as error:
+            raise StorageError(f"{path} is not what was written there: {error!r}. Nothing changed.") from error
+
+    def config_path(self, region: str) -> Path:
+        return self.directory / f"{self.nodes[region].node}.toml"
+
+    def data_path(self, region: str) -> Path:
+        return self.directory / self.nodes[region].node
+
+    def log_path(self, region: str) -> Path:
+        return self.directory / f"{self.nodes[region].node}.log"
+
+    def save(self) -> None:
+        """Write ``local.json`` and ``cluster.toml``."""
+        self.directory.mkdir(parents=True, exist_ok=True)
+        document = {
+            "cluster": self.cluster,
+            "nonce": self.nonce,
+            "nodes": [asdict(node) for node in self.nodes.values()],
+        }
+        write_atomically(self.directory / "local.json", json.dumps(document, indent=1) + "\n")
+        lines = [NOTE, f"cluster = {_toml(self.cluster)}", f"nonce = {_toml(self.nonce)}"]
+        for node in self.nodes.values():
+            lines += [
+                "",
+                "[[member]]",
+                f"node = {_toml(node.node)}",
+                f"region = {_toml(node.region)}",
+                f"replica = {_toml(node.replica)}",
+                f"gossip = {_toml(f'127.0.0.1:{node.gossip_port}')}",
+            ]
+        write_atomically(self.directory / "cluster.toml", "\n".join(lines) + "\n")
+
+    def save_node(self, region: str, peers: Mapping[str, str], tables: Mapping[str, Mapping[str, Any]]) -> None:
+        """Write the configuration of one node; ``peers`` by node name, ``tables`` such as engine and log."""
+        node = self.nodes[region]
+        lines = [
+            NOTE,
+            f"node = {_toml(node.node)}",
+            f"cluster_file = {_toml(str(self.directory / 'cluster.toml'))}",
+            f"data = {_toml(str(self.data_path(region)))}",
+            f"api = {_toml(f'127.0.0.1:{node.api_port}')}",
+            f"gossip = {_toml(f'127.0.0.1:{node.gossip_port}')}",
+        ]
+        for name, table in {"peers": peers, **tables}.items():
+            lines += ["", f"[{name}]", *(f"{key} = {_toml(value)}" for key, value in table.items())]
+        write_atomically(self.config_path(region), "\n".join(lines) + "\n")
+
+
+class DirectoryLock:
+    """Who uses a directory; the kernel frees it when its holder dies, however it dies."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._descriptor: int | None = None
+
+    def acquire(self) -> None:
+        """Raises:  UsageError when another process holds it; nothing changed."""
+        self._directory.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(self._directory / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            pid = os.read(descriptor, 20).decode(errors="replace").strip() or "unknown"
+            os.close(descriptor)
+            raise UsageError(f"{self._directory} is in use by process {pid}. Nothing changed.") from None
+        os.truncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        self._descriptor = descriptor
+
+    def release(self) -> None:
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    @staticmethod
+    def holder(directory: Path) -> int | None:
+        """The process that holds the lock of ``directory``, if one does."""
+        try:
+            descriptor = os.open(directory / "lock", os.O_RDONLY)
+        except FileNotFoundError:
+            return None
+        try:
+            # A shared lock, so that two who ask do not meet.
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            text = os.read(descriptor, 20).strip()
+            return int(text) if text.isdigit() else 0
+        finally:
+            os.close(descriptor)
+        return None
+
+
+def write_atomically(path: Path, text: str, mode: int = 0o644) -> None:
+    """Replace a file as a whole: a reader sees the old text or the new."""
+    draft = path.with_name(path.name + ".new")
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        file.write(text)
+    draft.replace(path)
+
+
+def _toml(value: Any) -> str:
+    """A TOML value; JSON's strings are TOML's but for DEL."""
+    if isinstance(value, str):
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    if isinstance(value, bool | int | float):
+        return json.dumps(value)
+    raise UsageError(f"a setting is text, a number or true/false, got {value!r}. Nothing changed.")

@@ -1,0 +1,223 @@
+"""``crdtstore dev``: a cluster of several regions on this machine, for people who build on it.
+
+The question: what must a command say? What is running where, what was changed, and when nothing was changed, why. With
+``--json`` the same as one document on standard output.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import json
+import os
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, ParamSpec
+
+import click
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from crdtstore.errors import AccessError, CrdtStoreError, OutcomeUnknown, Unavailable, UsageError
+from crdtstore.testing import processes
+from crdtstore_node.dev import launch
+from crdtstore_node.dev.control import request
+from crdtstore_node.dev.supervisor import FIRST_API_PORT, supervise
+
+__all__ = ["dev"]
+
+DIRECTORY = ".crdtstore"
+PLAIN_WIDTH = 140
+
+P = ParamSpec("P")
+
+
+@click.group()
+def dev() -> None:
+    """A local cluster: several regions, one process each, and a fault proxy on every link."""
+
+
+def command(function: Callable[P, None]) -> Callable[P, None]:
+    """What all commands share: ``--directory``, ``--json``, and errors as exit codes."""
+
+    @functools.wraps(function)
+    def guarded(*args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            function(*args, **kwargs)
+        except CrdtStoreError as error:
+            click.echo(f"error: {error}", err=True)
+            sys.exit(_exit_code(error))
+
+    directory = click.option(
+        "--directory",
+        type=click.Path(file_okay=False, path_type=Path),
+        default=DIRECTORY,
+        show_default=True,
+        help="Where the cluster lives.",
+    )
+    as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+    return directory(as_json(guarded))
+
+
+def _exit_code(error: CrdtStoreError) -> int:
+    if isinstance(error, UsageError):
+        return 2
+    if isinstance(error, Unavailable):
+        return 4
+    return 5 if isinstance(error, OutcomeUnknown) else 3 if isinstance(error, AccessError) else 1
+
+
+@dev.command()
+@click.option("--regions", help="Comma separated; us,eu,ap for a new cluster, else those that are there.")
+@click.option("--foreground", is_flag=True, help="Stay; Ctrl-C stops everything.")
+@command
+def up(directory: Path, as_json: bool, regions: str | None, foreground: bool) -> None:
+    """Start a cluster, or continue the one that is in the directory."""
+    names = None if regions is None else [name.strip() for name in regions.split(",")]
+    where = directory.absolute()
+
+    def report(status: dict[str, Any]) -> None:
+        if as_json:
+            _print_json(status)
+        else:
+            stop = "Ctrl-C" if foreground else f"crdtstore dev down{_option(directory)}"
+            urls = "   ".join(f"{node['region']}  {node['url']}" for node in status["nodes"])
+            click.echo(f"{urls}      data in {directory}/, stop with: {stop}")
+
+    if not foreground:
+        report(launch.up(where, names, command=processes.NODE_COMMAND, first_port=FIRST_API_PORT))
+        return
+    launch.refuse_second(where)
+    launch.clean_up(where)
+    asyncio.run(supervise(where, names, report, command=processes.NODE_COMMAND, first_port=FIRST_API_PORT))
+
+
+@dev.command()
+@command
+def env(directory: Path, as_json: bool) -> None:
+    """Print what a client needs: eval "$(crdtstore dev env)"."""
+    urls = ",".join(node["url"] for node in _ask(directory, "status")["nodes"])
+    if as_json:
+        _print_json({"CRDTSTORE_URL": urls})
+    else:
+        click.echo(f"export CRDTSTORE_URL={urls}")
+
+
+@dev.command()
+@click.argument("region")
+@click.option("--from", "peer", metavar="REGION", help="Only from this region, not from all others.")
+@click.option("--one-way", is_flag=True, help="REGION does not hear them, but they hear REGION.")
+@command
+def partition(directory: Path, as_json: bool, region: str, peer: str | None, one_way: bool) -> None:
+    """Cut REGION off from the others: connections stay open, nothing arrives."""
+    answer = _ask(directory, "partition", region=region, one_way=one_way, **{"from": peer})
+    _print_cuts(answer, as_json)
+
+
+@dev.command()
+@command
+def heal(directory: Path, as_json: bool) -> None:
+    """End all cuts; connections that saw one are reset."""
+    _print_cuts(_ask(directory, "heal"), as_json)
+
+
+@dev.command()
+@click.argument("region")
+@command
+def kill(directory: Path, as_json: bool, region: str) -> None:
+    """Kill the node of REGION (SIGKILL)."""
+    answer = _ask(directory, "kill", region=region)
+    if as_json:
+        _print_json(answer)
+    else:
+        click.echo(f"{region} killed (process {answer['pid']}); start it with: crdtstore dev start {region}")
+
+
+@dev.command()
+@click.argument("region")
+@command
+def start(directory: Path, as_json: bool, region: str) -> None:
+    """Start the node of REGION again, on its data."""
+    answer = _ask(directory, "start", region=region)
+    if as_json:
+        _print_json(answer)
+    else:
+        click.echo(f"{region}  {answer['url']}  (process {answer['pid']})")
+
+
+@dev.command()
+@command
+def status(directory: Path, as_json: bool) -> None:
+    """Show nodes and cuts."""
+    answer = _ask(directory, "status")
+    if as_json:
+        _print_json(answer)
+        return
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    for title in ("region", "node", "pid", "url", "state", "links cut"):
+        table.add_column(title, no_wrap=title != "links cut")
+    for node in answer["nodes"]:
+        region = node["region"]
+        cut = _cuts_of(region, [(each["from"], each["to"]) for each in answer["cut"]])
+        table.add_row(region, node["node"], str(node["pid"] or "-"), node["url"], _state(node), cut)
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = PLAIN_WIDTH
+    console.print(table)
+
+
+@dev.command()
+@command
+def down(directory: Path, as_json: bool) -> None:
+    """Stop everything and verify that nothing is left; the data stays."""
+    answer = launch.down(directory.absolute())
+    if as_json:
+        _print_json(answer)
+    elif answer["was_running"]:
+        click.echo(f"stopped, nothing is left running; data stays in {directory}/")
+    else:
+        click.echo(f"nothing runs in {directory}/")
+
+
+def _ask(directory: Path, do: str, **fields: Any) -> dict[str, Any]:
+    return request(directory.absolute(), do, **fields)
+
+
+def _option(directory: Path) -> str:
+    return "" if os.fspath(directory) == DIRECTORY else f" --directory {directory}"
+
+
+def _state(node: dict[str, Any]) -> str:
+    if node["state"] == "exited":
+        return f"exited ({node['returncode']})"
+    return "ready" if node["ready"] else node["state"] if node["pid"] is None else f"not ready: {node['why']}"
+
+
+def _cuts_of(region: str, cuts: Iterable[tuple[str, str]]) -> str:
+    """The links of a region that are cut: ``eu`` both ways, ``from eu`` or ``to eu`` one way."""
+    deaf_to = {source for source, target in cuts if target == region}
+    unheard_by = {target for source, target in cuts if source == region}
+    words = [
+        peer if peer in deaf_to and peer in unheard_by else f"from {peer}" if peer in deaf_to else f"to {peer}"
+        for peer in sorted(deaf_to | unheard_by)
+    ]
+    return ", ".join(words) or "-"
+
+
+def _print_cuts(answer: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        _print_json(answer)
+        return
+    cuts = [(each["from"], each["to"]) for each in answer["cut"]]
+    pairs = [
+        f"{source} | {target}" if (target, source) in cuts else f"{source} -> {target} (one way)"
+        for source, target in cuts
+        if source < target or (target, source) not in cuts
+    ]
+    click.echo(f"cut: {', '.join(pairs)}" if pairs else f"healed, connections reset: {answer.get('reset', 0)}")
+
+
+def _print_json(document: dict[str, Any]) -> None:
+    click.echo(json.dumps(document))
