@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import stat
 import subprocess
 import sys
 import tempfile
@@ -142,12 +143,33 @@ def test_a_batch_larger_than_a_segment_gets_one_of_its_own(tmp_path: Path) -> No
     assert segment.path_of(tmp_path, 2).stat().st_size > 10_000
 
 
+def test_a_segment_is_on_disk_whole_before_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Synced: the parent for the new directory, then the zeros under another name, then the directory with the name."""
+    directory = tmp_path / "log"
+    synced: list[tuple[int, list[str]]] = []
+
+    def watch(fd: int) -> None:
+        status = os.fstat(fd)
+        names = sorted(file.name for file in directory.iterdir()) if directory.exists() else []
+        synced.append((status.st_ino if stat.S_ISDIR(status.st_mode) else -status.st_size, names))
+
+    monkeypatch.setattr(os, "fsync", watch)
+    opened(directory).close()
+    assert synced == [
+        (tmp_path.stat().st_ino, []),
+        (-4096, ["0000000001.new", "lock"]),
+        (directory.stat().st_ino, ["0000000001.log", "lock"]),
+    ]
+
+
 def test_a_prepared_segment_that_is_too_small_is_made_anew(tmp_path: Path) -> None:
     with opened(tmp_path) as log:
         log.write([log.encode([entry("x" * 3000)])])
     assert segment.generations(tmp_path) == [1, 2]
-    with opened(tmp_path) as log:
+    prepared = segment.path_of(tmp_path, 2)
+    with opened(tmp_path) as log, prepared.open("rb") as small:
         log.write([log.encode([entry("y" * 5000)])])
+        assert not os.path.samestat(os.fstat(small.fileno()), prepared.stat())
     assert len(content(tmp_path)) == 2
 
 

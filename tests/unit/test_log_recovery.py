@@ -226,7 +226,7 @@ def test_old_blocks_of_a_recycled_file_are_not_valid(tmp_path: Path) -> None:
     path(tmp_path, 2).write_bytes(old)
     assert content(tmp_path) == ["one", "two"]
     begin = segment.make_header(2, end) + segment.make_block(2, end, [encode_record(batch("3"))])
-    assert len(begin) < OVERHEAD_BYTES + end
+    begin += segment.make_block(1, end + len(begin) - OVERHEAD_BYTES, [encode_record(batch("of generation 1"))])
     path(tmp_path, 2).write_bytes(begin + old[len(begin) :])
     assert_cut(tmp_path, ["one", "two", "3"])
 
