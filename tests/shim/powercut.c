@@ -55,24 +55,14 @@ static const char *directory; /* POWERCUT_DIR */
 static int ignore_sync, leak;
 static uint64_t coin;
 
-static int (*real_open)(const char *, int, ...);
-static int (*real_openat)(int, const char *, int, ...);
-static ssize_t (*real_pwrite)(int, const void *, size_t, off_t);
-static ssize_t (*real_pwritev2)(int, const struct iovec *, int, off_t, int);
-static ssize_t (*real_write)(int, const void *, size_t);
-static ssize_t (*real_writev)(int, const struct iovec *, int);
-static ssize_t (*real_pread)(int, void *, size_t, off_t);
-static ssize_t (*real_preadv2)(int, const struct iovec *, int, off_t, int);
-static ssize_t (*real_read)(int, void *, size_t);
-static ssize_t (*real_readv)(int, const struct iovec *, int);
-static off_t (*real_lseek)(int, off_t, int);
-static int (*real_ftruncate)(int, off_t);
-static int (*real_fsync)(int);
-static int (*real_fdatasync)(int);
-static int (*real_fstat)(int, struct stat *);
-static int (*real_stat)(const char *, struct stat *);
-static int (*real_lstat)(const char *, struct stat *);
-static int (*real_fstatat)(int, const char *, struct stat *, int);
+/* The functions of the C library behind ours, as real_NAME. */
+#define EACH(apply)                                                                                                    \
+    apply(open) apply(openat) apply(write) apply(writev) apply(pwrite) apply(pwritev2) apply(read) apply(readv)       \
+    apply(pread) apply(preadv2) apply(lseek) apply(ftruncate) apply(fsync) apply(fdatasync) apply(stat) apply(lstat)  \
+    apply(fstatat) apply(fstat)
+#define DECLARE(name) static __typeof__(name) *real_##name;
+#define LOAD(name) real_##name = real(#name);
+EACH(DECLARE)
 
 static void forget(struct file *file) {
     while (file->first) {
@@ -92,9 +82,7 @@ static void in_child(void) {
 static void *real(const char *name) {
     void *symbol = dlsym(RTLD_NEXT, name);
     if (!symbol) {
-        static const char text[] = "powercut: the C library lacks a function that is held back; not glibc 2.33?\n";
-        ssize_t ignored = write(2, text, sizeof text - 1);
-        (void)ignored;
+        fprintf(stderr, "powercut: the C library has no %s; glibc 2.33 or newer is needed\n", name);
         _exit(127);
     }
     return symbol;
@@ -102,29 +90,12 @@ static void *real(const char *name) {
 
 __attribute__((constructor)) static void start(void) {
     if (real_fstat) return;
-    real_write = real("write");
-    real_open = real("open");
-    real_openat = real("openat");
-    real_pwrite = real("pwrite");
-    real_pwritev2 = real("pwritev2");
-    real_writev = real("writev");
-    real_pread = real("pread");
-    real_preadv2 = real("preadv2");
-    real_read = real("read");
-    real_readv = real("readv");
-    real_lseek = real("lseek");
-    real_ftruncate = real("ftruncate");
-    real_fsync = real("fsync");
-    real_fdatasync = real("fdatasync");
-    real_stat = real("stat");
-    real_lstat = real("lstat");
-    real_fstatat = real("fstatat");
     directory = getenv("POWERCUT_DIR");
     ignore_sync = getenv("POWERCUT_IGNORE_SYNC") != NULL;
     leak = getenv("POWERCUT_LEAK") != NULL;
     coin = leak ? strtoull(getenv("POWERCUT_LEAK"), NULL, 10) * 2 + 1 : 0;
     pthread_atfork(NULL, NULL, in_child);
-    real_fstat = real("fstat");
+    EACH(LOAD)
 }
 
 /* Files */
