@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from crdtstore.values import from_json, from_msgpack, to_msgpack
+from crdtstore.values import from_json, to_msgpack, unpack
 from crdtstore_client.transport import NotSent, ReplyLost, Response
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def _decode(raw: bytes, content_type: str, url_base: str) -> dict[str, Any]:
     """The body as a map; empty for what is no map of ours, such as the page of a gateway in between."""
     try:
         if content_type.endswith("msgpack"):
-            body = from_msgpack(raw, max_bytes=MAX_REPLY_BYTES)
+            body = unpack(raw)
         elif content_type.endswith("json"):
             body = from_json(raw)
         else:
