@@ -1,0 +1,184 @@
+"""The commit: an atomic, immutable list of effects, whose bytes are made once, at its origin.
+
+The question: what must the bytes say so that nobody ever has to make them again? Who, when, why, under which operation, after what, and
+the effects; those very bytes are logged, hashed, shipped, relayed and audited, so whatever a reader does not understand survives.
+
+Wire form, msgpack: ``[format, origin, seq, hlc, deps_increase, author, attributes, effects]``.
+
+* ``origin`` is the full replica id in commit 1 and 0 afterwards: within a stream the origin is known.
+* ``deps_increase`` is ``index, increase, ...`` against the origin's previous commit. An index is a position in the origin's own roster,
+  whose entry 0 is the origin itself; a replica id in its place introduces the next position.
+* ``attributes`` are ``key, value, ...`` with small integers as ascending keys (below); all are optional, unknown ones are kept.
+* ``effects`` are flat triples ``kind, path, value``, so unknown kinds stay parseable.
+
+Chain: ``c_0 = sha256(msgpack[cluster, group, replica])``, ``c_n = sha256(c_{n-1} + bytes_n)``, computed by every replica.
+"""
+
+from __future__ import annotations
+
+from hashlib import sha256
+from typing import Any
+
+import msgspec
+from xxhash import xxh3_64_intdigest
+
+from crdtstore.causal import ReplicaId, parse_replica_id
+from crdtstore.errors import DecodeError
+from crdtstore.leaves import ADD, DROP, MARK, MAX, MIN
+from crdtstore.values import ext_hook, pack
+
+__all__ = [
+    "EXPIRY",
+    "FORMAT",
+    "MAX_COMMIT_BYTES",
+    "OPERATION",
+    "REASON",
+    "SCHEMA",
+    "TRACE",
+    "Commit",
+    "chain_next",
+    "chain_start",
+    "decode_commit",
+    "encode_commit",
+    "operation_id",
+    "request_hash",
+]
+
+FORMAT = 1
+REASON, OPERATION, EXPIRY, TRACE, SCHEMA = range(1, 6)
+"""Attribute keys. OPERATION holds [id (16 bytes), request hash (64 bits)], EXPIRY an HLC stamp; the others are the user's."""
+
+# Protocol constants: every replica refuses the same bytes, so none diverges by refusing alone (law L4).
+MAX_COMMIT_BYTES = 4 << 20
+MAX_PATH = 64
+MAX_KIND = 255
+
+
+class Commit(msgspec.Struct, array_like=True, gc=False):
+    """A decoded commit; field order is wire order."""
+
+    format: int
+    origin: str | int
+    seq: int
+    hlc: int
+    deps: list[str | int]
+    author: str
+    attributes: list[Any]
+    effects: list[Any]
+
+    def attribute(self, key: int) -> Any:
+        """The value of an attribute, None when it is absent."""
+        attributes = self.attributes
+        for index in range(0, len(attributes), 2):
+            if attributes[index] == key:
+                return attributes[index + 1]
+        return None
+
+    @property
+    def operation(self) -> tuple[bytes, int] | None:
+        """Operation id and request hash, if the commit carries one that has the known form."""
+        if not self.attributes:
+            return None
+        match self.attribute(OPERATION):
+            case [bytes(id_), int(request)] if len(id_) == 16:
+                return id_, request
+        return None
+
+
+_decoder = msgspec.msgpack.Decoder(Commit, ext_hook=ext_hook)
+
+
+def encode_commit(commit: Commit) -> bytes:
+    """The bytes of a commit; called once in its life, at its origin."""
+    return pack(
+        [
+            commit.format,
+            commit.origin,
+            commit.seq,
+            commit.hlc,
+            commit.deps,
+            commit.author,
+            commit.attributes,
+            commit.effects,
+        ]
+    )
+
+
+def decode_commit(data: bytes) -> Commit:
+    """The commit in these bytes, its structure checked, its meaning not.
+
+    Raises:  DecodeError for bytes no origin of this protocol makes; nothing changed.
+    """
+    if len(data) > MAX_COMMIT_BYTES:
+        raise DecodeError(f"a commit of {len(data)} bytes, at most {MAX_COMMIT_BYTES} are allowed")
+    try:
+        commit = _decoder.decode(data)
+    except (msgspec.DecodeError, msgspec.ValidationError, ValueError, RecursionError) as error:
+        raise DecodeError(f"not a commit: {error}") from error
+    if commit.format != FORMAT:
+        raise DecodeError(f"commit format {commit.format}, this version knows {FORMAT}")
+    if commit.seq < 1 or commit.hlc < 0:
+        raise DecodeError("a commit is numbered from 1 and stamped from 0")
+    if (commit.seq == 1) != isinstance(commit.origin, str):
+        raise DecodeError("commit 1, and only it, carries the full replica id of its origin")
+    if len(commit.attributes) % 2:
+        raise DecodeError("attributes are pairs of key and value")
+    _check_deps(commit.deps)
+    _check_effects(commit.effects)
+    return commit
+
+
+def _check_deps(deps: list[str | int]) -> None:
+    if len(deps) % 2:
+        raise DecodeError("deps are pairs of index and increase")
+    for index in range(0, len(deps), 2):
+        increase = deps[index + 1]
+        if not isinstance(increase, int) or increase < 1:
+            raise DecodeError("an increase of deps is a positive integer")
+        if isinstance(deps[index], str):
+            try:
+                parse_replica_id(deps[index])  # type: ignore[arg-type]
+            except ValueError as error:
+                raise DecodeError(str(error)) from error
+
+
+def _check_effects(effects: list[Any]) -> None:
+    if len(effects) % 3:
+        raise DecodeError("effects are triples of kind, path and value")
+    for index in range(0, len(effects), 3):
+        kind, path, value = effects[index : index + 3]
+        if type(kind) is not int or not 0 <= kind <= MAX_KIND:
+            raise DecodeError(f"an effect's kind is a number up to {MAX_KIND}")
+        if type(path) is not list or not 0 < len(path) <= MAX_PATH or type(path[0]) is not str:
+            raise DecodeError(f"a path is a list of 1 to {MAX_PATH} parts, the first a collection")
+        for part in path:
+            if type(part) is not str and type(part) is not int and type(part) is not bytes:
+                raise DecodeError("a part of a path is text, an integer or bytes")
+        if kind == ADD:
+            if type(value) is not int:
+                raise DecodeError("an amount is an integer")
+        elif kind in (DROP, MARK):
+            if value is not None:
+                raise DecodeError("a drop or mark has no value")
+        elif kind in (MAX, MIN) and type(value) is not int and type(value) is not str:
+            raise DecodeError("a greatest or least value is an integer or text")
+
+
+def chain_start(cluster: str, group: str, replica: ReplicaId) -> bytes:
+    """The hash before a replica's first commit."""
+    return sha256(pack([cluster, group, replica])).digest()
+
+
+def chain_next(before: bytes, data: bytes) -> bytes:
+    """The hash after one more commit."""
+    return sha256(before + data).digest()
+
+
+def operation_id(author: str, key: str) -> bytes:
+    """The id of an operation from who asks and the idempotency key; 16 bytes, scoped to the domain by where it is stored."""
+    return sha256(pack([author, key])).digest()[:16]
+
+
+def request_hash(ops: list[Any]) -> int:
+    """A request's operations as one number: the same key with another body is told apart by it."""
+    return xxh3_64_intdigest(pack(ops))

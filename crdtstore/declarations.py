@@ -1,0 +1,137 @@
+"""Declarations: which domains and collections there are, kept by the same engine in the group ``_sys``.
+
+The question: what if two regions declare one name differently while they cannot hear each other? Both keep their data, because the type
+is part of every path; the earlier declaration in (HLC, replica) order serves, the other stays readable as ``name@type``. Hence a
+collection is a key of an event log with one entry per type: the first event is what serves.
+
+* ``collections:event_log / <domain>/<collection> / <type>`` = {"type", "options"}
+* ``domains:lww_map / <domain>`` = {"owner", "description"}
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from crdtstore.engine.engine import Engine
+from crdtstore.engine.events import Op
+from crdtstore.errors import UsageError
+from crdtstore.types import REGISTRY, CrdtType
+from crdtstore.types.event_log import first_events
+
+__all__ = ["Declarations", "Declared", "check_name"]
+
+_NAME = re.compile(r"[a-z][a-z0-9_-]{0,62}")
+_COLLECTIONS, _DOMAINS = "collections:event_log", "domains:lww_map"
+
+
+class Declared(NamedTuple):
+    """A collection as it was declared."""
+
+    name: str
+    crdt: CrdtType
+    options: dict[str, Any]
+
+    @property
+    def path(self) -> str:
+        """The collection's part of a path."""
+        return f"{self.name}:{self.crdt.name}"
+
+
+def check_name(name: Any, what: str) -> str:
+    """A domain's or collection's name.
+
+    Raises:  UsageError ``bad-request``; nothing changed.
+    """
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        shown = str(name)[:100]
+        raise UsageError(
+            f"a {what} is named like orders: [a-z][a-z0-9_-]*, at most 63 characters, got {shown!r}. Nothing changed."
+        )
+    return name
+
+
+class Declarations:
+    """What ``_sys`` declares, as this node sees it. Cached until ``_sys`` changes."""
+
+    def __init__(self, system: Engine) -> None:
+        self._system = system
+        self._cache: dict[tuple[str, str], Declared | None] = {}
+
+    def forget_cache(self) -> None:
+        self._cache.clear()
+
+    def domains(self) -> Iterator[str]:
+        """Names of the declared domains, in order; what cannot be a name is passed over."""
+        return (key for key in self._system.keyspace.tree.keys(_DOMAINS) if _NAME.fullmatch(key))
+
+    def domain(self, domain: str) -> dict[str, Any] | None:
+        """Owner and description of a domain, None when it is not declared here."""
+        view = self._system.keyspace.view(_DOMAINS, domain)
+        return dict(REGISTRY["lww_map"].read(view)) if view.exists else None
+
+    def collections(self, domain: str) -> list[Declared]:
+        """The collections of a domain, by name."""
+        prefix = domain + "/"
+        keys = self._system.keyspace.tree.keys(_COLLECTIONS, prefix=prefix)
+        found = [self.collection(domain, key[len(prefix) :]) for key in keys]
+        return [declared for declared in found if declared is not None]
+
+    def collection(self, domain: str, name: str) -> Declared | None:
+        """The declaration that serves for ``name``, or for ``name@type`` the one of that type; None when there is none here."""
+        try:
+            return self._cache[domain, name]
+        except KeyError:
+            declared = self._find(domain, name)
+            if declared is not None:
+                self._cache[domain, name] = declared
+            return declared
+
+    def _find(self, domain: str, name: str) -> Declared | None:
+        plain, _, wanted = name.partition("@")
+        for declared in self.all_of(domain, plain):
+            if wanted in ("", declared.crdt.name):
+                return declared
+        return None
+
+    def all_of(self, domain: str, name: str) -> list[Declared]:
+        """Every declaration of a name, the one that serves first."""
+        view = self._system.keyspace.view(_COLLECTIONS, f"{domain}/{name}")
+        found = []
+        for type_name, event in first_events(view):
+            crdt = REGISTRY.get(type_name)
+            options = event.value.get("options") if isinstance(event.value, dict) else None
+            if crdt is not None and isinstance(options, dict):
+                found.append(Declared(name, crdt, options))
+        return found
+
+    def declare_domain(self, domain: str, fields: dict[str, Any]) -> Op | None:
+        """The operation that declares a domain, None when nothing would change."""
+        known = self.domain(domain)
+        new = {name: value for name, value in fields.items() if known is None or known.get(name) != value}
+        if known is not None and not new:
+            return None
+        crdt = REGISTRY["lww_map"]
+        mutator = crdt.mutators["set"]
+        full = new if known is not None else {"owner": None, "description": None, **new}
+        return Op(crdt, _DOMAINS, domain, mutator, mutator.check({"fields": full}))
+
+    def declare_collection(self, domain: str, name: str, crdt: CrdtType, options: dict[str, Any]) -> Op | None:
+        """The operation that declares a collection, None when it is declared so already.
+
+        Raises:  UsageError ``type-mismatch`` when it is declared otherwise; nothing changed.
+        """
+        known = self.collection(domain, name)
+        if known is not None:
+            if known.crdt is crdt and known.options == options:
+                return None
+            raise UsageError(
+                f"{domain}/{name} is declared as {known.crdt.name} with {known.options}, "
+                f"not as {crdt.name} with {options}. Nothing changed.",
+                code="type-mismatch",
+            )
+        log = REGISTRY["event_log"]
+        mutator = log.mutators["append"]
+        body = {"type": crdt.name, "options": options}
+        return Op(log, _COLLECTIONS, f"{domain}/{name}", mutator, mutator.check({"id": crdt.name, "body": body}))

@@ -1,0 +1,223 @@
+"""Push, anti-entropy and relay: how everybody comes to have everything, and nobody twice.
+
+* Push: a durable own commit goes at once to every streaming peer, in frames, within a window that its acknowledgements open.
+* Anti-entropy: every gossip interval a digest (own row, rows of others) to one random peer, which answers with its own.
+* Relay: what a third replica made reaches a peer from its maker; only when the peer has lacked it for a while without any progress does
+  a digest bring it from us, in our apply order, never grouped by origin: grouped, a receiver with a bounded buffer livelocks.
+
+The question: how is a loss noticed? By a gap (the receiver asks to start again at its row) or by silence (the sender falls back to
+probing). A digest says what is delivered and durable, nothing else: one that says what was heard of diverges for ever.
+"""
+
+from __future__ import annotations
+
+from random import Random
+from typing import TYPE_CHECKING
+
+from crdtstore.engine.output import Output
+from crdtstore.engine.progress import Progress
+from crdtstore.messages import Ack, Digest, Frame, Row, Segment
+
+if TYPE_CHECKING:
+    from crdtstore.engine.engine import Engine
+
+__all__ = ["AntiEntropy"]
+
+
+class AntiEntropy:
+    """The conversations of one replica with its peers. Mutable; part of the engine."""
+
+    def __init__(self, engine: Engine, random: Random) -> None:
+        self._engine = engine
+        self._random = random
+        self._options = engine.options
+        count = len(engine.members)
+        self.peers = {index: Progress(count) for index in range(count) if index != engine.me}
+        self._next_gossip_ms = 0
+        self._all_heard = count == 1
+
+    # --- time
+
+    def on_tick(self, now_ms: int, out: Output) -> None:
+        """Acknowledge what is due, fall back where a peer is silent, gossip when it is time."""
+        options, me = self._options, self._engine.me
+        for peer, progress in self.peers.items():
+            if progress.ack_due_ms is not None and now_ms >= progress.ack_due_ms:
+                self._acknowledge(peer, progress, now_ms, out)
+            if progress.is_overdue(me, now_ms, options.ack_timeout_ms):
+                progress.become_probing(now_ms)
+                self._send_digest(peer, now_ms, out, wants_answer=True)
+        if now_ms >= self._next_gossip_ms:
+            interval = options.gossip_interval_ms
+            self._next_gossip_ms = now_ms + interval * 3 // 4 + self._random.randrange(interval // 2 + 1)
+            connected = [peer for peer, progress in self.peers.items() if progress.state != "down"]
+            if connected:
+                self._send_digest(self._random.choice(connected), now_ms, out, wants_answer=True)
+
+    def wake_ms(self) -> int:
+        """When the next tick has something to do."""
+        due = [progress.ack_due_ms for progress in self.peers.values() if progress.ack_due_ms is not None]
+        return min([self._next_gossip_ms, *due])
+
+    def on_peer_changed(self, peer: int, is_connected: bool, now_ms: int, out: Output) -> None:
+        progress = self.peers[peer]
+        if is_connected:
+            progress.become_probing(now_ms)
+            self._send_digest(peer, now_ms, out, wants_answer=True)
+        else:
+            progress.become_down()
+
+    # --- what peers say
+
+    def take_row(self, peer: int, row: Row, now_ms: int, out: Output) -> None:
+        """A peer's own row: it opens the window, and it is news of how far the peer is."""
+        engine = self._engine
+        progress = self.peers[peer]
+        if progress.state == "down":  # words of a connection that is gone
+            return
+        progress.take_vector(row.vector, engine.durability.vector, engine.me, now_ms)
+        engine.rows.take(peer, row, engine.applied, now_ms)
+        self._note_windows(now_ms)
+        self._push(now_ms, out)
+
+    def on_digest(self, peer: int, message: Digest, now_ms: int, out: Output) -> None:
+        engine = self._engine
+        for member, row in enumerate(message.others):
+            if row is not None and member not in (engine.me, peer):
+                engine.rows.take(member, row, engine.applied, now_ms)
+        progress = self.peers[peer]
+        self.take_row(peer, message.row, now_ms, out)
+        if message.is_missing and progress.state == "streaming":
+            progress.become_streaming(engine.me, now_ms)
+            self._push(now_ms, out)
+        if message.wants_answer and progress.state != "down":
+            self._relay(peer, progress, now_ms, out)
+            self._send_digest(peer, now_ms, out, wants_answer=False)
+
+    def on_frame(self, peer: int, has_gap: bool, has_moved: bool, now_ms: int, out: Output) -> None:
+        """A frame was taken in: acknowledge it soon, or ask for what is missing before it."""
+        progress = self.peers[peer]
+        if progress.state == "down":
+            return
+        progress.heard_ms = now_ms
+        if has_gap and now_ms - progress.asked_ms >= self._options.resend_after_ms:
+            progress.asked_ms = now_ms
+            self._send_digest(peer, now_ms, out, wants_answer=True, is_missing=True)
+        elif progress.ack_due_ms is None and not has_moved:  # a repetition: its sender does not know how far we are
+            progress.ack_due_ms = now_ms + self._options.ack_delay_ms
+
+    # --- what is durable
+
+    def on_durable(self, now_ms: int, out: Output) -> None:
+        """The durable vector moved: push own commits, acknowledge what came from others."""
+        vector = self._engine.durability.vector
+        for peer, progress in self.peers.items():
+            if progress.state != "down" and vector[peer] > progress.acknowledged:
+                due = now_ms + self._options.ack_delay_ms
+                if progress.ack_due_ms is None or progress.ack_due_ms > due:
+                    progress.ack_due_ms = due
+                if due <= now_ms:
+                    self._acknowledge(peer, progress, now_ms, out)
+        self._note_windows(now_ms)
+        self._push(now_ms, out)
+
+    def _acknowledge(self, peer: int, progress: Progress, now_ms: int, out: Output) -> None:
+        engine = self._engine
+        progress.ack_due_ms = None
+        row = engine.own_row(now_ms)
+        progress.acknowledged = row.vector[peer]
+        if progress.state != "down":
+            out.send.append((peer, Ack(engine.group, engine.configuration.id, row)))
+
+    def _note_windows(self, now_ms: int) -> None:
+        engine = self._engine
+        is_first = not self._all_heard
+        if is_first:
+            others = (row for member, row in enumerate(engine.rows.newest) if member != engine.me)
+            self._all_heard = all(row is not None for row in others)
+        if self._all_heard:
+            everywhere = min(engine.durability.vector[engine.me], engine.rows.floor[engine.me])
+            engine.measures.note_acknowledged(everywhere, now_ms, is_first=is_first)
+
+    # --- what goes out
+
+    def _send_digest(
+        self, peer: int, now_ms: int, out: Output, *, wants_answer: bool, is_missing: bool = False
+    ) -> None:
+        engine = self._engine
+        others = [None if member in (engine.me, peer) else row for member, row in enumerate(engine.rows.newest)]
+        row = engine.own_row(now_ms)
+        self.peers[peer].acknowledged = row.vector[peer]
+        out.send.append((peer, Digest(engine.group, engine.configuration.id, row, others, wants_answer, is_missing)))
+
+    def _push(self, now_ms: int, out: Output) -> None:
+        """Own durable commits to every streaming peer; peers at the same point get the same frame."""
+        engine, options = self._engine, self._options
+        me, upto, history = engine.me, engine.durability.vector[engine.me], engine.history
+        frames: dict[int, tuple[Frame, int]] = {}
+        for peer, progress in self.peers.items():
+            if progress.state != "streaming":
+                continue
+            while progress.sent < upto and history.size(me, progress.has[me], progress.sent) < options.window_bytes:
+                after = progress.sent
+                if after not in frames:
+                    commits = history.span(me, after, upto, options.frame_bytes)
+                    segment = Segment(me, after, history.chain(me, after))
+                    frames[after] = (
+                        Frame(engine.group, engine.configuration.id, [segment], [], commits),
+                        after + len(commits),
+                    )
+                frame, end = frames[after]
+                self._count_sent(frame)
+                out.send.append((peer, frame))
+                progress.note_sent(me, end, now_ms)
+
+    def _relay(self, peer: int, progress: Progress, now_ms: int, out: Output) -> None:
+        """What third replicas made and this peer has lacked for long, in our apply order."""
+        engine, options = self._engine, self._options
+        if now_ms - progress.relayed_ms < options.relay_after_ms and progress.relayed == progress.has:
+            return
+        stalled = progress.stalled(engine.me, peer, now_ms, options.relay_after_ms)
+        if not stalled:
+            return
+        progress.relayed_ms, progress.relayed = now_ms, list(progress.has)
+        found = engine.history.lacking(progress.has, engine.durability.vector, stalled, options.window_bytes)
+        at = list(progress.has)
+        for chunk in self._chunks(found):
+            frame = self._relay_frame(chunk, at)
+            self._count_sent(frame)
+            engine.measures.commits_relayed += len(frame.commits)
+            out.send.append((peer, frame))
+
+    def _chunks(self, found: list[tuple[int, bytes]]) -> list[list[tuple[int, bytes]]]:
+        """Cut into frames by bytes."""
+        chunks: list[list[tuple[int, bytes]]] = []
+        room = 0
+        for origin, data in found:
+            if room < len(data) or not chunks:
+                chunks.append([])
+                room = self._options.frame_bytes
+            chunks[-1].append((origin, data))
+            room -= len(data)
+        return chunks
+
+    def _relay_frame(self, chunk: list[tuple[int, bytes]], at: list[int]) -> Frame:
+        """A frame of several origins; ``at`` says where each stands and moves on."""
+        engine = self._engine
+        origins = sorted({origin for origin, _ in chunk})
+        segments = [Segment(origin, at[origin], engine.history.chain(origin, at[origin])) for origin in origins]
+        for origin, _ in chunk:
+            at[origin] += 1
+        order = [origins.index(origin) for origin, _ in chunk]
+        return Frame(
+            engine.group,
+            engine.configuration.id,
+            segments,
+            order if len(origins) > 1 else [],
+            [data for _, data in chunk],
+        )
+
+    def _count_sent(self, frame: Frame) -> None:
+        measures = self._engine.measures
+        measures.commits_sent += len(frame.commits)
+        measures.commit_bytes_sent += sum(map(len, frame.commits))

@@ -1,0 +1,75 @@
+"""Deps: what the issuer of a commit had seen, sent as the increase since its previous commit.
+
+The question: may this commit be applied here? Yes, when everything its issuer had seen is applied. Since its previous commit passed the
+same test, only what increased needs a look. Rosters give the meaning of the short indexes; each origin has its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from crdtstore.causal import ReplicaId
+from crdtstore.errors import ProtocolError
+
+__all__ = ["Causality", "Resolved"]
+
+Resolved = list[tuple[int, int]]
+"""What increased: (index of replica, its new entry in the issuer's vector)."""
+
+
+class Causality:
+    """Rosters and last deps of every origin. Mutable; a step forward per applied commit."""
+
+    __slots__ = ("_index", "_members", "deps", "rosters")
+
+    def __init__(self, members: Sequence[ReplicaId]) -> None:
+        self._members = members
+        self._index = {replica: index for index, replica in enumerate(members)}
+        self.rosters = [[index] for index in range(len(members))]
+        self.deps = [[0] * len(members) for _ in members]
+        """``deps[o]``: the vector of ``o`` when it made its last commit; as the cut of that commit, own entry = seq - 1."""
+
+    def resolve(self, origin: int, increases: Sequence[str | int]) -> Resolved:
+        """Deps on the wire as replica indexes and vector entries.
+
+        Raises:  ProtocolError for a position or id that does not exist; nothing changed.
+        """
+        if not increases:
+            return []
+        roster, deps = self.rosters[origin], self.deps[origin]
+        fresh: list[int] = []
+        resolved = []
+        for at in range(0, len(increases), 2):
+            name, increase = increases[at], increases[at + 1]
+            if isinstance(name, str):
+                index = self._index.get(ReplicaId(name))
+                if index is None or index in roster or index in fresh:
+                    raise ProtocolError(f"deps introduce {name}, which is not a member or was introduced before")
+                fresh.append(index)
+            elif 0 < name < len(roster):
+                index = roster[name]
+            else:
+                raise ProtocolError(f"deps name position {name} of a roster of {len(roster)}")
+            resolved.append((index, deps[index] + int(increase)))
+        return resolved
+
+    def advance(self, origin: int, seq: int, resolved: Resolved) -> list[int]:
+        """Take note that commit ``seq`` is applied; return its cut."""
+        deps, roster = self.deps[origin], self.rosters[origin]
+        for index, entry in resolved:
+            deps[index] = entry
+            if index not in roster:
+                roster.append(index)
+        deps[origin] = seq - 1
+        return deps
+
+    def increase(self, origin: int, applied: Sequence[int]) -> tuple[list[str | int], Resolved]:
+        """The deps of the next commit of ``origin``, whose vector is ``applied``: on the wire and resolved."""
+        roster, deps = self.rosters[origin], self.deps[origin]
+        wire: list[str | int] = []
+        resolved: Resolved = []
+        for index, seq in enumerate(applied):
+            if seq > deps[index] and index != origin:
+                wire += (roster.index(index) if index in roster else self._members[index], seq - deps[index])
+                resolved.append((index, seq))
+        return wire, resolved

@@ -1,0 +1,55 @@
+"""Commits that arrived before what they depend on: a bounded buffer, past whose bound they are dropped and asked for again (P2)."""
+
+from __future__ import annotations
+
+from crdtstore.commit import Commit
+
+__all__ = ["Early"]
+
+
+class Early:
+    """Commits by origin and number that cannot be applied yet. Mutable."""
+
+    __slots__ = ("_bytes", "_max_bytes", "_reach", "_waiting", "dropped")
+
+    def __init__(self, members: int, max_bytes: int) -> None:
+        self._waiting: list[dict[int, tuple[Commit, bytes]]] = [{} for _ in range(members)]
+        self._reach = [0] * members
+        self._bytes = 0
+        self._max_bytes = max_bytes
+        self.dropped = 0
+
+    def __bool__(self) -> bool:
+        return self._bytes > 0
+
+    def __len__(self) -> int:
+        return sum(map(len, self._waiting))
+
+    def has(self, origin: int, seq: int) -> bool:
+        return seq in self._waiting[origin]
+
+    def add(self, origin: int, commit: Commit, data: bytes) -> None:
+        if commit.seq in self._waiting[origin]:
+            return
+        if self._bytes + len(data) > self._max_bytes:
+            self.dropped += 1
+            return
+        self._waiting[origin][commit.seq] = (commit, data)
+        self._bytes += len(data)
+        while self._reach[origin] + 1 in self._waiting[origin]:
+            self._reach[origin] += 1
+
+    def next(self, origin: int, applied: int) -> tuple[Commit, bytes] | None:
+        """The waiting commit that comes next for an origin."""
+        return self._waiting[origin].get(applied + 1)
+
+    def reach(self, origin: int) -> int:
+        """Up to which number an origin's commits are here without a gap, applied or waiting."""
+        return self._reach[origin]
+
+    def forget(self, origin: int, seq: int) -> None:
+        """This commit is applied, by whichever way it came."""
+        waiting = self._waiting[origin]
+        self._reach[origin] = max(self._reach[origin], seq)
+        if self._bytes and (waited := waiting.pop(seq, None)) is not None:
+            self._bytes -= len(waited[1])

@@ -1,0 +1,372 @@
+"""The engine: one group at one replica, sans I/O, the only thing that changes its state.
+
+The question: in which order may things happen? A commit is applied, then written, and only when it is durable does anybody hear of it.
+Whatever arrives is checked for its configuration first; what cannot be applied yet waits in a bounded buffer; what a peer says that
+cannot be true is refused and changes nothing. A peer can never make ``step`` raise.
+
+This file dispatches; the rules stand in the files beside it.
+"""
+
+from __future__ import annotations
+
+from random import Random
+from typing import Any
+
+from crdtstore.causal import Dot, ReplicaId
+from crdtstore.clock import Clock, physical_ms
+from crdtstore.commit import (
+    EXPIRY,
+    FORMAT,
+    MAX_COMMIT_BYTES,
+    OPERATION,
+    Commit,
+    chain_start,
+    decode_commit,
+    encode_commit,
+)
+from crdtstore.configuration import Configuration
+from crdtstore.engine.antientropy import AntiEntropy
+from crdtstore.engine.causality import Causality
+from crdtstore.engine.durability import Durability
+from crdtstore.engine.early import Early
+from crdtstore.engine.events import Draft, Event, LocalCommit, PeerChanged, Persisted, Received, Tick
+from crdtstore.engine.history import History
+from crdtstore.engine.keyspace import Keyspace
+from crdtstore.engine.measures import Measures
+from crdtstore.engine.options import Options
+from crdtstore.engine.output import Committed, Output, Refused
+from crdtstore.engine.rows import Rows
+from crdtstore.errors import CrdtStoreError, DecodeError, ProtocolError, Unavailable, UsageError
+from crdtstore.leaves import SEQ_BITS
+from crdtstore.messages import Ack, Digest, Frame, Row
+
+__all__ = ["Engine"]
+
+
+class Engine:
+    """One group at one replica. Mutable; changed by ``step`` only.
+
+    ``applied`` is the vector of what is applied, ``durability.vector`` of what may be spoken of; both in member order.
+    """
+
+    def __init__(
+        self, group: str, configuration: Configuration, me: ReplicaId, cluster: str, options: Options, random: Random
+    ) -> None:
+        self.group = group
+        self.configuration = configuration
+        self.members = list(configuration.members)
+        self.me = self.members.index(me)
+        self.options = options
+        count = len(self.members)
+        self.applied = [0] * count
+        self.clock = Clock(options.max_drift_ms)
+        self.causality = Causality(self.members)
+        self.durability = Durability(count)
+        self.early = Early(count, options.early_bytes)
+        self.history = History([chain_start(cluster, group, member) for member in self.members])
+        self.keyspace = Keyspace(self.members)
+        self.measures = Measures(count)
+        self.rows = Rows(count, self.me)
+        self.antientropy = AntiEntropy(self, random)
+        self.is_fenced = False
+        """Set when a peer holds commits of ours that we do not: somebody else wrote, or we forgot. No write is taken any more."""
+
+    # --- events
+
+    def step(self, event: Event, now_ms: int) -> Output:
+        """Let one event happen; return what is to be done, in order."""
+        out = Output()
+        match event:
+            case Received(peer, message):
+                self._on_received(peer, message, now_ms, out)
+            case LocalCommit(drafts):
+                self._on_local_commit(drafts, now_ms, out)
+            case Persisted(number):
+                self._on_persisted(number, now_ms, out)
+            case Tick():
+                self.antientropy.on_tick(now_ms, out)
+            case PeerChanged(peer, is_connected):
+                self.antientropy.on_peer_changed(peer, is_connected, now_ms, out)
+        return out
+
+    def recover(self, origin: int, data: bytes) -> Commit:
+        """Apply a commit from the own log at start; it is durable already.
+
+        Raises:  DecodeError or ProtocolError when the log holds what this replica cannot have written.
+        """
+        commit = decode_commit(data)
+        if commit.seq != self.applied[origin] + 1:
+            raise ProtocolError(
+                f"the log of {self.group} goes from {self.applied[origin]} to {commit.seq} of {self.members[origin]}"
+            )
+        self._apply(origin, commit, data, self.causality.resolve(origin, commit.deps), physical_ms(commit.hlc))
+        self.clock.last = max(self.clock.last, commit.hlc)
+        self.durability.vector[origin] = commit.seq
+        if origin == self.me:
+            self.measures.note_issued(physical_ms(commit.hlc), is_recovered=True)
+        return commit
+
+    # --- local writes
+
+    def _on_local_commit(self, drafts: list[Draft], now_ms: int, out: Output) -> None:
+        first_own_hlc = 0
+        replies: list[Committed] = []
+        keys: list[tuple[str, str]] = []
+        for draft in drafts:
+            try:
+                if (known := self._find_operation(draft, now_ms)) is not None:
+                    self._reply_again(known, out)
+                    continue
+                committed, commit = self._make_commit(draft, now_ms, out)
+            except CrdtStoreError as error:
+                out.replies.append(Refused(draft.ticket, error))
+                continue
+            first_own_hlc = first_own_hlc or commit.hlc
+            replies.append(committed)
+            keys += [(op.collection, op.key) for op in draft.ops]
+        if out.persist:
+            out.number = self.durability.hold(self.applied, first_own_hlc, replies, keys)
+
+    def _find_operation(self, draft: Draft, now_ms: int) -> Committed | None:
+        """The answer to a request that was heard before, None when it is new.
+
+        Raises:  UsageError ``key-reused`` or ``key-expired``, Unavailable ``fenced``; nothing changed.
+        """
+        if draft.operation is None:
+            self._refuse_when_fenced()
+            return None
+        name, request = draft.operation
+        attempts = self.keyspace.operations.attempts(name)
+        for attempt in attempts:
+            if attempt.request == request:
+                return Committed(
+                    draft.ticket, self.dot_of(attempt.dot), self.keyspace.shown(draft.ops), is_replayed=True
+                )
+        if attempts:
+            raise UsageError("this idempotency key was used for another request. Nothing changed.", code="key-reused")
+        if draft.expires_ms <= max(now_ms, physical_ms(self.clock.last)):
+            raise UsageError(
+                "this idempotency key has expired: whether it was used is not known any more. Nothing changed.",
+                code="key-expired",
+            )
+        self._refuse_when_fenced()
+        return None
+
+    def _refuse_when_fenced(self) -> None:
+        if self.is_fenced:
+            raise Unavailable(
+                "a peer holds writes under this node's id that this node does not have. Nothing changed.", code="fenced"
+            )
+
+    def _reply_again(self, reply: Committed, out: Output) -> None:
+        if not self.durability.hold_reply(reply, self.members.index(reply.dot.replica)):
+            out.replies.append(reply)
+
+    def _make_commit(self, draft: Draft, now_ms: int, out: Output) -> tuple[Committed, Commit]:
+        seq = self.applied[self.me] + 1
+        dot = self.me << SEQ_BITS | seq
+        last = self.clock.last
+        hlc = self.clock.tick(now_ms)
+        deps, resolved = self.causality.increase(self.me, self.applied)
+        attributes = draft.attributes
+        if draft.operation is not None:
+            attributes = _with_operation(attributes, draft.operation, draft.expires_ms)
+        cut = [*self.applied]
+        cut[self.me] = seq
+        try:
+            effects, values = self.keyspace.judge(draft.ops, dot, hlc, cut)
+            origin = self.members[self.me] if seq == 1 else 0
+            commit = Commit(FORMAT, origin, seq, hlc, deps, draft.author, attributes, effects)
+            data = encode_commit(commit)
+            if len(data) > MAX_COMMIT_BYTES:
+                raise UsageError(
+                    f"a commit has at most {MAX_COMMIT_BYTES} bytes, got {len(data)}. Nothing changed.",
+                    code="too-large",
+                )
+        except CrdtStoreError:
+            self.clock.last = last
+            raise
+        self._apply(self.me, commit, data, resolved, now_ms)
+        self.measures.note_issued(now_ms)
+        out.persist.append((self.me, data))
+        out.changed.append((self.me, commit))
+        if values is None:
+            values = self.keyspace.shown(draft.ops)
+        return Committed(draft.ticket, Dot(self.members[self.me], seq), values), commit
+
+    # --- what peers say
+
+    def _on_received(self, peer: int, message: Frame | Digest | Ack, now_ms: int, out: Output) -> None:
+        if message.configuration != self.configuration.id:
+            self.measures.foreign_configuration += 1
+            out.rejected.append((peer, f"{self.group}: another configuration"))
+            return
+        try:
+            match message:
+                case Frame():
+                    self._on_frame(peer, message, now_ms, out)
+                case Digest():
+                    self._on_digest(peer, message, now_ms, out)
+                case Ack():
+                    self.check_row(peer, message.row)
+                    self.antientropy.take_row(peer, message.row, now_ms, out)
+        except (ProtocolError, DecodeError) as error:
+            self.measures.refused += 1
+            out.rejected.append((peer, f"{self.group}: {error.detail}"))
+
+    def _on_digest(self, peer: int, message: Digest, now_ms: int, out: Output) -> None:
+        self.check_row(peer, message.row)
+        if len(message.others) != len(self.members):
+            raise ProtocolError(f"{len(message.others)} rows for {len(self.members)} members")
+        for member, row in enumerate(message.others):
+            if row is not None and member not in (self.me, peer):
+                self.check_row(member, row)
+        self.antientropy.on_digest(peer, message, now_ms, out)
+
+    def check_row(self, member: int, row: Row) -> None:
+        """Refuse a row that cannot be true; fence this replica when it is our own past that is contested."""
+        if row.configuration != self.configuration.id or not len(row.vector) == len(row.chains) == len(self.members):
+            raise ProtocolError("a row of another configuration or size")
+        if min(row.vector) < 0 or row.hlc < 0:
+            raise ProtocolError("a row counts from zero")
+        for origin, (seq, chain) in enumerate(zip(row.vector, row.chains, strict=True)):
+            self._check_chain(origin, seq, chain)
+        if row.vector[self.me] > self.applied[self.me]:
+            self.is_fenced = True
+            raise ProtocolError(
+                f"{self.members[member]} has {row.vector[self.me]} commits of this replica, which made {self.applied[self.me]}"
+            )
+
+    def check_own_row(self, row: Row) -> None:
+        """Fence this replica when a peer remembers more of it than it does itself: it has forgotten what it acknowledged."""
+        self.check_row(self.me, row)
+        if any(theirs > mine for theirs, mine in zip(row.vector, self.applied, strict=True)):
+            self.is_fenced = True
+            raise ProtocolError("a peer remembers more of this replica than it does itself")
+
+    def _check_chain(self, origin: int, seq: int, chain: bytes) -> None:
+        if 0 <= seq <= self.applied[origin] and self.history.chain(origin, seq) != chain:
+            if origin == self.me:
+                self.is_fenced = True
+            raise ProtocolError(f"another history of {self.members[origin]} up to commit {seq}: its id is used twice")
+
+    def _on_frame(self, peer: int, frame: Frame, now_ms: int, out: Output) -> None:
+        commits = self._unpack_frame(frame)
+        before = list(self.applied)
+        has_gap = any(segment.after > self.early.reach(segment.origin) for segment in frame.segments)
+        for origin, commit, data in commits:
+            is_known = commit.seq <= self.applied[origin] or self.early.has(origin, commit.seq)
+            self.measures.note_received(len(data), is_known=is_known)
+            if is_known:
+                continue
+            if commit.seq > self.applied[origin] + 1 or not self._try_apply(origin, commit, data, now_ms, out):
+                self.early.add(origin, commit, data)
+            elif self.early:
+                self._apply_early(now_ms, out)
+        if out.persist:
+            keys = [
+                (effects[at][0], effects[at][1])
+                for effects in (commit.effects for _, commit in out.changed)
+                for at in range(1, len(effects), 3)
+                if len(effects[at]) > 1
+            ]
+            out.number = self.durability.hold(self.applied, 0, [], keys)
+        self.antientropy.on_frame(peer, has_gap, self.applied != before, now_ms, out)
+
+    def _unpack_frame(self, frame: Frame) -> list[tuple[int, Commit, bytes]]:
+        """All commits of a frame with their origins, or nothing of it.
+
+        Raises:  ProtocolError, DecodeError; nothing changed.
+        """
+        segments = frame.segments
+        order = frame.order or [0] * len(frame.commits)
+        if len(order) != len(frame.commits) or not segments or not all(0 <= at < len(segments) for at in order):
+            raise ProtocolError("a frame says for every commit whose it is")
+        next_seq: list[int] = []
+        for segment in segments:
+            if not 0 <= segment.origin < len(self.members) or segment.after < 0:
+                raise ProtocolError("a frame starts somewhere at a member")
+            if segment.origin == self.me and segment.after + order.count(len(next_seq)) > self.applied[self.me]:
+                self.is_fenced = True
+                raise ProtocolError(f"commits of this replica which it has not made, after {segment.after}")
+            self._check_chain(segment.origin, segment.after, segment.chain)
+            next_seq.append(segment.after)
+        unpacked: list[tuple[int, Commit, bytes]] = []
+        for at, data in zip(order, frame.commits, strict=True):
+            commit, origin = decode_commit(data), segments[at].origin
+            next_seq[at] += 1
+            if commit.seq != next_seq[at] or (commit.seq == 1 and commit.origin != self.members[origin]):
+                raise ProtocolError(f"commit {commit.seq} in the place of {next_seq[at]} of {self.members[origin]}")
+            unpacked.append((origin, commit, data))
+        return unpacked
+
+    def _try_apply(self, origin: int, commit: Commit, data: bytes, now_ms: int, out: Output) -> bool:
+        """Apply the next commit of an origin if its deps are satisfied."""
+        resolved = self.causality.resolve(origin, commit.deps)
+        if not self.is_ready(resolved):
+            return False
+        self.clock.observe(commit.hlc, now_ms)
+        self._apply(origin, commit, data, resolved, now_ms)
+        self.measures.note_visible(origin, now_ms - physical_ms(commit.hlc))
+        out.persist.append((origin, data))
+        out.changed.append((origin, commit))
+        return True
+
+    def is_ready(self, resolved: list[tuple[int, int]]) -> bool:
+        """Whether everything a commit's issuer had seen is applied here."""
+        applied = self.applied
+        return all(applied[replica] >= seq for replica, seq in resolved)
+
+    def _apply_early(self, now_ms: int, out: Output) -> None:
+        """Apply what waited and can be applied now."""
+        has_moved = True
+        while has_moved and self.early:
+            has_moved = False
+            for origin in range(len(self.members)):
+                while (waiting := self.early.next(origin, self.applied[origin])) is not None:
+                    if not self._try_apply(origin, *waiting, now_ms, out):
+                        break
+                    has_moved = True
+
+    def _apply(self, origin: int, commit: Commit, data: bytes, resolved: list[tuple[int, int]], now_ms: int) -> None:
+        """The one place where state changes: vector, history, keys and clock knowledge move together."""
+        seq = commit.seq
+        cut = self.causality.advance(origin, seq, resolved)
+        self.keyspace.apply(origin << SEQ_BITS | seq, commit, cut)
+        self.applied[origin] = seq
+        self.history.append(origin, data)
+        self.early.forget(origin, seq)
+        if origin != self.me:
+            self.rows.applied(origin, seq, commit.hlc, now_ms)
+
+    # --- durability
+
+    def _on_persisted(self, number: int, now_ms: int, out: Output) -> None:
+        out.replies += self.durability.release(number)
+        self.antientropy.on_durable(now_ms, out)
+
+    def own_row(self, now_ms: int) -> Row:
+        """What this replica says of itself: durable things only, and a heartbeat below every commit that is not in it."""
+        vector = list(self.durability.vector)
+        limit = self.durability.heartbeat_limit()
+        hlc = self.clock.read(now_ms) if limit is None else limit - 1
+        chains = [self.history.chain(origin, seq) for origin, seq in enumerate(vector)]
+        return Row(self.configuration.id, vector, hlc, chains)
+
+    # --- views
+
+    def dot_of(self, dot: int) -> Dot:
+        """A dot in index form as others know it."""
+        return Dot(self.members[dot >> SEQ_BITS], dot & (1 << SEQ_BITS) - 1)
+
+    @property
+    def digest(self) -> int:
+        """The state digest: of what is applied."""
+        return self.keyspace.tree.digest
+
+
+def _with_operation(attributes: list[Any], operation: tuple[bytes, int], expires_ms: int) -> list[Any]:
+    """Attributes with the operation id and its expiry, keys ascending."""
+    pairs = [(attributes[at], attributes[at + 1]) for at in range(0, len(attributes), 2)]
+    pairs += [(OPERATION, list(operation)), (EXPIRY, expires_ms << 16)]
+    return [part for pair in sorted(pairs, key=lambda pair: pair[0]) for part in pair]

@@ -1,0 +1,72 @@
+"""What happens to an engine. Every change of a group enters through one of these; time comes with ``step``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from msgspec import Struct
+
+from crdtstore.messages import Ack, Digest, Frame
+from crdtstore.types import CrdtType, Mutator
+
+__all__ = ["Draft", "Event", "LocalCommit", "Op", "PeerChanged", "Persisted", "Received", "Tick"]
+
+
+class Op(NamedTuple):
+    """One checked operation on one key; no mutator means delete."""
+
+    crdt: CrdtType
+    collection: str
+    """As it stands in paths: ``orders:counter``."""
+    key: str
+    mutator: Mutator | None
+    arguments: Mapping[str, Any]
+    if_match: str | None = None
+    """The etag the key must have before the commit."""
+
+
+class Draft(Struct, gc=False):
+    """A commit to be made: what its issuer decides; the engine adds dot, stamp and deps."""
+
+    ticket: int
+    ops: list[Op]
+    author: str = "anonymous"
+    attributes: list[Any] = []
+    """Attributes other than the operation id, flat, ascending."""
+    operation: tuple[bytes, int] | None = None
+    expires_ms: int = 0
+    """When the operation id expires (Unix ms); only with ``operation``."""
+
+
+class Tick(Struct, frozen=True, gc=False):
+    """Time has passed."""
+
+
+class LocalCommit(Struct, frozen=True, gc=False):
+    """Users of this replica write."""
+
+    drafts: list[Draft]
+
+
+class Received(Struct, frozen=True, gc=False):
+    """A peer (index of the replica) said something."""
+
+    peer: int
+    message: Frame | Digest | Ack
+
+
+class Persisted(Struct, frozen=True, gc=False):
+    """Everything persisted up to this number is durable."""
+
+    number: int
+
+
+class PeerChanged(Struct, frozen=True, gc=False):
+    """A connection to a peer (index of the replica) came or went."""
+
+    peer: int
+    is_connected: bool
+
+
+Event = Tick | LocalCommit | Received | Persisted | PeerChanged

@@ -1,0 +1,41 @@
+"""Limits of the engine, each with unit, bound and suggested value, validated once when the configuration is read."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from msgspec import Meta, Struct
+
+__all__ = ["Options"]
+
+_Ms = Annotated[int, Meta(ge=1, le=3_600_000)]
+_Bytes = Annotated[int, Meta(ge=1024, le=1 << 32)]
+
+
+class Options(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What an operator may set; the defaults suit a few regions some 10 to 200 ms apart."""
+
+    gossip_interval_ms: _Ms = 200
+    """Every so often (jittered by a quarter) a digest goes to one random peer: anti-entropy and heartbeat."""
+    ack_delay_ms: Annotated[int, Meta(ge=0, le=10_000)] = 5
+    """How long a receiver gathers before it acknowledges a peer's commits; 0 acknowledges at once."""
+    ack_timeout_ms: _Ms = 3_000
+    """A peer that acknowledges nothing of what it was sent for so long falls back to probing."""
+    relay_after_ms: _Ms = 600
+    """Commits of a third replica are relayed to a peer that has lacked them unchanged for so long."""
+    resend_after_ms: _Ms = 100
+    """At most so often a receiver with a gap asks the same peer to start again."""
+    frame_bytes: _Bytes = 256 << 10
+    """A frame is closed when its commits reach this size."""
+    window_bytes: _Bytes = 4 << 20
+    """Commits on their way to one peer without its acknowledgement."""
+    early_bytes: _Bytes = 32 << 20
+    """Commits that arrived before what they depend on; beyond it they are dropped and asked for again."""
+    max_drift_ms: _Ms = 500
+    """A stamp further ahead of this node's clock is kept but does not push the clock."""
+    max_waiting: Annotated[int, Meta(ge=1, le=1_000_000)] = 10_000
+    """Requests that wait for a token or the disk; beyond it they are refused as overloaded."""
+    max_wait_ms: _Ms = 60_000
+    """The longest a request may ask to wait for its token."""
+    retry_window_ms: Annotated[int, Meta(ge=1_000, le=31 * 86_400_000)] = 86_400_000
+    """How long an idempotency key of a user's own is remembered."""

@@ -1,0 +1,47 @@
+"""What an engine wants done: one struct, its fields in order of execution.
+
+What is to be sent or replied may be sent at once: the engine has held it back until what it speaks of was durable.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from msgspec import Struct, field
+
+from crdtstore.causal import Dot
+from crdtstore.commit import Commit
+from crdtstore.errors import CrdtStoreError
+from crdtstore.messages import Ack, Digest, Frame
+
+__all__ = ["Committed", "Output", "Refused"]
+
+
+class Committed(Struct, gc=False):
+    """A local commit is durable. ``values[i]`` is the reading after op i where the type shows it."""
+
+    ticket: int
+    dot: Dot
+    values: list[Any]
+    is_replayed: bool = False
+
+
+class Refused(Struct, gc=False):
+    """A local commit was refused; nothing changed."""
+
+    ticket: int
+    error: CrdtStoreError
+
+
+class Output(Struct, gc=False):
+    """The effects of one step."""
+
+    persist: list[tuple[int, bytes]] = field(default_factory=list)
+    """Commits (index of origin, bytes) to write; ``number`` names them in the event ``Persisted``."""
+    number: int = 0
+    send: list[tuple[int, Frame | Digest | Ack]] = field(default_factory=list)
+    replies: list[Committed | Refused] = field(default_factory=list)
+    changed: list[tuple[int, Commit]] = field(default_factory=list)
+    """Commits applied in this step, in apply order (index of origin, commit)."""
+    rejected: list[tuple[int, str]] = field(default_factory=list)
+    """What a peer said that cannot be true: (index of peer, reason); nothing of it was applied."""

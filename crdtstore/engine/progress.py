@@ -1,0 +1,104 @@
+"""Progress of one peer: what it has, what is on its way to it, and whether it answers. All transitions stand here.
+
+``down``       no connection.
+``probing``    connected; what it has is not known (again): a digest asks, nothing is pushed.
+``streaming``  its row is known; own commits go out as they become durable, as long as the window allows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+__all__ = ["Progress"]
+
+State = Literal["down", "probing", "streaming"]
+
+
+class Progress:
+    """What one replica keeps about one peer. Mutable."""
+
+    __slots__ = (
+        "_lacks_since_ms",
+        "_quiet_since_ms",
+        "ack_due_ms",
+        "acknowledged",
+        "asked_ms",
+        "has",
+        "heard_ms",
+        "relayed",
+        "relayed_ms",
+        "sent",
+        "state",
+    )
+
+    def __init__(self, members: int) -> None:
+        self.state: State = "down"
+        self.has: list[int] = [0] * members
+        """Its durable vector, as it last said."""
+        self.sent = 0
+        """Own commits up to this number are on their way or there."""
+        self._lacks_since_ms: list[int | None] = [None] * members
+        """Since when it lacks something of an origin, without any progress there."""
+        self.acknowledged = 0
+        """How many of its commits our last row to it named."""
+        self.relayed: list[int] = []
+        """What it had when others' commits were last relayed to it, and when that was."""
+        self.relayed_ms = 0
+        self.asked_ms = 0
+        """When it was last asked to start again."""
+        self.ack_due_ms: int | None = None
+        self.heard_ms: int | None = None
+        self._quiet_since_ms = 0
+
+    def become_down(self) -> None:
+        self.state = "down"
+        self.ack_due_ms = None
+
+    def become_probing(self, now_ms: int) -> None:
+        self.state = "probing"
+        self._quiet_since_ms = now_ms
+
+    def become_streaming(self, own: int, now_ms: int) -> None:
+        """Its row is known: whatever it lacks of ``own`` is sent from there on."""
+        self.state = "streaming"
+        self.sent = self.has[own]
+        self._quiet_since_ms = now_ms
+
+    def take_vector(self, vector: Sequence[int], durable: Sequence[int], own: int, now_ms: int) -> None:
+        """Take in what the peer says it has; words that overtook each other never take it back."""
+        self.heard_ms = now_ms
+        for origin, seq in enumerate(vector):
+            if seq > self.has[origin]:
+                self.has[origin] = seq
+                self._lacks_since_ms[origin] = None
+                if origin == own:
+                    self._quiet_since_ms = now_ms
+            if self.has[origin] >= durable[origin]:
+                self._lacks_since_ms[origin] = None
+            elif self._lacks_since_ms[origin] is None:
+                self._lacks_since_ms[origin] = now_ms
+        if self.state == "probing":
+            self.become_streaming(own, now_ms)
+        elif self.has[own] >= self.sent:  # nothing on its way: silence is no fault
+            self.sent = self.has[own]
+            self._quiet_since_ms = now_ms
+
+    def note_sent(self, own: int, upto: int, now_ms: int) -> None:
+        if self.sent == self.has[own]:
+            self._quiet_since_ms = now_ms
+        self.sent = upto
+
+    def is_overdue(self, own: int, now_ms: int, timeout_ms: int) -> bool:
+        """Whether the peer should have acknowledged something long ago."""
+        if self.state == "probing":
+            return now_ms - self._quiet_since_ms >= timeout_ms
+        return self.state == "streaming" and self.sent > self.has[own] and now_ms - self._quiet_since_ms >= timeout_ms
+
+    def stalled(self, own: int, peer: int, now_ms: int, after_ms: int) -> list[int]:
+        """Third origins whose commits the peer has lacked, without any progress, for so long that a relay is in order."""
+        return [
+            origin
+            for origin, since in enumerate(self._lacks_since_ms)
+            if origin not in (own, peer) and since is not None and now_ms - since >= after_ms
+        ]

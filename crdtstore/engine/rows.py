@@ -1,0 +1,86 @@
+"""What a replica knows of the others: their newest rows, and from these how far it is behind and how stale its reads may be.
+
+The question: what does silence mean? Not health. The frontier of an origin is the time up to which this replica surely has everything
+of it; it moves only when something of that origin arrives, so in a cut staleness grows with slope one, also when nobody writes (L6).
+Formulas: ALGORITHMS 3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from crdtstore.clock import physical_ms
+from crdtstore.messages import Row
+
+__all__ = ["Rows"]
+
+
+class Rows:
+    """The newest row of every member, and per origin the frontier in Unix ms. Mutable."""
+
+    __slots__ = ("_beats", "_frontier", "_me", "floor", "newest")
+
+    def __init__(self, members: int, me: int) -> None:
+        self._me = me
+        self.newest: list[Row | None] = [None] * members
+        self.floor = [0] * members
+        """What every other member is known to have; one never heard counts as zero (P6)."""
+        self._frontier: list[int | None] = [None] * members
+        self._beats: list[tuple[int, int] | None] = [None] * members
+        """Per origin the oldest heartbeat (seq, ms) whose commits are not all here yet; keeping the newest would starve."""
+
+    def take(self, member: int, row: Row, applied: Sequence[int], now_ms: int) -> bool:
+        """Take in a row of a member, from itself or by way of others; True when it is news."""
+        known = self.newest[member]
+        if known is not None and (sum(row.vector), row.hlc) <= (sum(known.vector), known.hlc):
+            return False
+        self.newest[member] = row
+        others = [other for at, other in enumerate(self.newest) if at != self._me]
+        if None not in others:
+            self.floor = [min(entries) for entries in zip(*(other.vector for other in others if other), strict=True)]
+        heard_ms = min(physical_ms(row.hlc), now_ms)
+        if row.vector[member] <= applied[member]:
+            self._advance(member, heard_ms)
+        elif self._beats[member] is None:
+            self._beats[member] = (row.vector[member], heard_ms)
+        return True
+
+    def applied(self, origin: int, seq: int, hlc: int, now_ms: int) -> None:
+        """A commit of an origin was applied here."""
+        self._advance(origin, min(physical_ms(hlc), now_ms))
+        beat = self._beats[origin]
+        if beat is not None and beat[0] <= seq:
+            self._advance(origin, beat[1])
+            self._beats[origin] = None
+
+    def _advance(self, origin: int, ms: int) -> None:
+        before = self._frontier[origin]
+        if before is None or ms > before:
+            self._frontier[origin] = ms
+
+    def known(self, durable: Sequence[int]) -> list[int]:
+        """The join of all vectors this replica knows of."""
+        joined = list(durable)
+        for row in self.newest:
+            if row is not None:
+                joined = [max(pair) for pair in zip(joined, row.vector, strict=True)]
+        return joined
+
+    def staleness_ms(self, now_ms: int) -> int | None:
+        """No write older than this can be missing here; None until every member was heard."""
+        frontiers = [frontier for origin, frontier in enumerate(self._frontier) if origin != self._me]
+        if not frontiers:
+            return 0
+        if any(frontier is None for frontier in frontiers):
+            return None
+        return max(0, now_ms - min(frontier for frontier in frontiers if frontier is not None))
+
+    def lag_ms(self, durable: Sequence[int], now_ms: int) -> int:
+        """Age of the oldest commit known to be missing here, at least as far as the frontier tells; 0 when nothing is."""
+        known = self.known(durable)
+        ages = [
+            now_ms - (self._frontier[origin] or 0) if self._frontier[origin] is not None else now_ms
+            for origin in range(len(durable))
+            if known[origin] > durable[origin]
+        ]
+        return max(0, *ages) if ages else 0

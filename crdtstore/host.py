@@ -1,0 +1,245 @@
+"""All groups of one node: messages to the right engine, outputs of all engines joined into one.
+
+The question: what does a driver have to know? Nothing of groups. It hands in what happened and gets back what to write, send and answer;
+a batch of all groups becomes one record of the log, so that one sync makes all of it durable.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from random import Random
+from typing import Any
+
+from msgspec import Struct, field
+
+from crdtstore.causal import ReplicaId
+from crdtstore.commit import Commit
+from crdtstore.configuration import SYSTEM_GROUP, Cluster, Configuration, Member, group_of
+from crdtstore.declarations import Declarations
+from crdtstore.engine.engine import Engine
+from crdtstore.engine.events import Draft, LocalCommit, PeerChanged, Persisted, Received, Tick
+from crdtstore.engine.events import Event as EngineEvent
+from crdtstore.engine.options import Options
+from crdtstore.engine.output import Committed, Refused
+from crdtstore.errors import CrdtStoreError, DecodeError, ProtocolError
+from crdtstore.messages import PROTOCOL_VERSION, Ack, Digest, Frame, Hello, decode_message, encode_message
+from crdtstore.storage.protocol import Entry
+
+__all__ = ["Host", "HostOutput", "Rejected"]
+
+
+class Rejected(Struct, frozen=True, gc=False):
+    """A peer said what cannot be true; nothing of it was applied."""
+
+    peer: ReplicaId
+    reason: str
+
+
+class HostOutput(Struct, gc=False):
+    """What a driver has to do, in order of execution."""
+
+    persist: list[Entry] = field(default_factory=list)
+    """To be written as one record; then ``Persisted(persist_number)`` is due."""
+    persist_number: int = 0
+    send: list[tuple[ReplicaId, bytes]] = field(default_factory=list)
+    replies: list[tuple[int, dict[str, Any] | CrdtStoreError]] = field(default_factory=list)
+    rejected: list[Rejected] = field(default_factory=list)
+    changed: list[tuple[str, int, Commit]] = field(default_factory=list)
+    """Commits applied in this step, in apply order: (group, index of origin, commit)."""
+    wake_ms: int = 0
+    """When the next ``Tick`` has something to do (Unix ms)."""
+
+
+class Host:
+    """The groups of one node. Mutable; changed through ``Service.step``.
+
+    ``random`` is the driver's: seeded in the simulator, so that a run repeats.
+    """
+
+    def __init__(self, cluster: Cluster, me: ReplicaId, options: Options, random: Random) -> None:
+        member = cluster.member(me)
+        if member is None:
+            raise ProtocolError(f"{me} is not a member of the cluster {cluster.name}")
+        self.cluster = cluster
+        self.me: Member = member
+        self.options = options
+        self.rejected_count = 0
+        self._random = random
+        self._connected: dict[ReplicaId, bool] = {}
+        self._inflight: deque[tuple[int, list[tuple[Engine, int]]]] = deque()
+        self._number = 0
+        self._numbers: dict[str, tuple[Engine, int]] = {}
+        """Per group with something to write in this step: its engine and the number there."""
+        self.bytes_sent = 0
+        self.bytes_received = 0
+        self.on_replies: Callable[[list[Committed | Refused]], None] = lambda replies: None
+        """Takes the answers to drafts as they come out (the service)."""
+        self.groups: dict[str, Engine] = {}
+        self._system = self._open(SYSTEM_GROUP)
+        self.declarations = Declarations(self._system)
+
+    # --- groups
+
+    def _open(self, group: str) -> Engine:
+        configuration: Configuration = self.cluster.configuration(group)
+        engine = Engine(group, configuration, self.me.replica, self.cluster.name, self.options, self._random)
+        self.groups[group] = engine
+        return engine
+
+    def engine_of(self, domain: str) -> Engine | None:
+        return self.groups.get(group_of(domain))
+
+    # --- start
+
+    def recover(self, entries: Iterable[Entry]) -> int:
+        """Take in what the log holds, before the first event; return how many commits there were.
+
+        Raises:  ProtocolError or DecodeError when the log belongs to other groups or members.
+        """
+        count = 0
+        for group, origin, data in entries:
+            engine = self.groups.get(group)
+            if engine is None:
+                raise ProtocolError(f"the log holds the group {group}, which is not declared before it")
+            engine.recover(engine.members.index(origin), data)
+            count += 1
+            if engine is self._system:
+                self._open_declared(None, HostOutput())
+        return count
+
+    # --- connections
+
+    def hello(self, peer: ReplicaId | None, now_ms: int) -> bytes:
+        """The first words to a peer (None: not known yet who it is)."""
+        groups = {}
+        for group, engine in self.groups.items():
+            index = engine.members.index(peer) if peer in engine.members else None
+            newest = engine.rows.newest[index] if index is not None else None
+            groups[group] = (engine.configuration.id, engine.own_row(now_ms), newest)
+        me = self.me
+        return encode_message(Hello(PROTOCOL_VERSION, self.cluster.nonce, me.replica, me.node, me.region, groups))
+
+    def check_hello(self, data: bytes) -> ReplicaId:
+        """Who the peer is, from its first words.
+
+        Raises:  ProtocolError or DecodeError with the reason: another cluster, version, a stranger, ourselves; nothing changed.
+        """
+        hello = decode_message(data)
+        if not isinstance(hello, Hello):
+            raise ProtocolError("a connection begins with a hello")
+        if hello.protocol != PROTOCOL_VERSION:
+            raise ProtocolError(f"protocol {hello.protocol}, this node speaks {PROTOCOL_VERSION}")
+        if hello.cluster != self.cluster.nonce:
+            raise ProtocolError(f"{hello.node[:63]!r} belongs to another cluster")
+        member = self.cluster.member(ReplicaId(hello.replica))
+        if member is None or member.node != hello.node or member.region != hello.region:
+            raise ProtocolError(
+                f"{hello.replica[:100]!r} of region {hello.region[:63]!r} is not a member of this cluster"
+            )
+        if member.replica == self.me.replica:
+            raise ProtocolError("another node speaks under this node's id")
+        for group, (configuration, row, mine) in hello.groups.items():
+            engine = self.groups.get(group)
+            if engine is None:
+                continue  # not declared here yet; its declaration is on its way
+            if configuration != engine.configuration.id:
+                raise ProtocolError(f"{hello.node}: {group} has another configuration there")
+            engine.check_row(engine.members.index(member.replica), row)
+            if mine is not None:
+                engine.check_own_row(mine)
+        return member.replica
+
+    # --- events
+
+    def tick(self, now_ms: int, out: HostOutput) -> None:
+        """Time has passed."""
+        self._step_all(list(self.groups.values()), Tick(), now_ms, out)
+
+    def receive(self, peer: ReplicaId, data: bytes, now_ms: int, out: HostOutput) -> None:
+        """A peer said something; whatever it is, it never raises."""
+        self.bytes_received += len(data)
+        try:
+            message = decode_message(data)
+            if isinstance(message, Hello):
+                raise ProtocolError("a second hello on a connection")
+        except (ProtocolError, DecodeError) as error:
+            self._reject(peer, error.detail, out)
+            return
+        engine = self.groups.get(message.group)
+        if engine is None:  # its declaration is on its way; the peer will say it again
+            return
+        if peer not in engine.members:
+            self._reject(peer, f"{message.group}: not a member", out)
+            return
+        self._step_all([engine], Received(engine.members.index(peer), message), now_ms, out)
+
+    def persisted(self, number: int, now_ms: int, out: HostOutput) -> None:
+        """All that was to be written up to this number is durable."""
+        while self._inflight and self._inflight[0][0] <= number:
+            for engine, own_number in self._inflight.popleft()[1]:
+                self._step_all([engine], Persisted(own_number), now_ms, out)
+
+    def peer_changed(self, peer: ReplicaId, is_connected: bool, now_ms: int, out: HostOutput) -> None:
+        """A connection came or went."""
+        self._connected[peer] = is_connected
+        for engine in list(self.groups.values()):
+            if peer in engine.members:
+                self._step_all([engine], PeerChanged(engine.members.index(peer), is_connected), now_ms, out)
+
+    def commit(self, group: str, drafts: list[Draft], now_ms: int, out: HostOutput) -> None:
+        """Users of this node write; the answers come out by ``on_replies``."""
+        self._step_all([self.groups[group]], LocalCommit(drafts), now_ms, out)
+
+    def finish(self, out: HostOutput) -> None:
+        """Close a step: number what is to be written, say when time matters next."""
+        if self._numbers:
+            self._number += 1
+            out.persist_number = self._number
+            self._inflight.append((self._number, list(self._numbers.values())))
+            self._numbers = {}
+        out.wake_ms = min(engine.antientropy.wake_ms() for engine in self.groups.values())
+
+    # --- inside
+
+    def _step_all(self, engines: list[Engine], event: EngineEvent, now_ms: int, out: HostOutput) -> None:
+        for engine in engines:
+            result = engine.step(event, now_ms)
+            group, members = engine.group, engine.members
+            if result.persist:
+                out.persist += [Entry(group, members[origin], data) for origin, data in result.persist]
+                self._numbers[group] = (engine, result.number)
+            if result.send:
+                self._send(members, result.send, out)
+            for peer, reason in result.rejected:
+                self._reject(members[peer], reason, out)
+            if result.changed:
+                out.changed += [(group, origin, commit) for origin, commit in result.changed]
+                if engine is self._system:
+                    self._open_declared(now_ms, out)
+            if result.replies:
+                self.on_replies(result.replies)
+
+    def _send(self, members: list[ReplicaId], sends: list[tuple[int, Frame | Digest | Ack]], out: HostOutput) -> None:
+        encoded: dict[int, bytes] = {}  # one frame may go to several peers
+        for peer, message in sends:
+            data = encoded.get(id(message))
+            if data is None:
+                data = encoded[id(message)] = encode_message(message)
+            self.bytes_sent += len(data)
+            out.send.append((members[peer], data))
+
+    def _reject(self, peer: ReplicaId, reason: str, out: HostOutput) -> None:
+        self.rejected_count += 1
+        out.rejected.append(Rejected(peer, reason))
+
+    def _open_declared(self, now_ms: int | None, out: HostOutput) -> None:
+        """Open the groups of domains that are declared by now (at start: without telling anybody)."""
+        self.declarations.forget_cache()
+        for domain in list(self.declarations.domains()):
+            if group_of(domain) in self.groups:
+                continue
+            engine = self._open(group_of(domain))
+            for peer, is_connected in self._connected.items():
+                if is_connected and now_ms is not None:
+                    self._step_all([engine], PeerChanged(engine.members.index(peer), True), now_ms, out)

@@ -1,0 +1,152 @@
+"""What replicas say to each other: four messages, each of one group.
+
+The question: what may a receiver believe? A row is atomic and names only what is durable at its sender; a frame says for every origin
+in it where it starts and the chain hash there, so a gap is seen as a gap and another history under the same id is refused.
+
+A message on the wire is ``version, flag, payload``: payload is msgpack, compressed with zstd when the flag says so (above 1 kB).
+Vectors are lists in the member order of the configuration that the message names.
+"""
+
+from __future__ import annotations
+
+import msgspec
+import zstandard
+
+from crdtstore.configuration import ConfigurationId
+from crdtstore.errors import DecodeError, ProtocolError
+
+__all__ = [
+    "MAX_MESSAGE_BYTES",
+    "PROTOCOL_VERSION",
+    "Ack",
+    "Digest",
+    "Frame",
+    "Hello",
+    "Message",
+    "Row",
+    "Segment",
+    "decode_message",
+    "encode_message",
+]
+
+PROTOCOL_VERSION = 1
+MAX_MESSAGE_BYTES = 8 << 20
+_COMPRESS_BYTES = 1024
+_PLAIN, _ZSTD = 0, 1
+
+
+class Row(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """What one member says of itself.
+
+    Shape:   ``vector`` and ``chains`` in member order: durable commits per origin and the chain hash there.
+    Units:   ``hlc``: a stamp; the member's own commits up to it are those that the vector counts.
+    """
+
+    configuration: ConfigurationId
+    vector: list[int]
+    hlc: int
+    chains: list[bytes]
+    votes: int = 0
+
+
+class Segment(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """Consecutive commits of one origin in a frame: where they start and the chain hash there."""
+
+    origin: int
+    after: int
+    chain: bytes
+
+
+class Frame(msgspec.Struct, array_like=True, tag=1, gc=False):
+    """Commits, in the sender's apply order; ``order[i]`` is the index in ``segments`` of commit i's origin (empty: all the first)."""
+
+    group: str
+    configuration: ConfigurationId
+    segments: list[Segment]
+    order: list[int]
+    commits: list[bytes]
+
+
+class Digest(msgspec.Struct, array_like=True, tag=2, gc=False):
+    """Anti-entropy: my row, the rows I know of others, in member order (None: none, or my own).
+
+    ``wants_answer``: answer with yours. ``is_missing``: what you sent me since that row did not arrive in full, start again there.
+    """
+
+    group: str
+    configuration: ConfigurationId
+    row: Row
+    others: list[Row | None]
+    wants_answer: bool
+    is_missing: bool = False
+
+
+class Ack(msgspec.Struct, array_like=True, tag=3, gc=False):
+    """My row, because it has grown by what you sent."""
+
+    group: str
+    configuration: ConfigurationId
+    row: Row
+
+
+class Hello(msgspec.Struct, array_like=True, tag=4, gc=False):
+    """The first words on a connection, both ways.
+
+    Shape:   per group: configuration id, own row, newest row of the peer that the sender holds (None: none).
+    """
+
+    protocol: int
+    cluster: bytes
+    replica: str
+    node: str
+    region: str
+    groups: dict[str, tuple[ConfigurationId, Row, Row | None]]
+
+
+Message = Frame | Digest | Ack | Hello
+
+_encoder = msgspec.msgpack.Encoder(order="deterministic")
+_decoder = msgspec.msgpack.Decoder(Message)
+_compressor = zstandard.ZstdCompressor(level=1)
+_decompressor = zstandard.ZstdDecompressor()
+
+
+def encode_message(message: Message) -> bytes:
+    """The bytes of a message."""
+    payload = _encoder.encode(message)
+    if len(payload) > _COMPRESS_BYTES:
+        packed = _compressor.compress(payload)
+        if len(packed) < len(payload):
+            return bytes((PROTOCOL_VERSION, _ZSTD)) + packed
+    return bytes((PROTOCOL_VERSION, _PLAIN)) + payload
+
+
+def decode_message(data: bytes) -> Message:
+    """The message in these bytes.
+
+    Raises:  ProtocolError for another version, DecodeError for anything malformed or larger than ``MAX_MESSAGE_BYTES``.
+    """
+    if len(data) < 2 or len(data) > MAX_MESSAGE_BYTES:
+        raise DecodeError(f"a message has 2 to {MAX_MESSAGE_BYTES} bytes, got {len(data)}")
+    if data[0] != PROTOCOL_VERSION:
+        raise ProtocolError(f"protocol version {data[0]}, this node speaks {PROTOCOL_VERSION}")
+    payload = data[2:]
+    if data[1] == _ZSTD:
+        payload = _decompress(payload)
+    elif data[1] != _PLAIN:
+        raise DecodeError(f"unknown flag {data[1]} of a message")
+    try:
+        message: Message = _decoder.decode(payload)
+    except (msgspec.DecodeError, msgspec.ValidationError, RecursionError, UnicodeDecodeError) as error:
+        raise DecodeError(f"not a message: {error}") from error
+    return message
+
+
+def _decompress(payload: bytes) -> bytes:
+    try:
+        size = zstandard.frame_content_size(payload)
+        if not 0 <= size <= MAX_MESSAGE_BYTES:  # the sender always declares it; a bomb is refused before it is unpacked
+            raise DecodeError(f"a compressed message must declare a size of at most {MAX_MESSAGE_BYTES} bytes")
+        return _decompressor.decompress(payload, max_output_size=size)
+    except zstandard.ZstdError as error:
+        raise DecodeError(f"not a compressed message: {error}") from error

@@ -1,0 +1,282 @@
+"""Requests as they come from users: every field checked before anything happens.
+
+The question: what may a caller get wrong? Names, fields that do not exist, types, sizes, keys that no URL can carry. Each has an error
+that says what was wrong, what was expected, and that nothing changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+from uuid import UUID
+
+from msgspec import UNSET, Struct, UnsetType, ValidationError, convert
+
+from crdtstore.commit import REASON, TRACE, operation_id, request_hash
+from crdtstore.declarations import Declared, check_name
+from crdtstore.engine.events import Draft, Op
+from crdtstore.engine.options import Options
+from crdtstore.errors import UsageError
+from crdtstore.types import REGISTRY
+from crdtstore.values import check_text
+
+__all__ = [
+    "CollectionRequest",
+    "CommitRequest",
+    "DeclareDomainRequest",
+    "DeclareRequest",
+    "DomainRequest",
+    "ListRequest",
+    "ReadRequest",
+    "StatusRequest",
+    "parse",
+]
+
+MAX_KEY_BYTES = 512
+MAX_OPS = 1_000
+MAX_LIST = 1_000
+_OWN_ID_MS = 600_000
+"""How long an idempotency key that the client made by itself is remembered."""
+_AHEAD_MS = 300_000
+
+
+class _Base(Struct, forbid_unknown_fields=True, kw_only=True):
+    token: str | None = None
+    wait_ms: int = 1_000
+
+    def check(self) -> None:
+        if self.wait_ms < 0:
+            raise UsageError(f"wait_ms must not be negative, got {self.wait_ms}. Nothing changed.")
+
+
+class _InDomain(_Base, kw_only=True):
+    domain: str
+
+    def check(self) -> None:
+        super().check()
+        check_name(self.domain, "domain")
+
+
+class _InCollection(_InDomain, kw_only=True):
+    collection: str
+
+    def check(self) -> None:
+        super().check()
+        name, at, type_name = self.collection.partition("@")
+        check_name(name, "collection")
+        if at and type_name not in REGISTRY:
+            raise UsageError(f"there is no type {type_name[:100]!r}; there are {', '.join(REGISTRY)}. Nothing changed.")
+
+
+class CommitRequest(_InDomain, kw_only=True):
+    """Operations that take effect together or not at all."""
+
+    ops: list[dict[str, Any]]
+    reason: str | None = None
+    regions: int = 0
+    id: str | None = None
+    trace_id: str | None = None
+
+    def check(self) -> None:
+        super().check()
+        if not 0 < len(self.ops) <= MAX_OPS:
+            raise UsageError(f"a commit has 1 to {MAX_OPS} ops, got {len(self.ops)}. Nothing changed.")
+        if self.regions != 0:
+            raise UsageError(
+                f"regions must be 0: this version does not wait for other regions, got {self.regions}. Nothing changed."
+            )
+        for what in ("reason", "trace_id"):
+            text = getattr(self, what)
+            if text is not None and len(check_text(text, what)) > 1024:
+                raise UsageError(f"{what} has at most 1024 characters. Nothing changed.", code="too-large")
+        if self.id is not None and not 0 < len(check_text(self.id, "the idempotency key").encode()) <= 128:
+            raise UsageError("an idempotency key has 1 to 128 bytes. Nothing changed.")
+
+    def draft(
+        self, ticket: int, author: str, declared: Callable[[str], Declared], now_ms: int, options: Options
+    ) -> Draft:
+        """The checked commit.
+
+        Raises:  UsageError naming the op that is wrong; nothing changed.
+        """
+        ops = [_op(fields, declared) for fields in self.ops]
+        attributes: list[Any] = []
+        if self.reason is not None:
+            attributes += (REASON, self.reason)
+        if self.trace_id is not None:
+            attributes += (TRACE, self.trace_id)
+        if self.id is None:
+            return Draft(ticket, ops, author, attributes)
+        asked = [[op.collection, op.key, op.mutator.name if op.mutator else "delete", dict(op.arguments)] for op in ops]
+        operation = (operation_id(author, self.id), request_hash(asked))
+        return Draft(ticket, ops, author, attributes, operation, _expires_ms(self.id, now_ms, options))
+
+
+def _expires_ms(key: str, now_ms: int, options: Options) -> int:
+    if not key.startswith("~"):
+        return now_ms + options.retry_window_ms
+    try:
+        made = UUID(key[1:])
+        if made.version != 7 or key[1:] != str(made):
+            raise ValueError
+    except ValueError:
+        raise UsageError(
+            "an idempotency key that begins with ~ is ~ and a UUIDv7 in lower case. Nothing changed."
+        ) from None
+    made_ms = made.int >> 80
+    if made_ms > now_ms + _AHEAD_MS:
+        raise UsageError(
+            f"the idempotency key was made {made_ms - now_ms} ms in the future: check the clocks. Nothing changed."
+        )
+    return made_ms + _OWN_ID_MS
+
+
+def _op(fields: Mapping[str, Any], declared: Callable[[str], Declared]) -> Op:
+    arguments = dict(fields)
+    collection, key, name = (arguments.pop(what, None) for what in ("collection", "key", "op"))
+    if_match = arguments.pop("if_match", None)
+    if not isinstance(name, str):
+        raise UsageError("an op names what to do in the field op. Nothing changed.", code="invalid-op")
+    if if_match is not None and not isinstance(if_match, str):
+        raise UsageError("if_match is an etag as a read returned it. Nothing changed.")
+    what = declared(check_collection(collection))
+    check_key(key)
+    crdt = what.crdt
+    if name == "delete":
+        if not crdt.deletable:
+            raise UsageError(f"a key of type {crdt.name} cannot be deleted. Nothing changed.", code="not-deletable")
+        if arguments:
+            raise UsageError(
+                f"delete takes no arguments, not {', '.join(sorted(arguments))}. Nothing changed.", code="invalid-op"
+            )
+        return Op(crdt, what.path, key, None, {}, if_match)
+    mutator = crdt.mutators.get(name)
+    if mutator is None:
+        known = ", ".join([*crdt.mutators, *(["delete"] if crdt.deletable else [])])
+        raise UsageError(
+            f"{crdt.name} has the operations {known}, not {name[:100]!r}. Nothing changed.", code="invalid-op"
+        )
+    checked = mutator.check(arguments)
+    crdt.check(checked, what.options)
+    return Op(crdt, what.path, key, mutator, checked, if_match)
+
+
+def check_collection(name: Any) -> str:
+    """A collection's name as a commit may name it."""
+    return check_name(name, "collection")
+
+
+def check_key(key: Any) -> str:
+    """A key: text of 1 to 512 bytes of UTF-8, no control characters, not ``.`` or ``..``.
+
+    Raises:  UsageError ``bad-request``; nothing changed.
+    """
+    if not isinstance(key, str):
+        raise UsageError(f"a key is text, got a {type(key).__name__}. Nothing changed.")
+    try:
+        size = len(key.encode())
+    except UnicodeEncodeError:
+        raise UsageError("a key is valid Unicode, got a lone surrogate. Nothing changed.") from None
+    if not 0 < size <= MAX_KEY_BYTES:
+        raise UsageError(f"a key has 1 to {MAX_KEY_BYTES} bytes, got {size}. Nothing changed.")
+    if key in (".", "..") or any(ord(char) < 0x20 or 0x7F <= ord(char) < 0xA0 for char in key):
+        raise UsageError(f"a key is not . or .. and has no control characters, got {key[:100]!r}. Nothing changed.")
+    return key
+
+
+class ReadRequest(_InCollection, kw_only=True):
+    """The value of one key."""
+
+    key: str
+    consistency: str = "session"
+    max_staleness_ms: int | None = None
+
+    def check(self) -> None:
+        super().check()
+        check_key(self.key)
+        if self.consistency not in ("session", "local"):
+            raise UsageError(f"consistency is session or local, got {self.consistency[:100]!r}.")
+        if self.max_staleness_ms is not None and self.max_staleness_ms < 0:
+            raise UsageError(f"max_staleness_ms must not be negative, got {self.max_staleness_ms}.")
+        if self.consistency == "local":
+            self.wait_ms, self.token = 0, None
+
+
+class ListRequest(_InCollection, kw_only=True):
+    """Keys of a collection, in the order of their bytes."""
+
+    prefix: str = ""
+    after: str = ""
+    limit: int = 100
+    values: bool = False
+
+    def check(self) -> None:
+        super().check()
+        if not 0 < self.limit <= MAX_LIST:
+            raise UsageError(f"limit is 1 to {MAX_LIST}, got {self.limit}.")
+        for what in ("prefix", "after"):
+            check_text(getattr(self, what), what)
+
+
+class DeclareDomainRequest(_InDomain, kw_only=True):
+    """Declare a domain, or change its owner or description."""
+
+    owner: str | UnsetType | None = UNSET
+    description: str | UnsetType | None = UNSET
+
+    def given(self) -> dict[str, Any]:
+        pairs = (("owner", self.owner), ("description", self.description))
+        return {name: value for name, value in pairs if value is not UNSET}
+
+
+class DeclareRequest(_InCollection, kw_only=True):
+    """Declare a collection."""
+
+    type: str
+    options: dict[str, Any] = {}
+
+    def check(self) -> None:
+        super().check()
+        check_collection(self.collection)
+        if self.type not in REGISTRY:
+            raise UsageError(f"there is no type {self.type[:100]!r}; there are {', '.join(REGISTRY)}. Nothing changed.")
+
+
+class DomainRequest(_InDomain, kw_only=True):
+    """What is declared of a domain."""
+
+
+class CollectionRequest(_InCollection, kw_only=True):
+    """What is declared of a collection."""
+
+
+class StatusRequest(_Base, kw_only=True):
+    """How this node and its peers are."""
+
+
+_REQUESTS: dict[str, type[_Base]] = {
+    "collection": CollectionRequest,
+    "commit": CommitRequest,
+    "declare": DeclareRequest,
+    "declare_domain": DeclareDomainRequest,
+    "domain": DomainRequest,
+    "list": ListRequest,
+    "read": ReadRequest,
+    "status": StatusRequest,
+}
+
+
+def parse(do: str, fields: Mapping[str, Any]) -> _Base:
+    """The checked request.
+
+    Raises:  UsageError; nothing changed.
+    """
+    kind = _REQUESTS.get(do)
+    if kind is None:
+        raise UsageError(f"there is no request {do[:100]!r}; there are {', '.join(_REQUESTS)}. Nothing changed.")
+    try:
+        request = convert(fields, kind)
+    except ValidationError as error:
+        raise UsageError(f"{error}. Nothing changed.") from None
+    request.check()
+    return request

@@ -1,0 +1,448 @@
+"""The request rules: addresses, options, waiting for tokens and the disk, idempotency, replies and problems. Sans I/O.
+
+The question: how can a test cluster, the simulator and HTTP behave alike? They only carry requests here, as plain maps with the fields
+of API.md, and carry back what comes out: a map or an error. A request that must wait (for its token, or because what it reads is not
+durable yet) waits here, bounded in number and time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from msgspec import Struct
+
+from crdtstore.causal import ReplicaId
+from crdtstore.configuration import SYSTEM_GROUP, group_of
+from crdtstore.declarations import Declared
+from crdtstore.engine.engine import Engine
+from crdtstore.engine.events import Draft, Persisted, Tick
+from crdtstore.engine.output import Committed, Refused
+from crdtstore.errors import CrdtStoreError, ReplicaBehind, Unavailable, UsageError
+from crdtstore.host import Host, HostOutput
+from crdtstore.requests import (
+    CollectionRequest,
+    CommitRequest,
+    DeclareDomainRequest,
+    DeclareRequest,
+    DomainRequest,
+    ListRequest,
+    ReadRequest,
+    parse,
+)
+from crdtstore.status import status
+from crdtstore.tokens import Seen, Tokens
+from crdtstore.types import REGISTRY
+
+__all__ = ["Cancelled", "Event", "PeerChanged", "Received", "Request", "Service"]
+
+
+class Request(Struct, gc=False):
+    """A request of a user: what to do and its fields, as in API.md; ``ticket`` names the answer."""
+
+    ticket: int
+    do: str
+    fields: dict[str, Any]
+    principal: str = "anonymous"
+
+
+class Cancelled(Struct, frozen=True, gc=False):
+    """Who asked is gone; a read is forgotten, a write goes on."""
+
+    ticket: int
+
+
+class Received(Struct, frozen=True, gc=False):
+    """A peer sent bytes."""
+
+    peer: ReplicaId
+    data: bytes
+
+
+class PeerChanged(Struct, frozen=True, gc=False):
+    """A connection to a peer came or went."""
+
+    peer: ReplicaId
+    is_connected: bool
+
+
+Event = Request | Cancelled | Received | PeerChanged | Persisted | Tick
+
+
+class _Waiting(Struct, gc=False):
+    """A request that waits: until when, for what, and how it goes on."""
+
+    deadline_ms: int
+    seen: Seen
+    batch: tuple[Engine, int] | None
+    resume: Callable[[int], None]
+
+
+class Service:
+    """The one entrance to a node's groups. Mutable; ``step`` is the only way in, ``status`` a pure view."""
+
+    def __init__(self, host: Host) -> None:
+        self.host = host
+        self.tokens = Tokens(host.cluster.nonce)
+        host.on_replies = self._on_replies
+        self._out = HostOutput()
+        self._now_ms = 0
+        self._drafts: dict[str, list[Draft]] = {}
+        self._pending: dict[int, Callable[[Committed], dict[str, Any]]] = {}
+        self._waiting: dict[int, _Waiting] = {}
+        self._next_deadline_ms = 0
+        self.refused_requests: dict[str, int] = {}
+        """How often each code was answered."""
+
+    # --- events
+
+    def step(self, events: Sequence[Event], now_ms: int) -> HostOutput:
+        """Let events happen in order; return what is to be done."""
+        out = self._out = HostOutput()
+        self._now_ms = now_ms
+        host = self.host
+        for event in events:
+            if not isinstance(event, Request) and self._drafts:
+                self._flush()
+            match event:
+                case Request():
+                    self._on_request(event)
+                case Received(peer, data):
+                    host.receive(peer, data, now_ms, out)
+                case Persisted(number):
+                    host.persisted(number, now_ms, out)
+                case Tick():
+                    host.tick(now_ms, out)
+                case PeerChanged(peer, is_connected):
+                    host.peer_changed(peer, is_connected, now_ms, out)
+                case Cancelled(ticket):
+                    self._waiting.pop(ticket, None)
+        self._flush()
+        if self._waiting:
+            self._resume_waiting()
+            self._flush()
+        host.finish(out)
+        if self._waiting:
+            out.wake_ms = min(out.wake_ms, *(waiting.deadline_ms for waiting in self._waiting.values()))
+        return out
+
+    def status(self, now_ms: int) -> dict[str, Any]:
+        """The state of this node and of what it knows of others; changes nothing."""
+        return status(self.host, now_ms)
+
+    def _flush(self) -> None:
+        """Hand the writes gathered so far to their engines: one batch per group."""
+        while self._drafts:
+            drafts, self._drafts = self._drafts, {}
+            for group, batch in drafts.items():
+                self.host.commit(group, batch, self._now_ms, self._out)
+
+    # --- requests
+
+    def _on_request(self, request: Request) -> None:
+        try:
+            parsed = parse(request.do, request.fields)
+            match parsed:
+                case CommitRequest():
+                    self._after_token(request, parsed, parsed.domain, lambda now: self._commit(request, parsed))
+                case ReadRequest():
+                    self._after_token(request, parsed, parsed.domain, lambda now: self._read(request, parsed))
+                case ListRequest():
+                    self._after_token(request, parsed, parsed.domain, lambda now: self._list(request, parsed))
+                case DeclareDomainRequest():
+                    self._after_token(request, parsed, None, lambda now: self._declare_domain(request, parsed))
+                case DeclareRequest():
+                    self._after_token(request, parsed, None, lambda now: self._declare(request, parsed))
+                case DomainRequest():
+                    self._after_token(request, parsed, None, lambda now: self._domain(request, parsed))
+                case CollectionRequest():
+                    self._after_token(request, parsed, None, lambda now: self._collection(request, parsed))
+                case _:
+                    self._reply(request.ticket, self.status(self._now_ms))
+        except CrdtStoreError as error:
+            self._fail(request.ticket, error)
+
+    def _reply(self, ticket: int, body: dict[str, Any]) -> None:
+        self._out.replies.append((ticket, body))
+
+    def _fail(self, ticket: int, error: CrdtStoreError) -> None:
+        self.refused_requests[error.code] = self.refused_requests.get(error.code, 0) + 1
+        self._out.replies.append((ticket, error))
+
+    # --- waiting
+
+    def _after_token(self, request: Request, parsed: Any, domain: str | None, go: Callable[[int], None]) -> None:
+        """Go on as soon as this region has seen what the token names, in the groups that this request touches."""
+        seen = self.tokens.decode(parsed.token) if parsed.token else {}
+        groups = {SYSTEM_GROUP} if domain is None else {SYSTEM_GROUP, group_of(domain)}
+        needed = {group: vector for group, vector in seen.items() if group in groups}
+        if self._has_seen(needed):
+            go(self._now_ms)
+        else:
+            wait_ms = min(parsed.wait_ms, self.host.options.max_wait_ms)
+            self._wait(request.ticket, _Waiting(self._now_ms + wait_ms, needed, None, go))
+
+    def _wait(self, ticket: int, waiting: _Waiting) -> None:
+        if len(self._waiting) >= self.host.options.max_waiting:
+            raise Unavailable(
+                "too many requests wait on this node. Nothing changed.", code="overloaded", retry_after=1.0
+            )
+        self._waiting[ticket] = waiting
+
+    def _has_seen(self, seen: Seen) -> bool:
+        for group, vector in seen.items():
+            engine = self.host.groups.get(group)
+            if engine is None:
+                return False
+            durable = engine.durability.vector
+            for replica, seq in vector.items():
+                if replica not in engine.members or durable[engine.members.index(replica)] < seq:
+                    return False
+        return True
+
+    def _resume_waiting(self) -> None:
+        for ticket, waiting in list(self._waiting.items()):
+            batch = waiting.batch
+            is_ready = batch[0].durability.synced >= batch[1] if batch is not None else self._has_seen(waiting.seen)
+            if not is_ready and self._now_ms < waiting.deadline_ms:
+                continue
+            del self._waiting[ticket]
+            try:
+                if not is_ready:
+                    raise self._too_late(waiting)
+                waiting.resume(self._now_ms)
+            except CrdtStoreError as error:
+                self._fail(ticket, error)
+
+    def _too_late(self, waiting: _Waiting) -> CrdtStoreError:
+        if waiting.batch is not None:
+            return Unavailable(
+                "the disk of this node does not answer. Nothing changed.", code="storage-failed", retry_after=1.0
+            )
+        regions = [
+            member.region for member in self.host.cluster.members if self._peer_has_seen(member.replica, waiting.seen)
+        ]
+        able = f"regions that can serve: {', '.join(regions)}" if regions else "no region is known to have caught up"
+        return ReplicaBehind(
+            f"this region has not seen all that the token names; {able}. Nothing changed.",
+            regions=regions,
+            retry_after=0.1,
+        )
+
+    def _peer_has_seen(self, replica: ReplicaId, seen: Seen) -> bool:
+        for group, vector in seen.items():
+            engine = self.host.groups.get(group)
+            row = engine.rows.newest[engine.members.index(replica)] if engine and replica in engine.members else None
+            if engine is None or row is None:
+                return False
+            if any(
+                name not in engine.members or row.vector[engine.members.index(name)] < seq
+                for name, seq in vector.items()
+            ):
+                return False
+        return True
+
+    def _once_durable(self, ticket: int, engine: Engine, number: int, go: Callable[[int], None]) -> None:
+        """Go on as soon as a batch is durable."""
+        if engine.durability.synced >= number:
+            go(self._now_ms)
+        else:
+            self._wait(ticket, _Waiting(self._now_ms + self.host.options.max_wait_ms, {}, (engine, number), go))
+
+    # --- tokens
+
+    def _token(self, text: str | None, group: str, new: dict[ReplicaId, int]) -> str:
+        """The token of a reply: what the session had seen joined with what this reply shows, less what all members have."""
+        seen = self.tokens.decode(text) if text else {}
+        vector = seen.setdefault(group, {})
+        for replica, seq in new.items():
+            vector[replica] = max(seq, vector.get(replica, 0))
+        return self.tokens.encode({name: self._not_everywhere(name, entries) for name, entries in seen.items()})
+
+    def _not_everywhere(self, group: str, vector: dict[ReplicaId, int]) -> dict[ReplicaId, int]:
+        engine = self.host.groups.get(group)
+        if engine is None:
+            return vector
+        floor, durable = engine.rows.floor, engine.durability.vector
+        everywhere = {member: min(floor[at], durable[at]) for at, member in enumerate(engine.members)}
+        return {replica: seq for replica, seq in vector.items() if seq > everywhere.get(replica, 0)}
+
+    def _durable(self, engine: Engine) -> dict[ReplicaId, int]:
+        return dict(zip(engine.members, engine.durability.vector, strict=True))
+
+    # --- writes
+
+    def _commit(self, request: Request, parsed: CommitRequest) -> None:
+        engine = self._engine(parsed.domain)
+        drafted = parsed.draft(
+            request.ticket,
+            request.principal,
+            lambda name: self._declared(parsed.domain, name),
+            self._now_ms,
+            self.host.options,
+        )
+        self._submit(engine, drafted, lambda committed: self._committed(engine, parsed, committed))
+
+    def _submit(self, engine: Engine, draft: Draft, answer: Callable[[Committed], dict[str, Any]]) -> None:
+        if len(self._pending) >= self.host.options.max_waiting:
+            raise Unavailable(
+                "too many writes wait for the disk of this node. Nothing changed.", code="overloaded", retry_after=1.0
+            )
+        self._pending[draft.ticket] = answer
+        self._drafts.setdefault(engine.group, []).append(draft)
+
+    def _on_replies(self, replies: list[Committed | Refused]) -> None:
+        for reply in replies:
+            answer = self._pending.pop(reply.ticket, None)
+            if answer is None:
+                continue
+            if isinstance(reply, Refused):
+                self._fail(reply.ticket, reply.error)
+            else:
+                self._reply(reply.ticket, answer(reply))
+
+    def _committed(self, engine: Engine, parsed: CommitRequest, committed: Committed) -> dict[str, Any]:
+        dot = committed.dot
+        return {
+            "dot": str(dot),
+            "token": self._token(parsed.token, engine.group, {dot.replica: dot.seq}),
+            "values": committed.values,
+            "replayed": committed.is_replayed,
+            "durable_in": [self.host.me.region],
+        }
+
+    def _engine(self, domain: str) -> Engine:
+        engine = self.host.engine_of(domain)
+        if engine is None:
+            raise UsageError(
+                f"the domain {domain} is not declared in region {self.host.me.region}. Nothing changed.",
+                code="not-declared",
+            )
+        return engine
+
+    def _declared(self, domain: str, name: str) -> Declared:
+        declared = self.host.declarations.collection(domain, name)
+        if declared is None:
+            raise UsageError(
+                f"the collection {domain}/{name} is not declared in region {self.host.me.region}. Nothing changed.",
+                code="not-declared",
+            )
+        return declared
+
+    # --- reads
+
+    def _read(self, request: Request, parsed: ReadRequest) -> None:
+        engine = self._engine(parsed.domain)
+        declared = self._declared(parsed.domain, parsed.collection)
+        number = engine.durability.waits_for(declared.path, parsed.key)
+        self._once_durable(request.ticket, engine, number, lambda now: self._reading(request, parsed, engine, declared))
+
+    def _reading(self, request: Request, parsed: ReadRequest, engine: Engine, declared: Declared) -> None:
+        number = engine.durability.waits_for(declared.path, parsed.key)
+        if number:  # somebody wrote again meanwhile
+            self._once_durable(
+                request.ticket, engine, number, lambda now: self._reading(request, parsed, engine, declared)
+            )
+            return
+        staleness_ms = engine.rows.staleness_ms(self._now_ms)
+        if parsed.max_staleness_ms is not None and (staleness_ms is None or staleness_ms > parsed.max_staleness_ms):
+            how = "unknown" if staleness_ms is None else f"{staleness_ms} ms"
+            raise ReplicaBehind(
+                f"the staleness of this region is {how}, at most {parsed.max_staleness_ms} ms was asked for.",
+                regions=[],
+            )
+        view = engine.keyspace.view(declared.path, parsed.key)
+        self._reply(
+            request.ticket,
+            {
+                "value": declared.crdt.read(view),
+                "exists": view.exists,
+                "type": declared.crdt.name,
+                "etag": engine.keyspace.etag(declared.path, parsed.key),
+                "token": self._token(parsed.token, engine.group, self._durable(engine)),
+                "region": self.host.me.region,
+                "staleness_ms": staleness_ms,
+                "conflicts": declared.crdt.conflicts(view),
+            },
+        )
+
+    def _list(self, request: Request, parsed: ListRequest) -> None:
+        engine = self._engine(parsed.domain)
+        declared = self._declared(parsed.domain, parsed.collection)
+        self._once_durable(
+            request.ticket,
+            engine,
+            engine.durability.number,
+            lambda now: self._listing(request, parsed, engine, declared),
+        )
+
+    def _listing(self, request: Request, parsed: ListRequest, engine: Engine, declared: Declared) -> None:
+        items: list[dict[str, Any]] = []
+        following = None
+        for key in engine.keyspace.tree.keys(declared.path, parsed.after, parsed.prefix):
+            if len(items) == parsed.limit:
+                following = items[-1]["key"]
+                break
+            item = {"key": key}
+            if parsed.values:
+                item["value"] = declared.crdt.read(engine.keyspace.view(declared.path, key))
+            items.append(item)
+        token = self._token(parsed.token, engine.group, self._durable(engine))
+        self._reply(request.ticket, {"items": items, "next": following, "token": token})
+
+    # --- declarations
+
+    def _declare_domain(self, request: Request, parsed: DeclareDomainRequest) -> None:
+        op = self.host.declarations.declare_domain(parsed.domain, parsed.given())
+        self._declare_by(request, parsed, op, lambda: self._domain_body(parsed.domain))
+
+    def _declare(self, request: Request, parsed: DeclareRequest) -> None:
+        self._engine(parsed.domain)
+        crdt = REGISTRY[parsed.type]
+        op = self.host.declarations.declare_collection(
+            parsed.domain, parsed.collection, crdt, crdt.check_options(parsed.options)
+        )
+        self._declare_by(request, parsed, op, lambda: self._collection_body(parsed.domain, parsed.collection))
+
+    def _declare_by(self, request: Request, parsed: Any, op: Any, body: Callable[[], dict[str, Any]]) -> None:
+        system = self.host.groups[SYSTEM_GROUP]
+
+        def answer(committed: Committed) -> dict[str, Any]:
+            return {
+                **body(),
+                "token": self._token(parsed.token, SYSTEM_GROUP, {committed.dot.replica: committed.dot.seq}),
+            }
+
+        if op is None:
+            self._show_system(request, parsed, body)
+        else:
+            self._submit(system, Draft(request.ticket, [op], request.principal), answer)
+            self._flush()  # the next request may rely on it
+
+    def _domain(self, request: Request, parsed: DomainRequest) -> None:
+        self._engine(parsed.domain)
+        self._show_system(request, parsed, lambda: self._domain_body(parsed.domain))
+
+    def _collection(self, request: Request, parsed: CollectionRequest) -> None:
+        self._engine(parsed.domain)
+        self._declared(parsed.domain, parsed.collection)
+        self._show_system(request, parsed, lambda: self._collection_body(parsed.domain, parsed.collection))
+
+    def _show_system(self, request: Request, parsed: Any, body: Callable[[], dict[str, Any]]) -> None:
+        system = self.host.groups[SYSTEM_GROUP]
+
+        def show(_: int) -> None:
+            self._reply(
+                request.ticket, {**body(), "token": self._token(parsed.token, SYSTEM_GROUP, self._durable(system))}
+            )
+
+        self._once_durable(request.ticket, system, system.durability.number, show)
+
+    def _domain_body(self, domain: str) -> dict[str, Any]:
+        declarations = self.host.declarations
+        names = {declared.name: declared.crdt.name for declared in declarations.collections(domain)}
+        return {"domain": domain, **(declarations.domain(domain) or {}), "collections": names}
+
+    def _collection_body(self, domain: str, name: str) -> dict[str, Any]:
+        declared = self._declared(domain, name)
+        return {"domain": domain, "collection": name, "type": declared.crdt.name, "options": declared.options}

@@ -1,0 +1,84 @@
+"""The status of a node: what it holds, what it knows of its peers, how far behind it is. A pure view."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from crdtstore.engine.engine import Engine
+from crdtstore.host import Host
+
+__all__ = ["status"]
+
+
+def status(host: Host, now_ms: int) -> dict[str, Any]:
+    """The shape of ``GET /v1/status``."""
+    groups = [_group(engine, now_ms) for _, engine in sorted(host.groups.items())]
+    fenced = [group["domain"] for group in groups if group["fenced"]]
+    return {
+        "node": host.me.node,
+        "region": host.me.region,
+        "cluster": host.cluster.name,
+        "ready": not fenced,
+        "why": f"fenced in {', '.join(fenced)}: a peer holds writes under this id that this node does not have"
+        if fenced
+        else None,
+        "now_ms": now_ms,
+        "groups": groups,
+        "peers": [_peer(host, at, now_ms) for at, member in enumerate(host.cluster.members) if member != host.me],
+        "gossip": _gossip(host),
+    }
+
+
+def _group(engine: Engine, now_ms: int) -> dict[str, Any]:
+    durable, rows, window = engine.durability.vector, engine.rows, engine.measures.window_ms
+    domain, _, shard = engine.group.partition("/")
+    known = rows.known(durable)
+    return {
+        "domain": domain,
+        "shard": int(shard),
+        "replica": engine.members[engine.me],
+        "vector": dict(zip(engine.members, durable, strict=True)),
+        "digest": f"{engine.digest:032x}" if durable == engine.applied else None,
+        "behind": sum(there - here for there, here in zip(known, durable, strict=True)),
+        "lag_ms": rows.lag_ms(durable, now_ms),
+        "staleness_ms": rows.staleness_ms(now_ms),
+        "unacked": durable[engine.me] - min(rows.floor[engine.me], durable[engine.me])
+        if len(engine.members) > 1
+        else 0,
+        "fenced": engine.is_fenced,
+        "window_ms": {
+            "p50": window.percentile(0.5),
+            "p99": window.percentile(0.99),
+            "max": window.greatest if window.count else None,
+            "count": window.count,
+        },
+        "window_histogram": [list(bucket) for bucket in window.buckets()],
+    }
+
+
+def _peer(host: Host, at: int, now_ms: int) -> dict[str, Any]:
+    member = host.cluster.members[at]
+    progress = [engine.antientropy.peers[at] for engine in host.groups.values()]
+    heard = [peer.heard_ms for peer in progress if peer.heard_ms is not None]
+    states = {peer.state for peer in progress}
+    return {
+        "node": member.node,
+        "region": member.region,
+        "state": next(state for state in ("down", "probing", "streaming") if state in states),
+        "heard_ms": now_ms - max(heard) if heard else None,
+        "offset_ms": None,
+    }
+
+
+def _gossip(host: Host) -> dict[str, int]:
+    measures = [engine.measures for engine in host.groups.values()]
+    return {
+        "bytes_sent": host.bytes_sent,
+        "bytes_received": host.bytes_received,
+        "commits_received": sum(measure.commits_received for measure in measures),
+        "commits_received_twice": sum(measure.commits_received_twice for measure in measures),
+        "commit_bytes": sum(measure.commit_bytes_received for measure in measures),
+        "commits_sent": sum(measure.commits_sent for measure in measures),
+        "commits_relayed": sum(measure.commits_relayed for measure in measures),
+        "rejected": host.rejected_count,
+    }

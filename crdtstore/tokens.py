@@ -1,0 +1,82 @@
+"""Tokens: what a session has seen, as opaque text that any region can read.
+
+The question: how can a reader in another region be sure to read its own writes? It hands in a token; a region that has not seen all it
+names waits, or says who has. Because delivery is causal the dot of a write stands for everything its writer had seen. What all members
+are known to have is left out, so a token stays short.
+
+Form: base64url of ``version, MAC (16 bytes), msgpack [group, [replica, seq, ...], ...]``. The MAC keeps honest programs from carrying a
+token into another cluster; it is no secret and gives no right. A header may carry several, separated by commas: their join.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hmac
+from collections.abc import Mapping
+from hashlib import sha256
+
+import msgspec
+
+from crdtstore.causal import ReplicaId, join
+from crdtstore.errors import UsageError
+
+__all__ = ["MAX_TOKEN_BYTES", "Seen", "Tokens"]
+
+MAX_TOKEN_BYTES = 4096
+_VERSION = 1
+_MAC_BYTES = 16
+
+Seen = dict[str, dict[ReplicaId, int]]
+"""Per group the vector of what was seen."""
+
+_decoder = msgspec.msgpack.Decoder(list[str | list[str | int]])
+_encode = msgspec.msgpack.Encoder().encode
+
+
+def _vector(flat: str | list[str | int]) -> dict[ReplicaId, int]:
+    return {ReplicaId(str(flat[at])): int(flat[at + 1]) for at in range(0, len(flat), 2)}
+
+
+class Tokens:
+    """Makes and reads the tokens of one cluster."""
+
+    def __init__(self, nonce: bytes) -> None:
+        self._key = sha256(b"crdtstore token" + nonce).digest()
+
+    def encode(self, seen: Mapping[str, Mapping[ReplicaId, int]]) -> str:
+        flat: list[str | list[str | int]] = []
+        for group in sorted(seen):
+            if vector := seen[group]:
+                flat += (group, [part for replica in sorted(vector) for part in (replica, vector[replica])])
+        payload = _encode(flat)
+        return base64.urlsafe_b64encode(bytes([_VERSION]) + self._mac(payload) + payload).rstrip(b"=").decode()
+
+    def _mac(self, payload: bytes) -> bytes:
+        return hmac.digest(self._key, payload, "sha256")[:_MAC_BYTES]
+
+    def decode(self, text: str) -> Seen:
+        """What a token, or several joined by commas, has seen; the empty text has seen nothing.
+
+        Raises:  UsageError ``foreign-token``; nothing changed.
+        """
+        if len(text) > 4 * MAX_TOKEN_BYTES:
+            raise UsageError(f"a token has at most {MAX_TOKEN_BYTES} bytes. Nothing changed.", code="foreign-token")
+        seen: Seen = {}
+        for part in filter(None, (part.strip() for part in text.split(","))):
+            for group, vector in self._decode(part).items():
+                seen[group] = join((seen.get(group, {}), vector))
+        return seen
+
+    def _decode(self, text: str) -> Seen:
+        try:
+            data = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
+            mac, payload = data[1 : 1 + _MAC_BYTES], data[1 + _MAC_BYTES :]
+            if data[0] == _VERSION and hmac.compare_digest(mac, self._mac(payload)):
+                flat = _decoder.decode(payload)
+                return {str(flat[at]): _vector(flat[at + 1]) for at in range(0, len(flat), 2)}
+        except (ValueError, IndexError, binascii.Error, UnicodeEncodeError):
+            pass
+        raise UsageError(
+            "this token was not made by this cluster, or was altered on its way. Nothing changed.", code="foreign-token"
+        )

@@ -1,0 +1,44 @@
+"""What does the record say? Fields, each one a last-writer-wins register.
+
+The question: what does an unset remove? The writes to this field that it has observed; a concurrent set of the field survives, and
+other fields are untouched.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from crdtstore.leaves import DROP, PUT
+from crdtstore.types._base import CrdtType, Fields, Names, View, mutator
+
+__all__ = ["LwwMap"]
+
+
+class LwwMap(CrdtType):
+    """A map from names to values."""
+
+    name = "lww_map"
+    question = "What does the record say?"
+    empty: ClassVar[Any] = {}
+
+    @mutator
+    def set(self, view: View, fields: Fields) -> list[Any]:
+        """Replace the values of these fields."""
+        effects: list[Any] = []
+        for name, value in fields.items():
+            effects += (DROP, [name], None, PUT, [name], value)
+        return effects
+
+    @mutator
+    def unset(self, view: View, fields: Names) -> list[Any]:
+        """Remove fields as far as this region has seen them."""
+        effects: list[Any] = []
+        for name in fields:
+            effects += (DROP, [name], None)
+        return effects
+
+    def read(self, view: View) -> dict[str, Any]:
+        return {name: child.live()[-1].value for name, child in view.children()}
+
+    def conflicts(self, view: View) -> int:
+        return sum(len(child.live()) - 1 for _, child in view.children())
