@@ -24,7 +24,8 @@ from typing import Any
 
 from crdtstore.errors import Unavailable, UsageError
 from crdtstore.testing.processes_files import DirectoryLock, LocalFiles
-from crdtstore.testing.processes_node import NodeProcess, NodeState, hold_port, http_get
+from crdtstore.testing.processes_node import NodeProcess, NodeState, http_get
+from crdtstore.testing.processes_ports import hold_port
 from crdtstore.testing.proxy import Link, Proxy
 
 __all__ = ["NODE_COMMAND", "LocalCluster", "NodeProcess", "NodeState", "hold_port", "http_get"]

@@ -11,16 +11,16 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import socket
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
 from crdtstore.errors import Unavailable, UsageError
+from crdtstore.testing.processes_ports import is_served_by
 from crdtstore.testing.proxy_pipe import Address
 
-__all__ = ["NodeProcess", "NodeState", "hold_port", "http_get"]
+__all__ = ["NodeProcess", "NodeState", "http_get"]
 
 NodeState = Literal["stopped", "running", "paused", "killed", "exited"]
 """``stopped``: not started, or stopped in order; ``killed``: by us; ``exited``: by itself."""
@@ -30,26 +30,6 @@ READY_POLL_S = 0.05
 LOG_BYTES = 8 << 20
 LOG_TAIL_BYTES = 2000
 ANSWER_BYTES = 1 << 20
-
-
-def hold_port(preferred: int = 0, host: str = "127.0.0.1") -> socket.socket:
-    """A port that is ours until the socket is closed: ``preferred`` if it is free, else any.
-
-    It listens, because a socket that is only bound does not keep others from the port.
-    """
-    for port in (preferred, 0) if preferred else (0,):
-        held = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-        try:
-            held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            held.bind((host, port))
-            held.listen(1)
-        except OSError:
-            held.close()
-            if port == 0:
-                raise
-        else:
-            return held
-    raise AssertionError("port 0 either binds or raises")
 
 
 async def http_get(address: Address, path: str, timeout_s: float = 2.0) -> tuple[int, bytes]:
@@ -161,9 +141,11 @@ class NodeProcess:
                     except OSError as error:
                         answer = str(error) or type(error).__name__
                     else:
-                        if status == 200:
-                            return
                         answer = f"{self._ready_path} answers {status} {body[:200].decode(errors='replace')}"
+                        if status == 200 and self.pid is not None:
+                            if is_served_by(self.address[1], self.pid):
+                                return
+                            answer = f"another process serves port {self.address[1]}"
                     await asyncio.sleep(READY_POLL_S)
         except TimeoutError:
             answer = f"not within {timeout_s:g} s: {answer}"

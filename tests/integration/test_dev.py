@@ -23,7 +23,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from crdtstore.causal import parse_replica_id
-from crdtstore.errors import Unavailable, UsageError
+from crdtstore.errors import StorageError, Unavailable, UsageError
 from crdtstore.testing import processes
 from crdtstore.testing.processes import LocalCluster, NodeProcess, hold_port, http_get
 from crdtstore_node.dev import control, dev, launch
@@ -154,6 +154,58 @@ async def test_process_whose_start_is_cancelled_does_not_stay(node: NodeProcess)
     assert node.pid is None
 
 
+STUBBORN = """
+import signal, http.server, sys
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_error(503, "replaying")
+http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
+"""
+
+
+async def test_process_that_is_not_ready_and_does_not_leave(tmp_path: Path) -> None:
+    with hold_port() as held:
+        address = held.getsockname()
+    node = NodeProcess(
+        "a-1", [sys.executable, "-c", STUBBORN, str(address[1])], address=address, log_path=tmp_path / "a.log"
+    )
+    with (tmp_path / "a.log").open("wb") as log:
+        log.truncate(9 << 20)
+    node.spawn()
+    assert (tmp_path / "a.log.1").stat().st_size == 9 << 20
+    async with asyncio.timeout(DEADLINE_S):
+        with pytest.raises(Unavailable, match=r"within 2 s: /readyz answers 503 (.|\n)*replaying"):
+            await node.wait_ready(2)
+    node.spawn()
+    while True:
+        with suppress(OSError):
+            assert (await http_get(address, "/"))[0] == 503
+            break
+        await asyncio.sleep(0.02)
+    assert await node.stop(0.1) == -signal.SIGKILL
+
+
+async def test_what_is_not_http_is_no_answer() -> None:
+    async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"220 mail.example\r\n")
+        writer.close()
+        await writer.wait_closed()
+
+    async with await asyncio.start_server(greet, "127.0.0.1", 0) as server:
+        with pytest.raises(ConnectionError, match="does not speak HTTP"):
+            await http_get(server.sockets[0].getsockname(), "/")
+
+
+async def test_stranger_at_the_port_is_not_taken_for_the_node(node: NodeProcess, tmp_path: Path) -> None:
+    await node.start(DEADLINE_S)
+    second = NodeProcess("b-1", node.command, address=node.address, log_path=tmp_path / "b.log")
+    with pytest.raises(Unavailable, match=r"it exited with 1(.|\n)*in use"):
+        await second.start(DEADLINE_S)
+    assert node.state == "running"
+
+
 def test_held_port_is_ours_and_a_taken_one_is_replaced() -> None:
     with hold_port() as held:
         port = held.getsockname()[1]
@@ -161,6 +213,8 @@ def test_held_port_is_ours_and_a_taken_one_is_replaced() -> None:
             assert other.getsockname()[1] != port
     with hold_port(port) as again:
         assert again.getsockname()[1] == port
+    with pytest.raises(OSError, match="99"):
+        hold_port(0, "192.0.2.1")
 
 
 # -- a cluster
@@ -243,7 +297,10 @@ async def test_killed_paused_and_started_nodes(cluster: LocalCluster) -> None:
     assert (by_region["eu"]["state"], by_region["eu"]["ready"]) == ("paused", False)
     assert (by_region["ap"]["state"], by_region["ap"]["ready"], by_region["ap"]["pid"]) == ("running", True, pids["ap"])
     cluster.resume("eu")
+    await cluster.stop("ap")
+    assert cluster.node("ap").state == "stopped"
     await cluster.start("us")
+    await cluster.start("ap")
     assert cluster.url("us") == url
     assert (cluster.data_path("us") / "starts").read_text() == "xx"
     await until_hears(cluster, "us", {"eu", "ap"})
@@ -258,6 +315,49 @@ async def test_node_whose_port_was_taken_meanwhile_moves(cluster: LocalCluster) 
         assert cluster.url("us") != old
         await until_hears(cluster, "us", {"eu", "ap"})
         await until_hears(cluster, "eu", {"us", "ap"})
+
+
+LOSES_THE_RACE = """
+import os, pathlib, sys
+tries = pathlib.Path(sys.argv[1])
+tries.write_text(tries.read_text() + "x" if tries.exists() else "x")
+if len(tries.read_text()) <= int(sys.argv[2]):
+    sys.exit("OSError: [Errno 98] Address already in use")
+os.execv(sys.executable, [sys.executable, *sys.argv[3:]])
+"""
+
+
+@pytest.mark.parametrize("losses", [1, 3])
+async def test_lost_race_for_a_port_is_run_again_but_not_for_ever(tmp_path: Path, losses: int) -> None:
+    command = [sys.executable, "-c", LOSES_THE_RACE, str(tmp_path / "tries"), str(losses), STAND_IN[1]]
+    cluster = LocalCluster(tmp_path / "c", ["us"], command=command)
+    if losses == 1:
+        async with cluster:
+            assert (tmp_path / "tries").read_text() == "xx"
+    else:
+        with pytest.raises(Unavailable, match="Address already in use"):
+            await cluster.up()
+        assert (tmp_path / "tries").read_text() == "xxx"
+
+
+async def test_preferred_ports_are_taken_if_free(tmp_path: Path) -> None:
+    with hold_port() as held:
+        taken = held.getsockname()[1]
+        async with LocalCluster(tmp_path / "a", ["us"], command=STAND_IN, first_port=taken) as cluster:
+            assert cluster.node("us").address[1] != taken
+    async with LocalCluster(tmp_path / "b", ["us"], command=STAND_IN, first_port=taken) as cluster:
+        assert cluster.url("us") == f"http://127.0.0.1:{taken}"
+
+
+async def test_files_that_cannot_be_used_say_so(tmp_path: Path) -> None:
+    cluster = LocalCluster(tmp_path, ["us"], command=STAND_IN, engine={"gossip_interval_ms": [1]})
+    with pytest.raises(UsageError, match="is not up"):
+        _ = cluster.regions
+    with pytest.raises(UsageError, match=r"got \[1\]"):
+        await cluster.up()
+    (tmp_path / "local.json").write_text("{}")
+    with pytest.raises(StorageError, match="is not what was written there"):
+        await cluster.up()
 
 
 async def test_directory_continues_and_is_used_once(cluster: LocalCluster) -> None:
@@ -309,6 +409,7 @@ async def test_nodes_do_not_take_settings_of_the_callers_shell(tmp_path: Path, m
 @pytest.fixture
 def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setattr(processes, "NODE_COMMAND", STAND_IN)
+    monkeypatch.setattr("crdtstore_node.dev.cli.FIRST_API_PORT", 0)  # 7401 may be somebody's
     directory = tmp_path / "here"
     yield directory
     launch.down(directory)

@@ -26,6 +26,8 @@ class Target:
         self.ends: list[str] = []
         self.writers: list[asyncio.StreamWriter] = []
         self.echo = True
+        self.deaf: set[int] = set()  # connections, by number from 0, that are not read
+        self._over = asyncio.Event()
 
     async def __aenter__(self) -> Target:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
@@ -34,6 +36,7 @@ class Target:
 
     async def __aexit__(self, *_: object) -> None:
         self._server.close()
+        self._over.set()
         for writer in self.writers:
             writer.transport.abort()
             with suppress(OSError):
@@ -42,9 +45,12 @@ class Target:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         mine = bytearray()
+        is_deaf = len(self.received) in self.deaf
         self.received.append(mine)
         self.writers.append(writer)
         try:
+            if is_deaf:
+                await self._over.wait()
             while data := await reader.read(65536):
                 mine += data
                 if self.echo:
@@ -356,6 +362,34 @@ async def test_duplicate_that_is_refused_does_not_disturb_the_original(
     target.writers[1].transport.abort()
     assert await say(streams, b"b" * 1000) == b"b" * 1000
     assert await say(streams, b"c") == b"c"
+
+
+async def test_duplicate_that_does_not_keep_up_is_dropped(proxy: Proxy, target: Target, connect: Connect) -> None:
+    link = await proxy.add("small", target.address, buffer_bytes=100_000)
+    link.duplicate()
+    target.deaf = {1}
+    streams = await connect(link)
+    data = bytes(1 << 20)
+    for _ in range(32):  # more than the sockets of the copy take
+        assert await say(streams, data) == data
+    assert len(target.received[0]) == 32 << 20
+
+
+async def test_writes_to_a_lost_client_are_not_reported_through_a_cut(
+    link: Link, target: Target, connect: Connect
+) -> None:
+    streams = await connect(link)
+    assert await say(streams, b"x") == b"x"
+    link.cut("out")
+    streams[1].transport.abort()
+    for _ in range(20):
+        target.writers[0].write(b"are you there?")
+        await asyncio.sleep(0.002)
+    assert target.ends == []
+    assert link.counters.open == 1
+    link.heal(reset=False)
+    await until(lambda: len(target.ends) == 1)
+    await until(lambda: link.counters.open == 0)
 
 
 async def test_dead_target_and_too_many_connections_are_refused_by_reset(
