@@ -459,6 +459,8 @@ def test_dev_from_up_to_down(directory: Path) -> None:
     assert ask(directory, "heal")["cut"] == []
     assert "unknown region mars, there are: us, eu, ap" in run(directory, "partition", "mars", code=2).stderr
     assert "unknown region mars" in run(directory, "partition", "ap", "--from", "mars", code=2).stderr
+    refused = run(directory, "partition", "mars", "--json", code=2)
+    assert json.loads(refused.stdout)["code"] == "bad-request"
     assert ask(directory, "status")["cut"] == []
 
     killed = ask(directory, "kill", "us")

@@ -13,14 +13,15 @@ import os
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, ParamSpec
+from typing import Any
 
 import click
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from crdtstore.errors import AccessError, CrdtStoreError, OutcomeUnknown, Unavailable, UsageError
+from crdtstore.cli import exit_code
+from crdtstore.errors import CrdtStoreError, problem
 from crdtstore.testing import processes
 from crdtstore_node.dev import launch
 from crdtstore_node.dev.control import request
@@ -31,24 +32,26 @@ __all__ = ["dev"]
 DIRECTORY = ".crdtstore"
 PLAIN_WIDTH = 140
 
-P = ParamSpec("P")
-
 
 @click.group()
 def dev() -> None:
     """A local cluster: several regions, one process each, and a fault proxy on every link."""
 
 
-def command(function: Callable[P, None]) -> Callable[P, None]:
-    """What all commands share: ``--directory``, ``--json``, and errors as exit codes."""
+def command(function: Callable[..., None]) -> Callable[..., None]:
+    """What all commands share: ``--directory``, ``--json`` (which may also stand before ``dev``), errors as exit codes."""
 
     @functools.wraps(function)
-    def guarded(*args: P.args, **kwargs: P.kwargs) -> None:
+    def guarded(as_json: bool, **options: Any) -> None:
+        settings = click.get_current_context().find_root().obj
+        as_json = as_json or (isinstance(settings, dict) and bool(settings.get("as_json")))
         try:
-            function(*args, **kwargs)
+            function(as_json=as_json, **options)
         except CrdtStoreError as error:
+            if as_json:
+                _print_json(problem(error))
             click.echo(f"error: {error}", err=True)
-            sys.exit(_exit_code(error))
+            sys.exit(exit_code(error))
 
     directory = click.option(
         "--directory",
@@ -59,14 +62,6 @@ def command(function: Callable[P, None]) -> Callable[P, None]:
     )
     as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
     return directory(as_json(guarded))
-
-
-def _exit_code(error: CrdtStoreError) -> int:
-    if isinstance(error, UsageError):
-        return 2
-    if isinstance(error, Unavailable):
-        return 4
-    return 5 if isinstance(error, OutcomeUnknown) else 3 if isinstance(error, AccessError) else 1
 
 
 @dev.command()
