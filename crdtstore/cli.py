@@ -1,9 +1,9 @@
 """The command ``crdtstore``: one root, to which each installed package brings its own commands.
 
-The question: how does one command serve packages that do not know each other, and of which some may be missing? By entry points (group
-``crdtstore.commands``), each naming a list of click commands. They are imported only when asked for, the package that is named like the
-command first, so ``crdtstore get`` pays for nothing but the client; and a package that cannot be imported is named only to those who
-want something from it.
+The question: how does one command serve packages that do not know each other, and of which some may be missing? By
+entry points (group ``crdtstore.commands``), each naming a list of click commands. They are imported only when asked
+for, the package that is named like the command first, so ``crdtstore get`` pays for nothing but the client; and a
+package that cannot be imported is named only to those who want something from it.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class Commands(click.Group):
         except click.UsageError as error:
             if self._failed:
                 missing = "; ".join(f"{name}: {why}" for name, why in sorted(self._failed.items()))
-                error.message += f" Some commands could not be loaded ({missing})."
+                raise click.UsageError(f"{error.message} Some commands could not be loaded ({missing}).", ctx) from None
             raise
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -132,7 +132,7 @@ def common_options(command: _Command) -> _Command:
     return command
 
 
-@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": None})
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="crdtstore")
 @common_options
 def main() -> None:

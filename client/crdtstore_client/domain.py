@@ -5,7 +5,7 @@ Nothing here does I/O until it is awaited; a domain or a collection is a name wi
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
@@ -82,10 +82,13 @@ class Domain:
 
         Raises:  UsageError type-mismatch when the collection has another type or other options; nothing changed.
         """
+        await self.declare_collection(collection, type, options)
+
+    async def declare_collection(self, collection: str, type_name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+        """``declare`` for options known at run time only; the declaration as it stands."""
         await self._store.ensure_domain(self.name)
-        body = {"type": type, "options": options}
-        call = Call("PUT", collection_path(self.name, collection), body, domain=self.name)
-        await self._store.call(call)
+        body = {"type": type_name, "options": dict(options)}
+        return await self._store.call(Call("PUT", collection_path(self.name, collection), body, domain=self.name))
 
     def counter(self, name: str) -> Collection[Counter]:
         """How many?"""

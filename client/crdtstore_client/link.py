@@ -251,9 +251,9 @@ def _no_token(node: Node) -> Response:
 def _error_of(reply: Response, node: Node) -> CrdtStoreError:
     body = reply.body
     if reply.status == 202:
-        return NotReplicated(
-            f"durable in {', '.join(body.get('durable_in', []))}, not yet in as many regions as asked", **body
-        )
+        where = ", ".join(body.get("durable_in", []))
+        known = {name: body[name] for name in ("dot", "token", "values", "replayed", "durable_in") if name in body}
+        return NotReplicated(f"durable in {where}, not yet in as many regions as asked for", **known)
     if "code" not in body:  # not a node of ours: a gateway, a wrong address
         if reply.status in {401, 403}:
             return AccessError(f"{node.url} refuses with status {reply.status}. Nothing changed.")

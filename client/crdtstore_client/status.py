@@ -6,6 +6,8 @@ from typing import Any
 
 import msgspec
 
+from crdtstore.causal import ReplicaId
+
 __all__ = ["GroupStatus", "PeerStatus", "Status"]
 
 
@@ -14,7 +16,7 @@ class GroupStatus(msgspec.Struct, frozen=True, kw_only=True):
 
     domain: str
     replica: str
-    vector: dict[str, int]
+    vector: dict[ReplicaId, int]
     digest: str
     shard: int = 0
     behind: int = 0

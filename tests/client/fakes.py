@@ -14,6 +14,7 @@ from urllib.parse import parse_qsl, unquote
 
 from crdtstore.errors import CrdtStoreError, UsageError, problem
 from crdtstore.types import REGISTRY
+from crdtstore.values import element_order
 from crdtstore_client import NotSent, ReplyLost, Response
 
 US, EU, AP = "http://us", "http://eu", "http://ap"
@@ -157,7 +158,7 @@ class FakeCluster:
 
     @staticmethod
     def _plain(value: Any) -> Any:
-        return sorted(value, key=str) if isinstance(value, set) else value
+        return sorted(value, key=element_order) if isinstance(value, set) else value
 
     def _read(self, seen: Seen, domain: str, name: str, key: str) -> dict[str, Any]:
         crdt = REGISTRY[self._collection(domain, name)["type"]]

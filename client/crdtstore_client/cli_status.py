@@ -1,0 +1,122 @@
+"""``crdtstore status``: the table of all nodes and the sentence below it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import click
+import msgspec
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from crdtstore.errors import Unavailable
+from crdtstore_client.cli_support import ask_all, echo_json
+from crdtstore_client.convergence import Convergence, Row, assess
+from crdtstore_client.status import Status
+from crdtstore_client.store import Store
+
+__all__ = ["render", "show", "watch_forever"]
+
+PLAIN_WIDTH = 160
+WATCH_SECONDS = 1.0
+_STYLES = {"converged": "green", "diverged": "yellow", "unknown": "yellow", "false-convergence": "bold red"}
+
+
+def _milliseconds(ms: float | None) -> str:
+    if ms is None:
+        return "-"
+    return f"{ms:.0f} ms" if ms < 1000 else f"{ms / 1000:.1f} s"
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    counts = ["-" if count is None else str(count) for count in (row.commits, row.behind, row.unacked)]
+    return (
+        row.region,
+        row.node,
+        row.ready,
+        counts[0],
+        counts[1],
+        _milliseconds(row.lag_ms),
+        _milliseconds(row.staleness_ms),
+        counts[2],
+        "-" if row.clock_ms is None else f"{row.clock_ms:+.1f} ms",
+        f"{row.digest[:4]}…{row.digest[-2:]}" if row.digest else "-",
+        row.note,
+    )
+
+
+def render(convergence: Convergence) -> RenderableType:
+    """The table and its closing sentence."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="")
+    for name in (
+        "region",
+        "node",
+        "ready",
+        "commits",
+        "behind",
+        "lag",
+        "staleness",
+        "unacked",
+        "clock",
+        "state digest",
+    ):
+        is_count = name in {"commits", "behind", "staleness", "unacked"}
+        table.add_column(name, justify="right" if is_count else "left", no_wrap=True)
+    table.add_column("", overflow="fold")
+    for row in convergence.rows:
+        table.add_row(*(Text(cell) for cell in _cells(row)))
+    return Group(table, Text(convergence.sentence, style=_STYLES[convergence.verdict]))
+
+
+def _console() -> Console:
+    console = Console(highlight=False, markup=False, emoji=False)
+    return console if console.is_terminal else Console(width=PLAIN_WIDTH, highlight=False, markup=False, emoji=False)
+
+
+def _print(console: Console, convergence: Convergence) -> None:
+    with console.capture() as capture:
+        console.print(render(convergence))
+    click.echo("\n".join(line.rstrip() for line in capture.get().splitlines()))
+
+
+async def _ask(store: Store) -> tuple[dict[str, Status | None], Convergence]:
+    answers = await ask_all(store)
+    if not any(answers.values()):
+        raise Unavailable(f"no answer from {', '.join(answers)}. Nothing changed.", code="unreachable")
+    return answers, assess(answers)
+
+
+def show(ctx: click.Context) -> Callable[[Store], Awaitable[None]]:
+    """Once; exit code 1 when nodes that have seen the same hold other data."""
+
+    async def work(store: Store) -> None:
+        answers, convergence = await _ask(store)
+        if ctx.obj.get("as_json"):
+            nodes = [msgspec.to_builtins(status) for status in answers.values() if status is not None]
+            echo_json({"verdict": convergence.verdict, "summary": convergence.sentence, "nodes": nodes})
+        else:
+            _print(_console(), convergence)
+        if convergence.verdict == "false-convergence":
+            ctx.exit(1)
+
+    return work
+
+
+async def watch_forever(store: Store) -> None:
+    """Again and again, in place on a terminal."""
+    console = _console()
+    with Live(console=console, auto_refresh=False, transient=False) as live:
+        while True:
+            try:
+                _, convergence = await _ask(store)
+                picture = render(convergence)
+            except Unavailable as error:
+                picture = Text(str(error), style="red")
+            if console.is_terminal:
+                live.update(picture, refresh=True)
+            else:
+                console.print(picture)
+            await asyncio.sleep(WATCH_SECONDS)
