@@ -135,7 +135,7 @@ class Tree:
                 return
         if kind == ADD:
             if leaf is None:
-                leaf = Sum(0, [], {})
+                leaf = Sum(0)
                 self._attach(children, path, entry, leaf)
             self._add(leaf, path, dot, value)  # type: ignore[arg-type]
         elif leaf is None:
@@ -169,6 +169,8 @@ class Tree:
             return None
         if isinstance(leaf, One):
             leaf = self._widen(leaf, path)
+        if leaf.shadows is None:
+            leaf.shadows = {}
         counted = min(siblings, key=lambda sibling: self._order(sibling.hlc, sibling.dot))
         if self._order(counted.hlc, counted.dot) < self._order(hlc, dot):
             leaf.shadows[dot] = counted.dot
@@ -219,10 +221,10 @@ class Tree:
             self._remove(entry, path, _spent(entry.shadows, cut))
             for run in entry.runs:
                 self._lose(entry, run, run.cut(cut[run.origin]))
-            entry.runs = [run for run in entry.runs if run.seqs]
+            entry.runs = tuple(run for run in entry.runs if run.last_seq)
             return entry if entry.runs else None
         if isinstance(entry, Many):
-            gone = _spent(entry.shadows, cut) if entry.shadows else []
+            gone = _spent(entry.shadows, cut)
             self._remove(entry, path, gone + [dot for dot in entry.dots if dot & SEQ_MASK <= cut[dot >> SEQ_BITS]])
             return _narrow(entry)
         entry.leaves = [left for leaf in entry.leaves if (left := self._cut(leaf, path, cut)) is not None]  # type: ignore[misc]
@@ -285,6 +287,10 @@ class Tree:
     def _level(self, path: list[Any]) -> dict[Any, Any]:
         """The level on which the path ends, made if need be."""
         children = self.root
+        if len(path) == 2:  # a key that is a leaf, the hottest case
+            branch = children.get(path[0])
+            if type(branch) is Branch:
+                return branch.children
         for depth in range(len(path) - 1):
             part = path[depth]
             entry = children.get(part)
@@ -315,7 +321,7 @@ class Tree:
         if isinstance(leaf, Many):
             return leaf
         assert isinstance(leaf, One)
-        many = Many(leaf.kind, {leaf.dot: (leaf.hlc, leaf.value)}, {})
+        many = Many(leaf.kind, {leaf.dot: (leaf.hlc, leaf.value)})
         children = self._level(path)
         entry = children[path[-1]]
         if isinstance(entry, Branch):
@@ -362,7 +368,7 @@ def leaf_name(path: list[Any], kind: int) -> int:
     return xxh3_128_intdigest(pack([path, kind]))
 
 
-def _spent(shadows: dict[int, int], cut: Sequence[int]) -> list[int]:
+def _spent(shadows: dict[int, int] | None, cut: Sequence[int]) -> list[int]:
     """Dots that lose their right to count because the cut covers one of their operation; the shadows go with them."""
     if not shadows:
         return []

@@ -5,7 +5,7 @@ A leaf is ``{dot: value}``. The question: which of its dots does a cut remove, a
 
 * ``One``: a single dot, by far the most frequent (registers, elements of sets, fields of maps, events).
 * ``Many``: several dots: concurrent writes of the plain class, and the classes max, min, mark and those of the future.
-* ``Sum``: amounts, one ``Run`` of two flat arrays per replica, so that an add costs two machine words and a cut is a bisection.
+* ``Sum``: amounts, one flat ``Run`` per replica, so that an add costs 16 bytes and a cut is a bisection.
 * ``Branch``: a level of the tree, for paths that go on below, or for several classes at one path.
 
 ``shadows`` are dots of one operation of which another dot counts (operation ids, DESIGN 2): ``{shadow: the dot that counts}``. They are
@@ -14,11 +14,12 @@ never read and never digested; they are kept because a cut of one of them spends
 
 from __future__ import annotations
 
-from array import array
+import struct
 from bisect import bisect_right
 from typing import Any, Union
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 __all__ = [
     "ADD",
@@ -61,72 +62,103 @@ class Many(Struct, gc=False):
 
     kind: int
     dots: dict[int, tuple[int, Any]]
-    shadows: dict[int, int]
+    shadows: dict[int, int] | None = None
+
+
+_PAIR = struct.Struct("=qq")
 
 
 class Run(Struct, gc=False):
     """The amounts of one replica in a sum.
 
-    Shape:   ``seqs`` ascending; ``sums[i]`` is the sum of all amounts up to ``seqs[i]``, of which ``gone`` were removed.
+    Shape:   ``last_sum`` is the sum of all amounts up to ``last_seq``, of which ``gone`` were removed; earlier such pairs stand in
+             ``older``, ascending: packed, 16 bytes each, or a list of pairs when a sum is beyond 64 bits. Most counters need none.
+             ``last_seq`` 0: nothing is here.
     Units:   ``weight`` is the hash by which each amount counts in the state digest.
     """
 
     origin: int
     weight: int
-    gone: int
-    seqs: Any
-    sums: Any
+    gone: int = 0
+    last_seq: int = 0
+    last_sum: int = 0
+    older: bytearray | list[tuple[int, int]] | None = None
 
     def append(self, seq: int, amount: int) -> None:
         """Add an amount of a commit not older than those here; several of one commit become one."""
-        seqs, sums = self.seqs, self.sums
+        if self.last_seq and self.last_seq != seq:
+            self._push(self.last_seq, self.last_sum)
+        self.last_seq = seq
+        self.last_sum += amount
+
+    def _push(self, seq: int, total: int) -> None:
+        older = self.older
+        if older is None:
+            older = self.older = bytearray()
+        if isinstance(older, list):
+            older.append((seq, total))
+            return
         try:
-            if seqs and seqs[-1] == seq:
-                sums[-1] += amount
-            else:
-                sums.append((sums[-1] if sums else self.gone) + amount)
-                seqs.append(seq)
-        except OverflowError:  # beyond 64 bits: exact all the same, in a list of Python's integers
-            self.sums = list(sums)
-            self.append(seq, amount)
+            older += _PAIR.pack(seq, total)
+        except struct.error:  # exact all the same
+            self.older = [*self._pairs(), (seq, total)]
+
+    def _pairs(self) -> list[tuple[int, int]]:
+        older = self.older or []
+        return older if isinstance(older, list) else list(_PAIR.iter_unpack(older))
+
+    def _older_until(self, seq: int) -> tuple[int, tuple[int, int]]:
+        """How many of the older pairs are not above ``seq``, and the last of these."""
+        older = self.older or []
+        if isinstance(older, list):
+            index = bisect_right(older, seq, key=lambda pair: pair[0])
+            return index, older[index - 1] if index else (0, 0)
+        with memoryview(older).cast("q") as numbers, numbers[::2] as seqs:
+            index = bisect_right(seqs, seq)
+            return index, (numbers[2 * index - 2], numbers[2 * index - 1]) if index else (0, 0)
 
     def cut(self, seq: int) -> int:
         """Remove all amounts up to ``seq``; return their sum."""
-        seqs, sums = self.seqs, self.sums
-        index = bisect_right(seqs, seq)
+        if seq >= self.last_seq:
+            removed = self.last_sum - self.gone
+            self.gone = self.last_seq = self.last_sum = 0
+            self.older = None
+            return removed
+        index, (_, total) = self._older_until(seq)
         if not index:
             return 0
-        removed: int = sums[index - 1] - self.gone
-        self.gone += removed
-        del seqs[:index], sums[:index]
-        if not seqs:
-            self.gone = 0
+        removed, self.gone = total - self.gone, total
+        older = self.older
+        assert older is not None
+        del older[: index if isinstance(older, list) else index * _PAIR.size]
         return removed
 
     def extract(self, seq: int) -> int:
-        """Remove the amount of one commit; return it. Rare: only a repeated operation needs it."""
-        index = bisect_right(self.seqs, seq) - 1
-        amount: int = self.sums[index] - (self.sums[index - 1] if index else self.gone)
-        del self.seqs[index], self.sums[index]
-        rest = [total - amount for total in self.sums[index:]]
-        self.sums = list(self.sums[:index]) + rest
-        return amount
+        """Remove the amount of one commit that is here; return it. Rare: only a repeated operation needs it."""
+        amounts: dict[int, int] = {}
+        before = self.gone
+        for at, total in [*self._pairs(), (self.last_seq, self.last_sum)]:
+            amounts[at], before = total - before, total
+        extracted = amounts.pop(seq)
+        self.last_seq, self.last_sum, self.older = 0, self.gone, None
+        for at, amount in amounts.items():
+            self.append(at, amount)
+        return extracted
 
     def holds(self, seq: int) -> bool:
-        index = bisect_right(self.seqs, seq) - 1
-        return index >= 0 and bool(self.seqs[index] == seq)
+        return seq == self.last_seq or (seq < self.last_seq and self._older_until(seq)[1][0] == seq)
 
     def total(self) -> int:
         """The sum of the amounts that are here."""
-        return int(self.sums[-1]) - self.gone if self.sums else 0
+        return self.last_sum - self.gone
 
 
 class Sum(Struct, gc=False):
-    """A leaf whose value is the sum of its amounts."""
+    """A leaf whose value is the sum of its amounts. A tuple of runs, since the garbage collector passes over tuples of such structs."""
 
     total: int
-    runs: list[Run]
-    shadows: dict[int, int]
+    runs: tuple[Run, ...] = ()
+    shadows: dict[int, int] | None = None
     kind: int = ADD
 
     def run_of(self, origin: int) -> Run | None:
@@ -136,8 +168,8 @@ class Sum(Struct, gc=False):
         return None
 
     def open_run(self, origin: int, weight: int) -> Run:
-        run = Run(origin, weight, 0, array("Q"), array("q"))
-        self.runs.append(run)
+        run = Run(origin, weight)
+        self.runs = (*self.runs, run)
         return run
 
 
@@ -162,10 +194,10 @@ Entry = Union[One, Many, Sum, Branch]  # noqa: UP007
 
 def has_dot(leaf: Leaf, dot: int) -> bool:
     """Whether the leaf still holds the dot, counted or as a shadow."""
-    if dot in getattr(leaf, "shadows", ()):
-        return True
     if isinstance(leaf, One):
         return leaf.dot == dot
+    if leaf.shadows and dot in leaf.shadows:
+        return True
     if isinstance(leaf, Many):
         return dot in leaf.dots
     run = leaf.run_of(dot >> SEQ_BITS)
@@ -177,9 +209,9 @@ def clone(entry: Entry) -> Entry:
     if isinstance(entry, One):
         return One(entry.kind, entry.dot, entry.hlc, entry.value)
     if isinstance(entry, Many):
-        return Many(entry.kind, dict(entry.dots), dict(entry.shadows))
+        return Many(entry.kind, dict(entry.dots), dict(entry.shadows) if entry.shadows else None)
     if isinstance(entry, Sum):
-        runs = [Run(run.origin, run.weight, run.gone, run.seqs[:], run.sums[:]) for run in entry.runs]
-        return Sum(entry.total, runs, dict(entry.shadows))
+        runs = tuple(replace(run, older=run.older and run.older[:]) for run in entry.runs)
+        return Sum(entry.total, runs, dict(entry.shadows) if entry.shadows else None)
     leaves: list[Any] = [clone(leaf) for leaf in entry.leaves]
     return Branch(leaves, {part: clone(child) for part, child in entry.children.items()})

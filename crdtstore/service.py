@@ -12,7 +12,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from crdtstore.causal import ReplicaId
+from crdtstore.causal import Dot, ReplicaId
 from crdtstore.configuration import SYSTEM_GROUP, group_of
 from crdtstore.declarations import Declared
 from crdtstore.engine.engine import Engine
@@ -302,10 +302,10 @@ class Service:
                 self._reply(reply.ticket, answer(reply))
 
     def _committed(self, engine: Engine, parsed: CommitRequest, committed: Committed) -> dict[str, Any]:
-        dot = committed.dot
+        replica = engine.members[committed.origin]
         return {
-            "dot": str(dot),
-            "token": self._token(parsed.token, engine.group, {dot.replica: dot.seq}),
+            "dot": str(Dot(replica, committed.seq)),
+            "token": self._token(parsed.token, engine.group, {replica: committed.seq}),
             "values": committed.values,
             "replayed": committed.is_replayed,
             "durable_in": [self.host.me.region],
@@ -410,7 +410,7 @@ class Service:
         def answer(committed: Committed) -> dict[str, Any]:
             return {
                 **body(),
-                "token": self._token(parsed.token, SYSTEM_GROUP, {committed.dot.replica: committed.dot.seq}),
+                "token": self._token(parsed.token, SYSTEM_GROUP, {system.members[committed.origin]: committed.seq}),
             }
 
         if op is None:

@@ -7,9 +7,9 @@ replies are held, its commits are in no row and no frame, and reads of its keys 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
 from typing import NamedTuple
 
+from crdtstore.commit import Commit
 from crdtstore.engine.output import Committed
 
 __all__ = ["Batch", "Durability"]
@@ -22,13 +22,22 @@ class Batch(NamedTuple):
     vector: list[int]
     first_own_hlc: int
     replies: list[Committed]
-    keys: list[tuple[str, str]]
+    commits: list[tuple[int, Commit]]
+    keys: set[tuple[str, str]]
+    """The keys its commits touch; filled when the first read asks."""
+
+    def touches(self, collection: str, key: str) -> bool:
+        if not self.keys:
+            for _, commit in self.commits:
+                paths = commit.effects[1::3]
+                self.keys.update((path[0], path[1]) if len(path) > 1 else (path[0], "") for path in paths)
+        return (collection, key) in self.keys or (collection, "") in self.keys
 
 
 class Durability:
     """The durable vector of a replica and the batches above it. Mutable."""
 
-    __slots__ = ("_batches", "_unsynced", "number", "synced", "vector")
+    __slots__ = ("_batches", "number", "synced", "vector")
 
     def __init__(self, members: int) -> None:
         self.vector = [0] * members
@@ -37,17 +46,13 @@ class Durability:
         self.synced = 0
         """The last batch that is durable."""
         self._batches: deque[Batch] = deque()
-        self._unsynced: dict[tuple[str, str], int] = {}
 
     def hold(
-        self, applied: list[int], first_own_hlc: int, replies: list[Committed], keys: Iterable[tuple[str, str]]
+        self, applied: list[int], own_hlc: int, replies: list[Committed], commits: list[tuple[int, Commit]]
     ) -> int:
-        """Open a batch for what was just applied; return its number."""
+        """Open a batch for what was just applied; return its number. ``own_hlc``: stamp of its first own commit, 0: none."""
         self.number += 1
-        batch = Batch(self.number, list(applied), first_own_hlc, replies, list(keys))
-        self._batches.append(batch)
-        for key in batch.keys:
-            self._unsynced[key] = self.number
+        self._batches.append(Batch(self.number, list(applied), own_hlc, replies, commits, set()))
         return self.number
 
     def release(self, number: int) -> list[Committed]:
@@ -58,21 +63,20 @@ class Durability:
             self.vector = batch.vector
             self.synced = batch.number
             replies += batch.replies
-            for key in batch.keys:
-                if self._unsynced.get(key) == batch.number:
-                    del self._unsynced[key]
         return replies
 
-    def hold_reply(self, reply: Committed, origin: int) -> bool:
+    def hold_reply(self, reply: Committed) -> bool:
         """Let a reply wait for the batch that holds its commit; False when that is durable already."""
-        if reply.dot.seq <= self.vector[origin]:
+        origin = reply.origin
+        if reply.seq <= self.vector[origin]:
             return False
-        next(batch for batch in self._batches if batch.vector[origin] >= reply.dot.seq).replies.append(reply)
+        next(batch for batch in self._batches if batch.vector[origin] >= reply.seq).replies.append(reply)
         return True
 
     def waits_for(self, collection: str, key: str) -> int:
         """The batch a read of this key has to wait for; 0: none."""
-        return self._unsynced.get((collection, key), 0)
+        touching = (batch.number for batch in reversed(self._batches) if batch.touches(collection, key))
+        return next(touching, 0)
 
     def heartbeat_limit(self) -> int | None:
         """A heartbeat must stay below the first own commit that is not durable: its stamp, None when there is none."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from crdtstore.commit import Commit
 
 __all__ = ["Early"]
@@ -28,7 +30,7 @@ class Early:
     def has(self, origin: int, seq: int) -> bool:
         return seq in self._waiting[origin]
 
-    def add(self, origin: int, commit: Commit, data: bytes) -> None:
+    def add(self, origin: int, commit: Commit, data: bytes, applied: Sequence[int]) -> None:
         if commit.seq in self._waiting[origin]:
             return
         if self._bytes + len(data) > self._max_bytes:
@@ -36,20 +38,21 @@ class Early:
             return
         self._waiting[origin][commit.seq] = (commit, data)
         self._bytes += len(data)
-        while self._reach[origin] + 1 in self._waiting[origin]:
-            self._reach[origin] += 1
+        reach = self.reach(origin, applied)
+        while reach + 1 in self._waiting[origin]:
+            reach += 1
+        self._reach[origin] = reach
 
     def next(self, origin: int, applied: int) -> tuple[Commit, bytes] | None:
         """The waiting commit that comes next for an origin."""
         return self._waiting[origin].get(applied + 1)
 
-    def reach(self, origin: int) -> int:
+    def reach(self, origin: int, applied: Sequence[int]) -> int:
         """Up to which number an origin's commits are here without a gap, applied or waiting."""
-        return self._reach[origin]
+        return max(self._reach[origin], applied[origin])
 
     def forget(self, origin: int, seq: int) -> None:
         """This commit is applied, by whichever way it came."""
-        waiting = self._waiting[origin]
-        self._reach[origin] = max(self._reach[origin], seq)
-        if self._bytes and (waited := waiting.pop(seq, None)) is not None:
+        waited = self._waiting[origin].pop(seq, None)
+        if waited is not None:
             self._bytes -= len(waited[1])

@@ -12,7 +12,7 @@ from __future__ import annotations
 from random import Random
 from typing import Any
 
-from crdtstore.causal import Dot, ReplicaId
+from crdtstore.causal import ReplicaId
 from crdtstore.clock import Clock, physical_ms
 from crdtstore.commit import (
     EXPIRY,
@@ -37,7 +37,7 @@ from crdtstore.engine.options import Options
 from crdtstore.engine.output import Committed, Output, Refused
 from crdtstore.engine.rows import Rows
 from crdtstore.errors import CrdtStoreError, DecodeError, ProtocolError, Unavailable, UsageError
-from crdtstore.leaves import SEQ_BITS
+from crdtstore.leaves import SEQ_BITS, SEQ_MASK
 from crdtstore.messages import Ack, Digest, Frame, Row
 
 __all__ = ["Engine"]
@@ -99,11 +99,13 @@ class Engine:
             raise ProtocolError(
                 f"the log of {self.group} goes from {self.applied[origin]} to {commit.seq} of {self.members[origin]}"
             )
-        self._apply(origin, commit, data, self.causality.resolve(origin, commit.deps), physical_ms(commit.hlc))
+        self._apply(origin, commit, data, self.causality.resolve(origin, commit.deps))
         self.clock.last = max(self.clock.last, commit.hlc)
         self.durability.vector[origin] = commit.seq
         if origin == self.me:
             self.measures.note_issued(physical_ms(commit.hlc), is_recovered=True)
+        else:
+            self.rows.applied(origin, commit.seq, commit.hlc, physical_ms(commit.hlc))
         return commit
 
     # --- local writes
@@ -111,7 +113,6 @@ class Engine:
     def _on_local_commit(self, drafts: list[Draft], now_ms: int, out: Output) -> None:
         first_own_hlc = 0
         replies: list[Committed] = []
-        keys: list[tuple[str, str]] = []
         for draft in drafts:
             try:
                 if (known := self._find_operation(draft, now_ms)) is not None:
@@ -123,9 +124,8 @@ class Engine:
                 continue
             first_own_hlc = first_own_hlc or commit.hlc
             replies.append(committed)
-            keys += [(op.collection, op.key) for op in draft.ops]
         if out.persist:
-            out.number = self.durability.hold(self.applied, first_own_hlc, replies, keys)
+            out.number = self.durability.hold(self.applied, first_own_hlc, replies, out.changed)
 
     def _find_operation(self, draft: Draft, now_ms: int) -> Committed | None:
         """The answer to a request that was heard before, None when it is new.
@@ -139,9 +139,8 @@ class Engine:
         attempts = self.keyspace.operations.attempts(name)
         for attempt in attempts:
             if attempt.request == request:
-                return Committed(
-                    draft.ticket, self.dot_of(attempt.dot), self.keyspace.shown(draft.ops), is_replayed=True
-                )
+                origin, seq = attempt.dot >> SEQ_BITS, attempt.dot & SEQ_MASK
+                return Committed(draft.ticket, origin, seq, self.keyspace.shown(draft.ops), is_replayed=True)
         if attempts:
             raise UsageError("this idempotency key was used for another request. Nothing changed.", code="key-reused")
         if draft.expires_ms <= max(now_ms, physical_ms(self.clock.last)):
@@ -159,7 +158,7 @@ class Engine:
             )
 
     def _reply_again(self, reply: Committed, out: Output) -> None:
-        if not self.durability.hold_reply(reply, self.members.index(reply.dot.replica)):
+        if not self.durability.hold_reply(reply):
             out.replies.append(reply)
 
     def _make_commit(self, draft: Draft, now_ms: int, out: Output) -> tuple[Committed, Commit]:
@@ -186,13 +185,13 @@ class Engine:
         except CrdtStoreError:
             self.clock.last = last
             raise
-        self._apply(self.me, commit, data, resolved, now_ms)
+        self._apply(self.me, commit, data, resolved)
         self.measures.note_issued(now_ms)
         out.persist.append((self.me, data))
         out.changed.append((self.me, commit))
         if values is None:
             values = self.keyspace.shown(draft.ops)
-        return Committed(draft.ticket, Dot(self.members[self.me], seq), values), commit
+        return Committed(draft.ticket, self.me, seq, values), commit
 
     # --- what peers say
 
@@ -252,26 +251,32 @@ class Engine:
 
     def _on_frame(self, peer: int, frame: Frame, now_ms: int, out: Output) -> None:
         commits = self._unpack_frame(frame)
-        before = list(self.applied)
-        has_gap = any(segment.after > self.early.reach(segment.origin) for segment in frame.segments)
+        applied, early = self.applied, self.early
+        before = list(applied)
+        has_gap = any(segment.after > early.reach(segment.origin, applied) for segment in frame.segments)
+        twice = 0
         for origin, commit, data in commits:
-            is_known = commit.seq <= self.applied[origin] or self.early.has(origin, commit.seq)
-            self.measures.note_received(len(data), is_known=is_known)
-            if is_known:
+            seq = commit.seq
+            if seq <= applied[origin] or (early and early.has(origin, seq)):
+                twice += 1
                 continue
-            if commit.seq > self.applied[origin] + 1 or not self._try_apply(origin, commit, data, now_ms, out):
-                self.early.add(origin, commit, data)
-            elif self.early:
+            if seq > applied[origin] + 1 or not self._try_apply(origin, commit, data, now_ms, out):
+                early.add(origin, commit, data, applied)
+            elif early:
                 self._apply_early(now_ms, out)
+        self.measures.note_received(frame.commits, twice)
         if out.persist:
-            keys = [
-                (effects[at][0], effects[at][1])
-                for effects in (commit.effects for _, commit in out.changed)
-                for at in range(1, len(effects), 3)
-                if len(effects[at]) > 1
-            ]
-            out.number = self.durability.hold(self.applied, 0, [], keys)
-        self.antientropy.on_frame(peer, has_gap, self.applied != before, now_ms, out)
+            self._note_applied(now_ms, out)
+            out.number = self.durability.hold(applied, 0, [], out.changed)
+        self.antientropy.on_frame(peer, has_gap, applied != before, now_ms, out)
+
+    def _note_applied(self, now_ms: int, out: Output) -> None:
+        """What others made was applied: how old it was, and what it says of their clocks."""
+        for origin, commit in out.changed:
+            self.measures.note_visible(origin, now_ms - physical_ms(commit.hlc))
+        for origin, commit in {origin: commit for origin, commit in out.changed}.items():  # noqa: C416 - the last of each origin
+            self.clock.observe(commit.hlc, now_ms)
+            self.rows.applied(origin, commit.seq, commit.hlc, now_ms)
 
     def _unpack_frame(self, frame: Frame) -> list[tuple[int, Commit, bytes]]:
         """All commits of a frame with their origins, or nothing of it.
@@ -303,11 +308,9 @@ class Engine:
     def _try_apply(self, origin: int, commit: Commit, data: bytes, now_ms: int, out: Output) -> bool:
         """Apply the next commit of an origin if its deps are satisfied."""
         resolved = self.causality.resolve(origin, commit.deps)
-        if not self.is_ready(resolved):
+        if resolved and not self.is_ready(resolved):
             return False
-        self.clock.observe(commit.hlc, now_ms)
-        self._apply(origin, commit, data, resolved, now_ms)
-        self.measures.note_visible(origin, now_ms - physical_ms(commit.hlc))
+        self._apply(origin, commit, data, resolved)
         out.persist.append((origin, data))
         out.changed.append((origin, commit))
         return True
@@ -328,16 +331,15 @@ class Engine:
                         break
                     has_moved = True
 
-    def _apply(self, origin: int, commit: Commit, data: bytes, resolved: list[tuple[int, int]], now_ms: int) -> None:
+    def _apply(self, origin: int, commit: Commit, data: bytes, resolved: list[tuple[int, int]]) -> None:
         """The one place where state changes: vector, history, keys and clock knowledge move together."""
         seq = commit.seq
         cut = self.causality.advance(origin, seq, resolved)
         self.keyspace.apply(origin << SEQ_BITS | seq, commit, cut)
         self.applied[origin] = seq
         self.history.append(origin, data)
-        self.early.forget(origin, seq)
-        if origin != self.me:
-            self.rows.applied(origin, seq, commit.hlc, now_ms)
+        if self.early:
+            self.early.forget(origin, seq)
 
     # --- durability
 
@@ -354,10 +356,6 @@ class Engine:
         return Row(self.configuration.id, vector, hlc, chains)
 
     # --- views
-
-    def dot_of(self, dot: int) -> Dot:
-        """A dot in index form as others know it."""
-        return Dot(self.members[dot >> SEQ_BITS], dot & (1 << SEQ_BITS) - 1)
 
     @property
     def digest(self) -> int:

@@ -1,6 +1,6 @@
 """What a replica measures of itself, in plain integers: exported by the driver, never labelled here.
 
-Histograms are log-linear: exact below 16, then 16 steps per power of two, so a percentile is off by less than 7 %.
+Histograms are log-linear: exact below 32, then 16 steps per power of two, so a percentile is off by less than 7 %.
 """
 
 from __future__ import annotations
@@ -26,8 +26,10 @@ class Histogram:
     def note(self, value: int, times: int = 1) -> None:
         """Count a value; a negative one (two clocks that differ) counts as zero."""
         value = max(0, value)
-        shift = max(0, value.bit_length() - _SUB_BITS - 1)
-        upper = ((value >> shift) + 1 << shift) - 1
+        upper = value
+        if value >= 2 << _SUB_BITS:
+            shift = value.bit_length() - _SUB_BITS - 1
+            upper = ((value >> shift) + 1 << shift) - 1
         self.counts[upper] = self.counts.get(upper, 0) + times
         self.count += times
         self.total += value * times
@@ -69,11 +71,11 @@ class Measures:
         self._recovered = 0
         self._windows = 0
 
-    def note_received(self, size: int, *, is_known: bool) -> None:
-        self.commits_received += 1
-        self.commit_bytes_received += size
-        if is_known:
-            self.commits_received_twice += 1
+    def note_received(self, commits: list[bytes], twice: int) -> None:
+        """A frame came; ``twice`` of its commits were here already."""
+        self.commits_received += len(commits)
+        self.commit_bytes_received += sum(map(len, commits))
+        self.commits_received_twice += twice
 
     def note_visible(self, origin: int, after_ms: int) -> None:
         self.visibility_ms[origin].note(after_ms)

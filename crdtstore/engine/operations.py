@@ -9,7 +9,7 @@ Known limits: ids are held for good in this version; forgetting needs stability.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from msgspec import Struct
 
 from crdtstore.commit import Commit
 from crdtstore.kernel import Sibling, Siblings, leaf_name
@@ -18,7 +18,7 @@ from crdtstore.leaves import DROP
 __all__ = ["Attempt", "Operations"]
 
 
-class Attempt(NamedTuple):
+class Attempt(Struct, frozen=True, gc=False):
     """One commit of an operation: its dot (index form), its stamp, what was asked, and the leaves it put something at."""
 
     dot: int

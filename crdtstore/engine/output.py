@@ -9,7 +9,6 @@ from typing import Any
 
 from msgspec import Struct, field
 
-from crdtstore.causal import Dot
 from crdtstore.commit import Commit
 from crdtstore.errors import CrdtStoreError
 from crdtstore.messages import Ack, Digest, Frame
@@ -18,10 +17,11 @@ __all__ = ["Committed", "Output", "Refused"]
 
 
 class Committed(Struct, gc=False):
-    """A local commit is durable. ``values[i]`` is the reading after op i where the type shows it."""
+    """A local commit is durable: its dot (index of origin, number); ``values[i]`` is the reading after op i where the type shows it."""
 
     ticket: int
-    dot: Dot
+    origin: int
+    seq: int
     values: list[Any]
     is_replayed: bool = False
 
