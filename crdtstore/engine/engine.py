@@ -113,10 +113,11 @@ class Engine:
     def _on_local_commit(self, drafts: list[Draft], now_ms: int, out: Output) -> None:
         first_own_hlc = 0
         replies: list[Committed] = []
+        replayed: list[Committed] = []
         for draft in drafts:
             try:
                 if (known := self._find_operation(draft, now_ms)) is not None:
-                    self._reply_again(known, out)
+                    replayed.append(known)
                     continue
                 committed, commit = self._make_commit(draft, now_ms, out)
             except CrdtStoreError as error:
@@ -126,6 +127,7 @@ class Engine:
             replies.append(committed)
         if out.persist:
             out.number = self.durability.hold(self.applied, first_own_hlc, replies, out.changed)
+        out.replies += [reply for reply in replayed if not self.durability.hold_reply(reply)]
 
     def _find_operation(self, draft: Draft, now_ms: int) -> Committed | None:
         """The answer to a request that was heard before, None when it is new.
@@ -156,10 +158,6 @@ class Engine:
             raise Unavailable(
                 "a peer holds writes under this node's id that this node does not have. Nothing changed.", code="fenced"
             )
-
-    def _reply_again(self, reply: Committed, out: Output) -> None:
-        if not self.durability.hold_reply(reply):
-            out.replies.append(reply)
 
     def _make_commit(self, draft: Draft, now_ms: int, out: Output) -> tuple[Committed, Commit]:
         seq = self.applied[self.me] + 1

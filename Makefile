@@ -1,0 +1,52 @@
+# Everything here needs Python 3.11+, make and pip only; what a test misses on this machine is printed as skipped.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+ARGS   ?=
+JOBS   ?= auto
+
+.PHONY: help setup demo test check format bench planted readme clean
+
+help: ## what there is
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(VENV)/.ready ## a virtual environment with everything, from the lock file
+
+$(VENV)/.ready: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "crdtstore needs Python 3.11 or newer; $$($(PYTHON) --version) is $(PYTHON). Try: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null \
+	  || { echo "this Python cannot make virtual environments; on Debian and Ubuntu: apt-get install python3-venv"; exit 1; }
+	@echo "setting up $(VENV) ..."
+	@$(PYTHON) -m venv --clear $(VENV)
+	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps -e .
+	@touch $@
+
+demo: setup ## three regions, one blizzard, one cut, one proof (under a minute); ARGS="--kill lga"
+	@$(BIN)/crdtstore demo $(ARGS)
+
+test: setup ## the whole suite
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -q -rs $(ARGS)
+
+check: setup ## formatting, lint, types, who may import whom
+	$(BIN)/ruff format --check --quiet .
+	$(BIN)/ruff check --quiet .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: setup ## let ruff format the code
+	$(BIN)/ruff check --fix --quiet .
+	$(BIN)/ruff format --quiet .
+
+bench: setup ## the figures of docs/benchmarks.md, measured here
+	$(BIN)/python -m benchmarks $(ARGS)
+
+planted: setup ## plants bugs and prints which checker found each
+	$(BIN)/crdtstore sim planted $(ARGS)
+
+readme: setup ## paste the output of a real run into README.md
+	$(BIN)/python -m benchmarks.readme
+
+clean: ## remove what setup and runs have made
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
