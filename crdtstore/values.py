@@ -111,7 +111,7 @@ def show(value: Any) -> str:
     if isinstance(value, int) and not isinstance(value, bool) and value.bit_length() > 256:
         return f"an integer of {value.bit_length()} bits"
     try:
-        text = json.dumps(value, ensure_ascii=False)
+        text = json.dumps(value, ensure_ascii=False).encode("utf-8", "backslashreplace").decode()
     except (TypeError, ValueError, RecursionError):
         text = f"a {type(value).__name__}"
     return text if len(text) <= 60 else text[:57] + "..."
@@ -149,7 +149,8 @@ def check_element(value: Any, what: str) -> str | int | bytes:
         value = check_integer(value, what)
     elif not isinstance(value, bytes):
         raise _invalid(f"{what} must be text, an integer or bytes, got {show(value)}")
-    if isinstance(value, str | bytes) and len(value) > MAX_VALUE_BYTES:
+    size = len(value) if isinstance(value, bytes) else len(value.encode()) if isinstance(value, str) else 0
+    if size > MAX_VALUE_BYTES:
         raise _invalid(f"{what} is larger than {MAX_VALUE_BYTES} bytes")
     return value  # type: ignore[no-any-return]
 
@@ -198,11 +199,11 @@ def element_order(element: str | int | bytes) -> tuple[int, Any]:
 
 
 def _no_duplicates(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
-    fields = dict(pairs)
-    if len(fields) != len(pairs):
-        names = [key for key, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"the field {show(twice)} stands there twice")
+    fields: dict[Any, Any] = {}
+    for name, value in pairs:
+        if name in fields:
+            raise ValueError(f"the field {show(name)} stands there twice")
+        fields[name] = value
     return fields
 
 
@@ -269,20 +270,10 @@ def from_msgpack(data: bytes, *, max_bytes: int = 4 << 20) -> Any:
 
     Raises:  ValueError with what was wrong: malformed, trailing bytes, a field twice, too deep, over a limit.
     """
-    try:
-        return msgpack.unpackb(
-            data,
-            raw=False,
-            strict_map_key=True,
-            ext_hook=_ext_in,
-            object_pairs_hook=_no_duplicates,
-            max_buffer_size=max_bytes,
-            max_str_len=max_bytes,
-            max_bin_len=max_bytes,
-            max_array_len=max_bytes,
-            max_map_len=max_bytes,
-            max_ext_len=MAX_INTEGER_BYTES,
-        )
+    if len(data) > max_bytes:
+        raise ValueError(f"{len(data)} bytes, at most {max_bytes} are allowed")
+    try:  # no part of it can declare more than the whole has: msgpack sets its other limits from the length
+        return msgpack.unpackb(data, raw=False, strict_map_key=True, ext_hook=_ext_in, object_pairs_hook=_no_duplicates)
     except (ValueError, msgpack.exceptions.UnpackException) as error:
         raise ValueError(str(error) or "malformed msgpack") from None
 

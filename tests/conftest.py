@@ -1,0 +1,38 @@
+"""What all tests share: how Hypothesis draws, what ``--rewrite`` means, and which event loop runs the asynchronous ones."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Mapping
+
+import pytest
+import pytest_asyncio
+import uvloop
+from hypothesis import HealthCheck, settings
+
+# ``ci`` draws the same examples every time, so that a red run is red for everybody; ``search`` looks for new ones.
+_COMMON = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow, HealthCheck.data_too_large]}
+settings.register_profile("ci", derandomize=True, database=None, max_examples=60, **_COMMON)  # type: ignore[arg-type]
+settings.register_profile("search", max_examples=1_000, **_COMMON)  # type: ignore[arg-type]
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--rewrite", action="store_true", help="write what happens into the scenario files instead of comparing"
+    )
+
+
+@pytest_asyncio.fixture
+async def loop() -> asyncio.AbstractEventLoop:
+    """The running loop: the one that nodes use in production."""
+    return asyncio.get_running_loop()
+
+
+@pytest.hookimpl
+def pytest_asyncio_loop_factories(
+    config: pytest.Config, item: pytest.Item
+) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """Asynchronous tests run on uvloop, as nodes do."""
+    return {"uvloop": uvloop.new_event_loop}
