@@ -105,7 +105,7 @@ async def _silence(store: Store, body: dict[str, Any]) -> str:
 @click.argument("address", metavar="DOMAIN/COLLECTION")
 @click.option("--prefix", default="", help="Only keys that begin with this.")
 @click.option("--after", default="", help="Only keys that come after this one.")
-@click.option("--limit", type=click.IntRange(min=1), default=100, show_default=True)
+@click.option("--limit", type=click.IntRange(1, 1000), default=100, show_default=True)
 @common_options
 @click.pass_context
 def list_(ctx: click.Context, address: str, prefix: str, after: str, limit: int) -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import click
-import msgspec
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.table import Table
@@ -82,20 +82,20 @@ def _print(console: Console, convergence: Convergence) -> None:
     click.echo("\n".join(line.rstrip() for line in capture.get().splitlines()))
 
 
-async def _ask(store: Store) -> tuple[dict[str, Status | None], Convergence]:
+async def _ask(store: Store) -> tuple[list[dict[str, Any]], Convergence]:
     answers = await ask_all(store)
     if not any(answers.values()):
         raise Unavailable(f"no answer from {', '.join(answers)}. Nothing changed.", code="unreachable")
-    return answers, assess(answers)
+    statuses = {url: None if body is None else Status.of(body) for url, body in answers.items()}
+    return [body for body in answers.values() if body is not None], assess(statuses)
 
 
 def show(ctx: click.Context) -> Callable[[Store], Awaitable[None]]:
     """Once; exit code 1 when nodes that have seen the same hold other data."""
 
     async def work(store: Store) -> None:
-        answers, convergence = await _ask(store)
+        nodes, convergence = await _ask(store)
         if ctx.obj.get("as_json"):
-            nodes = [msgspec.to_builtins(status) for status in answers.values() if status is not None]
             echo_json({"verdict": convergence.verdict, "summary": convergence.sentence, "nodes": nodes})
         else:
             _print(_console(), convergence)

@@ -13,7 +13,6 @@ import click
 from crdtstore.errors import Unavailable, UsageError
 from crdtstore.types import Mutator
 from crdtstore.values import from_json, to_json
-from crdtstore_client.status import Status
 from crdtstore_client.store import Store, connect
 from crdtstore_client.transport import NotSent, ReplyLost
 
@@ -47,10 +46,10 @@ async def open_store(settings: dict[str, Any]) -> Store:
         return store
     answers = await ask_all(store)
     await store.close()
-    chosen = [url for url, status in answers.items() if status is not None and status.region == region]
+    chosen = [url for url, status in answers.items() if status is not None and status["region"] == region]
     if chosen:
         return _connect(settings, chosen)
-    found = ", ".join(sorted({status.region for status in answers.values() if status is not None})) or "none"
+    found = ", ".join(sorted({status["region"] for status in answers.values() if status is not None})) or "none"
     silent = ", ".join(url for url, status in answers.items() if status is None)
     if silent:
         raise Unavailable(
@@ -60,15 +59,15 @@ async def open_store(settings: dict[str, Any]) -> Store:
     raise UsageError(f"none of the urls is in region {region}, they are in: {found}. Nothing changed.")
 
 
-async def ask_all(store: Store) -> dict[str, Status | None]:
-    """The status of every node, asked at once; None where there was no answer."""
+async def ask_all(store: Store) -> dict[str, dict[str, Any] | None]:
+    """What every node says of itself, asked at once; None where there was no answer."""
 
-    async def ask(url: str) -> Status | None:
+    async def ask(url: str) -> dict[str, Any] | None:
         try:
             reply = await store._link.probe(url, ASK_SECONDS)
         except (NotSent, ReplyLost):
             return None
-        return Status.of(reply.body) if "node" in reply.body else None
+        return reply.body if "node" in reply.body else None
 
     urls = [node.url for node in store._link.nodes]
     return dict(zip(urls, await asyncio.gather(*map(ask, urls)), strict=True))

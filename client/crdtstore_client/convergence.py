@@ -154,7 +154,9 @@ def _clock(status: Status, statuses: Sequence[Status]) -> float | None:
 def _digest(status: Status) -> str:
     """One digest over all groups of a node."""
     if len(status.groups) == 1:
-        return status.groups[0].digest
+        return status.groups[0].digest or ""
+    if any(group.digest is None for group in status.groups):
+        return ""
     whole = hashlib.sha256()
     for group in sorted(status.groups, key=lambda group: (group.domain, group.shard)):
         whole.update(f"{group.domain}/{group.shard}={group.digest}\n".encode())
@@ -237,6 +239,8 @@ def _false_convergence(statuses: Sequence[Status], names: _Names) -> str:
     seen: dict[tuple[str, int, tuple[tuple[str, int], ...]], tuple[str, str]] = {}
     for status in statuses:
         for group in status.groups:
+            if group.digest is None:
+                continue
             same = (group.domain, group.shard, tuple(sorted(item for item in group.vector.items() if item[1])))
             node, digest = seen.setdefault(same, (status.node, group.digest))
             if digest != group.digest:

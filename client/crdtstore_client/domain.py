@@ -26,7 +26,7 @@ E = TypeVar("E")
 V = TypeVar("V")
 M = TypeVar("M")
 
-PAGE = 100
+PAGE = 500
 
 
 class Collection(Generic[H]):
@@ -176,7 +176,8 @@ class Domain:
         query: dict[str, Any] = {"consistency": None if consistency == "session" else consistency}
         if max_staleness is not None:
             query["max_staleness_ms"] = round(seconds_of(max_staleness) * 1000)
-        return await self._store.call(Call("GET", data_path(self.name, collection, key), query=query))
+        call = Call("GET", data_path(self.name, collection, key), query=query, shows_tokens=consistency != "local")
+        return await self._store.call(call)
 
     async def list_keys(self, collection: str, **query: Any) -> dict[str, Any]:
         """One page of keys as it came; ``query`` as in the API: prefix, after, limit, values."""

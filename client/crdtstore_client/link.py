@@ -75,7 +75,8 @@ class Call:
     query: dict[str, Any] = field(default_factory=dict)
     op_id: str | None = None
     domain: str | None = None
-    is_retried_undeclared: bool = True
+    shows_tokens: bool = True
+    """False for reads of whatever is there: the token of their reply covers nothing but that reading."""
     may_have_reached: bool = False
     last: CrdtStoreError | None = None
     lost: str = ""
@@ -152,9 +153,7 @@ class Link:
             return reply.body
         error = _error_of(reply, node)
         call.last = error
-        if not (error.retryable or error.effect == "unknown") or (
-            error.code == "not-declared" and not call.is_retried_undeclared
-        ):
+        if not (error.retryable or error.effect == "unknown"):
             self.nodes.worked(node)
             if call.is_write and call.may_have_reached and error.code not in _SAME_EVERYWHERE:
                 raise _unknown(call) from error
@@ -171,7 +170,7 @@ class Link:
         """Send with the tokens of the session, and take the reply's token in."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + seconds
-        shown = session.begin(MAX_TOKEN_BYTES)
+        shown = session.begin(MAX_TOKEN_BYTES) if call.shows_tokens else session.begin_without()
         while shown is None:  # too many for one header: reads merge them first
             part = session.part(MAX_TOKEN_BYTES)
             token = None

@@ -121,8 +121,8 @@ def check_op_id(text: str) -> str:
     """
     if not isinstance(text, str) or not text or len(text.encode(errors="replace")) > MAX_ID_BYTES:
         raise UsageError(f"an id is text of 1 to {MAX_ID_BYTES} bytes. Nothing changed.", code="bad-request")
-    if not text.isascii() or not text.isprintable() or text != text.strip():
-        raise UsageError("an id travels in a header: printable ASCII only. Nothing changed.", code="bad-request")
+    if not text.isprintable() or text != text.strip():
+        raise UsageError("an id is printable, with no space at either end. Nothing changed.", code="bad-request")
     if text.startswith("~") and not _OWN_ID.fullmatch(text):
         raise UsageError("an id that begins with ~ is made by the client itself. Nothing changed.", code="bad-request")
     return text

@@ -56,6 +56,11 @@ class Session:
         self._in_flight.append(shown)
         return shown
 
+    def begin_without(self) -> tuple[Held, ...]:
+        """For a request that shows no token: what its reply brings is added to the others."""
+        self._in_flight.append(())
+        return ()
+
     def part(self, max_bytes: int) -> tuple[Held, ...]:
         """As many of the oldest tokens as fit, two at least: a request that shows them leaves one in their place."""
         shown: list[Held] = []

@@ -17,7 +17,8 @@ class GroupStatus(msgspec.Struct, frozen=True, kw_only=True):
     domain: str
     replica: str
     vector: dict[ReplicaId, int]
-    digest: str
+    digest: str | None = None
+    """Null while commits are applied and not yet durable."""
     shard: int = 0
     behind: int = 0
     lag_ms: float | None = None

@@ -178,7 +178,7 @@ def test_operation_ids() -> None:
         assert UUID(text[1:]).version == 7
         assert UUID(text[1:]).variant == "specified in RFC 4122"
         assert check_op_id(text) == text
-    for wrong in ("", "~mine", "x" * 129, "a\nb", "ä", " a"):
+    for wrong in ("", "~mine", "x" * 129, "a\nb", "\ud800", " a"):
         with pytest.raises(UsageError, match="an id "):
             check_op_id(wrong)
 

@@ -39,12 +39,12 @@ async def test_items_and_keys_come_in_pages_in_order() -> None:
     cluster = FakeCluster()
     shop = await open_shop(cluster)
     orders = shop.counter("orders")
-    await shop.load(orders[f"k{n:03}"].add(n) for n in range(250))
+    await shop.load(orders[f"k{n:04}"].add(n) for n in range(1250))
     cluster.seen.clear()
     found = [(key, value) async for key, value in orders.items()]
-    assert found == [(f"k{n:03}", n) for n in range(250)]
-    assert [seen.query.get("after") for seen in cluster.seen] == [None, "k099", "k199"]
-    assert [key async for key in orders.keys(prefix="k24", after="k245")] == ["k246", "k247", "k248", "k249"]
+    assert found == [(f"k{n:04}", n) for n in range(1250)]
+    assert [seen.query.get("after") for seen in cluster.seen] == [None, "k0499", "k0999"]
+    assert [key async for key in orders.keys(prefix="k124", after="k1245")] == ["k1246", "k1247", "k1248", "k1249"]
     assert [key async for key in shop.lww_register("names").keys(prefix="")] == []
 
 
