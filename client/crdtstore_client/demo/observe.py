@@ -89,9 +89,9 @@ class Region:
 
 
 async def equal_vectors(regions: Sequence[Region]) -> bool:
-    """Whether all regions have the same commits, and at least one."""
-    first, *others = [group["vector"] for group in await asyncio.gather(*(region.group() for region in regions))]
-    return bool(first) and all(vector == first for vector in others)
+    """Whether all regions have the same commits, at least one, and all of it durable (a digest is given only then)."""
+    groups = await asyncio.gather(*(region.group() for region in regions))
+    return all(group["digest"] and group["vector"] == groups[0]["vector"] for group in groups)
 
 
 async def until(what: str, condition: Callable[[], Any], timeout_s: float) -> float:
