@@ -77,8 +77,10 @@ class HttpTransport:
                 content_type = reply.content_type
                 status = reply.status
                 answer_headers = {name.lower(): value for name, value in reply.headers.items()}
-        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
-            raise NotSent(f"{url_base}: {error}") from error
+        except aiohttp.ClientConnectorError as error:
+            raise NotSent(f"{url_base}: cannot connect: {error.strerror or error}") from error
+        except aiohttp.ConnectionTimeoutError as error:
+            raise NotSent(f"{url_base}: no connection within {timeout:.2f} s") from error
         except TimeoutError as error:
             raise ReplyLost(f"{url_base} did not answer within {timeout:.2f} s") from error
         except (aiohttp.ClientError, OSError) as error:

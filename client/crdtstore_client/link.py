@@ -95,7 +95,6 @@ class Link:
         self._secret = auth if isinstance(auth, str) else None
         self.nodes = Nodes(urls, self.probe)
         self.is_closed = False
-        self.declared: set[str] = set()
 
     async def probe(self, url: str, seconds: float) -> Response:
         """``GET /v1/status`` of one node, once."""

@@ -58,6 +58,7 @@ class Store:
         self._session = session
         self._timeout = timeout
         self._owns_link = owns_link
+        self._declared: set[str] = set()
 
     @property
     def token(self) -> str:
@@ -86,10 +87,10 @@ class Store:
         return await self._link.call(call, self._session, self._timeout if timeout is None else seconds_of(timeout))
 
     async def ensure_domain(self, name: str) -> None:
-        """Declare a domain, once per store."""
-        if name not in self._link.declared:
+        """Declare a domain, once per session: its token makes other regions wait for the declaration."""
+        if name not in self._declared:
             await self.call(Call("PUT", domain_path(name), {}, domain=name))
-            self._link.declared.add(name)
+            self._declared.add(name)
 
     async def close(self) -> None:
         """Give connections back. A session of another store has none of its own."""

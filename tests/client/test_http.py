@@ -132,7 +132,7 @@ async def test_problems_may_come_as_json() -> None:
 
 async def test_a_refused_connection_was_not_sent() -> None:
     transport = HttpTransport()
-    with pytest.raises(NotSent, match=r"refused|connect"):
+    with pytest.raises(NotSent, match="cannot connect"):
         await transport.request(f"http://127.0.0.1:{free_port()}", "GET", "/", body=None, headers={}, timeout=2)
     with pytest.raises(NotSent):
         await transport.request("http://nowhere.invalid", "GET", "/", body=None, headers={}, timeout=2)
