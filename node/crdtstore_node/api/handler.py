@@ -1,0 +1,194 @@
+"""One HTTP request: taken apart, handed to the service, its answer put together.
+
+The question: what may happen between a request and its answer that is not a problem document? Nothing. Whatever is wrong with a request
+is said in its own words with status and code; whatever is wrong with us is said as ``internal`` with a trace id, and the traceback stays
+in the log of this node.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import secrets
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from aiohttp import web
+
+from crdtstore.errors import CrdtStoreError, Unavailable, UsageError, problem
+from crdtstore_node.api import bodies, routes, target
+from crdtstore_node.driver import Driver
+
+__all__ = ["Handler", "Pages"]
+
+_log = logging.getLogger(__name__)
+_TRACE = re.compile("00-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
+_NO_TRACE = "0" * 32
+
+
+class Pages(Protocol):
+    """What a node says of itself."""
+
+    def status(self) -> dict[str, Any]: ...
+
+    def why_not_ready(self) -> CrdtStoreError | None: ...
+
+    def metrics(self) -> tuple[str, bytes]:
+        """Content type and body."""
+
+
+class Handler:
+    """The handler of the API listener. ``outcomes`` counts answers by code ("ok" for those that are none)."""
+
+    def __init__(self, driver: Driver, pages: Pages, body_bytes: int) -> None:
+        self._driver = driver
+        self._pages = pages
+        self._body_bytes = body_bytes
+        self.outcomes: dict[str, int] = {"ok": 0}
+        self._own: dict[str, Callable[[], dict[str, Any]]] = {
+            ".status": pages.status,
+            ".health": lambda: {"alive": True},
+            ".ready": self._ready,
+        }
+
+    async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
+        """The answer to one request, whatever it is."""
+        headers = request.headers
+        is_msgpack = bodies.wants_msgpack(headers.get("Accept"))
+        try:
+            return await self._answer(request, is_msgpack)
+        except CrdtStoreError as error:
+            refused = error
+        except web.HTTPRequestEntityTooLarge:
+            refused = UsageError(f"a body has at most {self._body_bytes} bytes. Nothing changed.", code="too-large")
+        except (web.RequestPayloadError, ConnectionError) as error:
+            refused = UsageError(f"the body did not arrive as announced: {error}. Nothing changed.")
+        except Exception:
+            return self.fail(is_msgpack, headers.get("traceparent"))
+        return self.refuse(refused, is_msgpack, headers.get("traceparent"))
+
+    async def _answer(self, request: web.BaseRequest, is_msgpack: bool) -> web.Response:
+        path, query = target.split(request.raw_path)
+        action, fields = routes.find(request.method, target.segments(path))
+        if action.body:
+            if query:
+                target.parse_query(query, {})
+            raw = await request.read()
+            given = bodies.decode(raw, request.headers.get("Content-Type"), may_be_empty=action.may_be_empty)
+            if not given.keys() <= action.body:
+                raise _unknown_fields(given, action.body)
+            asked: dict[str, Any] = {**given, **fields}
+        else:
+            if request.body_exists and await request.read():
+                raise UsageError(f"{request.method} takes no body here. Nothing changed.")
+            asked = {**fields, **target.parse_query(query, action.query)}
+        if action.do.startswith("."):
+            return self._own_page(action.do, is_msgpack)
+        if action.do == "commit":
+            _complete_commit(asked, request)
+        token = request.headers.get("Crdtstore-Token")
+        if token is not None:
+            asked["token"] = ", ".join(request.headers.getall("Crdtstore-Token"))
+        answer = await self._ask(action.do, asked)
+        if isinstance(answer, CrdtStoreError):
+            raise answer
+        self.outcomes["ok"] += 1
+        return self._respond(answer, is_msgpack, request.headers.get("If-None-Match"))
+
+    async def _ask(self, do: str, asked: dict[str, Any]) -> dict[str, Any] | CrdtStoreError:
+        ticket, future = self._driver.request(do, asked)
+        try:
+            return await future
+        except asyncio.CancelledError:  # the client went away
+            self._driver.forget(ticket)
+            raise
+
+    def _respond(self, answer: dict[str, Any], is_msgpack: bool, known: str | None) -> web.Response:
+        headers = {"Content-Type": bodies.MSGPACK if is_msgpack else bodies.JSON}
+        etag = answer.get("etag")
+        if etag is not None:
+            headers["ETag"] = etag
+            if known is not None and _matches(known, etag, answer):
+                del headers["Content-Type"]
+                return web.Response(status=304, headers=headers)
+        return web.Response(body=bodies.encode(answer, is_msgpack), headers=headers)
+
+    # --- pages of the node itself
+
+    def _own_page(self, do: str, is_msgpack: bool) -> web.Response:
+        if do == ".metrics":
+            content_type, body = self._pages.metrics()
+            answer = web.Response(body=body, headers={"Content-Type": content_type})
+        else:
+            answer = self._respond(self._own[do](), is_msgpack, None)
+        self.outcomes["ok"] += 1
+        return answer
+
+    def _ready(self) -> dict[str, Any]:
+        error = self._pages.why_not_ready()
+        if error is not None:
+            raise error
+        return {"ready": True}
+
+    # --- what is wrong
+
+    def refuse(self, error: CrdtStoreError, is_msgpack: bool, traceparent: str | None = None) -> web.Response:
+        """The problem document of an error."""
+        if error.trace_id is None:
+            error.trace_id = _trace_id(traceparent)
+        document = problem(error)
+        self.outcomes[document["code"]] = self.outcomes.get(document["code"], 0) + 1
+        headers = {"Content-Type": bodies.MSGPACK if is_msgpack else bodies.PROBLEM_JSON}
+        if error.retry_after is not None:
+            headers["Retry-After"] = str(max(1, round(error.retry_after)))
+        if isinstance(error, routes.MethodNotAllowed):
+            headers["Allow"] = error.allow
+        return web.Response(status=document["status"], body=bodies.encode(document, is_msgpack), headers=headers)
+
+    def fail(self, is_msgpack: bool, traceparent: str | None = None) -> web.Response:
+        """The answer when we failed; called where the exception is handled."""
+        trace_id = _trace_id(traceparent) or secrets.token_hex(16)
+        _log.exception("a request failed", extra={"fields": {"trace_id": trace_id}})
+        detail = "this node failed at this request; its log says more under the trace id. Whether anything changed is not known."
+        return self.refuse(Unavailable(detail, code="internal", trace_id=trace_id), is_msgpack)
+
+
+def _complete_commit(asked: dict[str, Any], request: web.BaseRequest) -> None:
+    """Add what the path and the headers say; an op may repeat the path but not contradict it."""
+    ops, headers = asked.get("ops"), request.headers
+    if not isinstance(ops, list):
+        raise UsageError("ops must be a list of operations. Nothing changed.")
+    names = {"collection": asked.pop("collection"), "key": asked.pop("key")}
+    for op in ops:
+        if not isinstance(op, dict):
+            raise UsageError(f'an op is a map such as {{"op": "add"}}, got a {type(op).__name__}. Nothing changed.')
+        for name, value in names.items():
+            if op.setdefault(name, value) != value:
+                raise UsageError(f"an op at this path is of the {name} {value[:100]!r}. Nothing changed.")
+    key = headers.get("Idempotency-Key")
+    if key is not None:
+        if len(headers.getall("Idempotency-Key")) > 1:
+            raise UsageError("the header Idempotency-Key stands there twice. Nothing changed.")
+        asked["id"] = key
+    trace_id = _trace_id(headers.get("traceparent"))
+    if trace_id is not None:
+        asked["trace_id"] = trace_id
+
+
+def _trace_id(traceparent: str | None) -> str | None:
+    """The trace id of a traceparent header; one that is malformed counts as absent (W3C Trace Context)."""
+    found = _TRACE.fullmatch(traceparent) if traceparent is not None else None
+    return found[1] if found is not None and found[1] != _NO_TRACE else None
+
+
+def _unknown_fields(given: dict[str, Any], known: frozenset[str]) -> UsageError:
+    unknown = sorted(str(name)[:100] for name in given.keys() - known)
+    return UsageError(
+        f"there is no field {', '.join(map(repr, unknown[:5]))} here; there are {', '.join(sorted(known))}. Nothing changed."
+    )
+
+
+def _matches(known: str, etag: str, answer: dict[str, Any]) -> bool:
+    tags = [tag.strip().removeprefix("W/") for tag in known.split(",")]
+    return etag in tags or ("*" in tags and bool(answer.get("exists")))

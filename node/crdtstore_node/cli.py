@@ -1,0 +1,88 @@
+"""``crdtstore node``: one node, in the foreground, until it is told to stop.
+
+The question: who ends it? SIGTERM and SIGINT do, in order; with ``--exit-with-stdin`` also the end of its standard input, so that a node
+does not outlive the supervisor that holds the other end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import stat
+import sys
+from pathlib import Path
+
+import click
+import uvloop
+
+from crdtstore.errors import CrdtStoreError, UsageError
+from crdtstore_node import logs
+from crdtstore_node.config import load
+from crdtstore_node.dev import dev
+from crdtstore_node.node import Node, Opened
+
+__all__ = ["commands", "node"]
+
+_log = logging.getLogger(__name__)
+
+
+@click.command()
+@click.option(
+    "--config", "path", required=True, type=click.Path(path_type=Path), help="The node's configuration (TOML)."
+)
+@click.option("--bootstrap", is_flag=True, help="Let an empty data directory take this node's founding id.")
+@click.option("--exit-with-stdin", is_flag=True, help="Stop when standard input ends.")
+def node(path: Path, bootstrap: bool, exit_with_stdin: bool) -> None:
+    """Run one node of a cluster."""
+    try:
+        opened = _open(path, bootstrap)
+        code = uvloop.run(_serve(opened, exit_with_stdin))
+    except CrdtStoreError as error:
+        click.echo(f"error: {error.detail}", err=True)
+        sys.exit(2 if isinstance(error, UsageError) else 1)
+    sys.exit(code)
+
+
+def _open(path: Path, bootstrap: bool) -> Opened:
+    config = load(path, os.environ)
+    opened = Opened(config, is_bootstrap=bootstrap)
+    logs.configure(opened.me.node, opened.me.region)
+    if bootstrap and not opened.is_new:
+        logs.event(_log, logging.INFO, "--bootstrap is ignored: the data directory has an id", data=config.data)
+    return opened
+
+
+async def _serve(opened: Opened, exit_with_stdin: bool) -> int:
+    loop, stop = asyncio.get_running_loop(), asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    if exit_with_stdin:
+        _watch_stdin(loop, stop)
+    running = Node(opened)
+    await running.start()
+    ends = [asyncio.ensure_future(stop.wait()), asyncio.ensure_future(running.failed.wait())]
+    await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+    for end in ends:
+        end.cancel()
+    await running.stop()
+    return 1 if running.failed.is_set() else 0
+
+
+def _watch_stdin(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> None:
+    descriptor = sys.stdin.fileno()
+    mode = os.fstat(descriptor).st_mode
+    if not (stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or os.isatty(descriptor)):
+        stop.set()  # a file or /dev/null is at its end from the beginning
+        return
+
+    def on_readable() -> None:
+        if not os.read(descriptor, 4096):
+            loop.remove_reader(descriptor)
+            stop.set()
+
+    loop.add_reader(descriptor, on_readable)
+
+
+commands = [node, dev]

@@ -1,0 +1,216 @@
+"""The driver: the one place where events enter the service and its outputs are carried out.
+
+The question: how often is the service stepped? Once per turn of the event loop, with all that arrived in that turn, so that 64 requests
+cost one step, one record and one sync. A write that is done, or a timer, steps at once: somebody is waiting for it.
+
+When the disk fails, nothing becomes durable any more: writes are answered with that, reads of what is durable go on. When the service
+itself fails, its state may be half changed; then this node stops, and its next start rebuilds the state from the log.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from crdtstore.causal import ReplicaId
+from crdtstore.engine.events import Persisted, Tick
+from crdtstore.errors import CrdtStoreError, StorageError, Unavailable
+from crdtstore.host import HostOutput, Rejected
+from crdtstore.service import Cancelled, Event, Request, Service
+from crdtstore.storage.protocol import CommitLog
+from crdtstore_node.clock import WallClock
+from crdtstore_node.logs import event
+from crdtstore_node.writer import LogWriter
+
+__all__ = ["Answer", "Driver"]
+
+Answer = dict[str, Any] | CrdtStoreError
+
+_log = logging.getLogger(__name__)
+_WRITES = frozenset(("commit", "declare", "declare_domain"))
+_TICK_S = 1.0
+"""A tick comes at least so often."""
+
+
+class Driver:
+    """One service, its log and its clock. Mutable; lives on one event loop.
+
+    ``send`` and ``rejected`` take what the service wants sent and what it refused of peers; ``crashed`` is told when the service
+    failed.
+    """
+
+    def __init__(self, service: Service, log: CommitLog, clock: WallClock) -> None:
+        self.service = service
+        self.clock = clock
+        self.send: Callable[[Sequence[tuple[ReplicaId, bytes]]], None] = lambda sends: None
+        self.rejected: Callable[[Rejected], None] = lambda rejected: None
+        self.crashed: Callable[[], None] = lambda: None
+        self.failure: StorageError | None = None
+        """Why nothing can be made durable any more."""
+        self.is_crashed = False
+        self.steps = self.records = self.commits_logged = 0
+        self._loop = asyncio.get_running_loop()
+        self._log = log
+        self._writer = LogWriter(log, self._on_written, self._on_log_failed)
+        self._events: list[Event] = []
+        self._is_scheduled = False
+        self._waiting: dict[int, tuple[asyncio.Future[Answer], bool]] = {}
+        self._ticket = 0
+        self._max_waiting = service.host.options.max_waiting
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0.0
+
+    @property
+    def waiting(self) -> int:
+        """Requests that are not answered yet."""
+        return len(self._waiting)
+
+    # --- what enters
+
+    def start(self) -> None:
+        """The first tick."""
+        self.submit(Tick())
+
+    def submit(self, event: Event) -> None:
+        """Let this happen, with everything else of this turn of the loop."""
+        self._events.append(event)
+        if not self._is_scheduled:
+            self._is_scheduled = True
+            self._loop.call_soon(self._turn)
+
+    def request(self, do: str, fields: dict[str, Any]) -> tuple[int, asyncio.Future[Answer]]:
+        """Ask the service; the future holds the answer or an error as its result. The ticket is for ``forget``.
+
+        Raises:  Unavailable when too many requests wait or nothing can be made durable; nothing changed.
+        """
+        is_write = do in _WRITES
+        if len(self._waiting) >= self._max_waiting:
+            raise Unavailable(
+                f"{self._max_waiting} requests wait on this node already. Nothing changed.",
+                code="overloaded",
+                retry_after=1.0,
+            )
+        if self.is_crashed:
+            raise _gone()
+        if self.failure is not None and is_write:
+            raise Unavailable(
+                f"{self.failure.detail}. Nothing changed.", code=_storage_code(self.failure), retry_after=5.0
+            )
+        self._ticket += 1
+        future: asyncio.Future[Answer] = self._loop.create_future()
+        self._waiting[self._ticket] = (future, is_write)
+        self.submit(Request(self._ticket, do, fields))
+        return self._ticket, future
+
+    def forget(self, ticket: int) -> None:
+        """Who asked is gone: a read is forgotten, a write goes on."""
+        if self._waiting.pop(ticket, None) is not None:
+            self.submit(Cancelled(ticket))
+
+    async def stop(self) -> None:
+        """Make durable what was begun, then end. Nothing may be submitted any more."""
+        await self._writer.stop()
+        await asyncio.sleep(0)
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = None
+        for ticket in list(self._waiting):
+            self._answer(ticket, _gone())
+
+    # --- one turn
+
+    def _turn(self) -> None:
+        self._is_scheduled = False
+        events, self._events = self._events, []
+        if not events or self.is_crashed:
+            return
+        now_ms = self.clock.now_ms()
+        try:
+            out = self.service.step(events, now_ms)
+        except Exception:
+            self._on_crash()
+            return
+        self.steps += 1
+        self._carry_out(out, now_ms)
+        if self.failure is not None:
+            self._answer_unanswered(events)
+
+    def _carry_out(self, out: HostOutput, now_ms: int) -> None:
+        if out.persist:
+            self.records += 1
+            self.commits_logged += len(out.persist)
+            if self.failure is None:
+                self._writer.put(out.persist_number, self._log.encode(out.persist))
+        if out.send:
+            self.send(out.send)
+        for ticket, answer in out.replies:
+            self._answer(ticket, answer)
+        for rejected in out.rejected:
+            self.rejected(rejected)
+        self._arm((out.wake_ms - now_ms) / 1000)
+
+    def _answer(self, ticket: int, answer: Answer) -> None:
+        waiting = self._waiting.pop(ticket, None)
+        if waiting is not None and not waiting[0].done():
+            waiting[0].set_result(answer)
+
+    def _arm(self, delay_s: float) -> None:
+        at = self._loop.time() + min(max(delay_s, 0.0), _TICK_S)
+        if self._timer is None or at < self._timer_at - 0.0005:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer, self._timer_at = self._loop.call_at(at, self._on_timer), at
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        self._events.append(Tick())
+        self._turn()
+
+    def _on_written(self, number: int) -> None:
+        self._events.append(Persisted(number))
+        self._turn()
+
+    # --- what fails
+
+    def _on_log_failed(self, failure: StorageError) -> None:
+        if self.failure is not None:
+            return
+        self.failure = failure
+        event(_log, logging.ERROR, "the commit log failed, this node takes no writes", detail=failure.detail)
+        for ticket in list(self._waiting):
+            self._answer_failed(ticket)
+
+    def _answer_unanswered(self, events: Sequence[Event]) -> None:
+        """Nothing becomes durable any more, so what was not answered in its own step never will be."""
+        for each in events:
+            if isinstance(each, Request) and each.ticket in self._waiting:
+                self._answer_failed(each.ticket)
+
+    def _answer_failed(self, ticket: int) -> None:
+        assert self.failure is not None
+        _, is_write = self._waiting[ticket]
+        detail = f"{self.failure.detail}. " + (
+            "Whether this write survives shows at the next start." if is_write else "This cannot be read here now."
+        )
+        error = Unavailable(detail, code=_storage_code(self.failure), retry_after=5.0)
+        if is_write:
+            error.effect = "unknown"
+        self._answer(ticket, error)
+        self.submit(Cancelled(ticket))
+
+    def _on_crash(self) -> None:
+        self.is_crashed = True
+        _log.exception("the service failed; this node stops, its next start rebuilds the state from the log")
+        for ticket in list(self._waiting):
+            self._answer(ticket, _gone())
+        self.crashed()
+
+
+def _gone() -> CrdtStoreError:
+    return Unavailable("this node stops. Ask another region.", code="internal", retry_after=1.0)
+
+
+def _storage_code(failure: StorageError) -> str:
+    return failure.code if failure.code == "storage-full" else "storage-failed"

@@ -1,0 +1,113 @@
+"""Who a data directory is: the one replica id under which its log was written.
+
+The question: when may a node take an id? An id stands for commits that others count, so an empty directory must never take one that may
+have been used: it takes its founding id only when the operator says ``--bootstrap``, and a directory that has an id keeps it. The file
+is on disk, and its name too, before the first commit can be.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from contextlib import suppress
+from pathlib import Path
+
+from msgspec import DecodeError, Struct, ValidationError
+from msgspec.json import decode
+
+from crdtstore.configuration import Cluster, Member
+from crdtstore.errors import StorageError, UsageError
+
+__all__ = ["FILE_NAME", "LOG_NAME", "read_identity", "take_identity"]
+
+FILE_NAME = "identity.json"
+LOG_NAME = "log"
+_FORMAT = 1
+
+
+class _Identity(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    format: int
+    cluster: str
+    nonce: str
+    replica: str
+
+
+def read_identity(data: Path) -> _Identity | None:
+    """What the directory says it is; None when it says nothing.
+
+    Raises:  StorageError when the file cannot be read as what was written there; nothing changed.
+    """
+    path = data / FILE_NAME
+    try:
+        identity = decode(path.read_bytes(), type=_Identity)
+    except FileNotFoundError:
+        return None
+    except (DecodeError, ValidationError, OSError) as error:
+        raise StorageError(f"{path}: not the identity that was written there: {error}. Nothing changed.") from None
+    if identity.format != _FORMAT:
+        raise StorageError(f"{path}: format {identity.format}, this program reads {_FORMAT}. Nothing changed.")
+    return identity
+
+
+def take_identity(data: Path, cluster: Cluster, node: str, *, is_bootstrap: bool) -> tuple[Member, bool]:
+    """The member that this directory is, and whether it became so just now. The caller holds the directory's lock.
+
+    Raises:  UsageError when the directory belongs to another cluster or node, or is empty and was not told to bootstrap; nothing
+             changed.
+    """
+    member = next((member for member in cluster.members if member.node == node), None)
+    if member is None:
+        nodes = ", ".join(member.node for member in cluster.members)
+        raise UsageError(f"node: {node} is not in the cluster file; there are {nodes}. Nothing changed.")
+    identity = read_identity(data)
+    if identity is not None:
+        _check_same(data, identity, cluster, member)
+        return member, False
+    if not is_bootstrap:
+        raise UsageError(
+            f"{data} is empty. A node takes its founding id only once: start with --bootstrap if this node never ran "
+            "before; if it did, restore its directory. Nothing changed."
+        )
+    if _has_segments(data / LOG_NAME):
+        raise StorageError(f"{data}: there is a log but no {FILE_NAME}; restore the file. Nothing changed.")
+    document = _Identity(format=_FORMAT, cluster=cluster.name, nonce=cluster.nonce.hex(), replica=member.replica)
+    _write_durably(data / FILE_NAME, document)
+    return member, True
+
+
+def _check_same(data: Path, identity: _Identity, cluster: Cluster, member: Member) -> None:
+    if identity.nonce != cluster.nonce.hex():
+        raise UsageError(
+            f"{data} belongs to the cluster {identity.cluster} (nonce {identity.nonce}), "
+            f"not to {cluster.name} (nonce {cluster.nonce.hex()}) of the cluster file. Nothing changed."
+        )
+    if identity.replica != member.replica:
+        raise UsageError(
+            f"{data} belongs to {identity.replica}, but the cluster file gives {member.node} the id {member.replica}. "
+            "Nothing changed."
+        )
+
+
+def _has_segments(directory: Path) -> bool:
+    return directory.is_dir() and any(path.is_file() and path.name != "lock" for path in directory.iterdir())
+
+
+def _write_durably(path: Path, identity: _Identity) -> None:
+    """All of it or nothing, and still there after a power cut."""
+    draft = path.with_name(path.name + ".new")
+    text = json.dumps({name: getattr(identity, name) for name in identity.__struct_fields__}, indent=1) + "\n"
+    try:
+        with draft.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(path)
+        directory = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+    except OSError as error:
+        with suppress(OSError):
+            draft.unlink(missing_ok=True)
+        raise StorageError(f"{path}: {error.strerror}. Nothing changed.") from error

@@ -1,0 +1,167 @@
+"""One connection to a peer after both have said hello: what goes out, what comes in, and when it is given up.
+
+The question: what may a slow or silent peer cost? A bounded queue of bytes, beyond which the connection is dropped, since progress
+starts again from the peer's row anyway; and ``silence_ms`` without a word, after which a cut that left the connection open is taken for
+what it is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+
+import aiohttp
+from aiohttp import WSMsgType, web
+
+from crdtstore.configuration import Member
+from crdtstore_node.config import Links
+from crdtstore_node.heartbeat import Heartbeat
+
+__all__ = ["Link", "Socket", "abort", "close"]
+
+Socket = aiohttp.ClientWebSocketResponse | web.WebSocketResponse
+
+CLOSE_S = 0.5
+"""A farewell takes at most so long."""
+
+
+def abort(socket: Socket) -> None:
+    """Cut the connection now: nothing queued is waited for, as closing in order would."""
+    if isinstance(socket, web.WebSocketResponse):
+        request = socket._req
+        transport = None if request is None else request.transport
+    else:
+        connection = socket._conn
+        transport = None if connection is None else connection.transport
+    if isinstance(transport, asyncio.WriteTransport):
+        transport.abort()
+
+
+async def close(socket: Socket, code: int, reason: str) -> None:
+    """Say farewell; a peer that does not take it is cut off."""
+    with suppress(Exception):
+        async with asyncio.timeout(CLOSE_S):
+            await socket.close(code=code, message=reason.encode()[:120])
+    abort(socket)
+
+
+class Link:
+    """A connection to one peer. Mutable.
+
+    ``on_message`` takes what the peer says; ``on_refused`` the reason why something it said was not taken.
+    """
+
+    def __init__(
+        self,
+        peer: Member,
+        socket: Socket,
+        options: Links,
+        on_message: Callable[[bytes], None],
+        on_refused: Callable[[str], None],
+    ) -> None:
+        self.peer = peer
+        self.heartbeat = Heartbeat()
+        self.queued_bytes = 0
+        self.why = "the peer closed the connection"
+        self.is_overrun = False
+        self._socket = socket
+        self._options = options
+        self._on_message = on_message
+        self._on_refused = on_refused
+        self._loop = asyncio.get_running_loop()
+        self._heard = self._loop.time()
+        self._queue: deque[bytes] = deque()
+        self._has_more = asyncio.Event()
+        self._is_given_up = False
+
+    @property
+    def heard_ms(self) -> int:
+        """How long ago the peer last said anything."""
+        return int((self._loop.time() - self._heard) * 1000)
+
+    def send(self, data: bytes) -> None:
+        """Queue a message; a peer that takes too little loses the connection."""
+        if self._is_given_up:
+            return
+        self._queue.append(data)
+        self.queued_bytes += len(data)
+        self._has_more.set()
+        if self.queued_bytes > self._options.send_queue_bytes:
+            self.is_overrun = True
+            self.give_up(f"{self.queued_bytes} bytes wait to be sent, at most {self._options.send_queue_bytes} may")
+
+    def give_up(self, why: str) -> None:
+        """Cut the connection; ``run`` returns."""
+        if not self._is_given_up:
+            self._is_given_up = True
+            self.why = why
+            abort(self._socket)
+
+    async def run(self) -> str:
+        """Carry messages until the connection ends; return why it did."""
+        helpers = [asyncio.ensure_future(self._send_all()), asyncio.ensure_future(self._beat())]
+        try:
+            await self._receive_all()
+        finally:
+            self._is_given_up = True
+            for helper in helpers:
+                helper.cancel()
+            await asyncio.gather(*helpers, return_exceptions=True)
+            self._queue.clear()
+            self.queued_bytes = 0
+        return self.why
+
+    async def _receive_all(self) -> None:
+        socket = self._socket
+        while True:
+            message = await socket.receive()
+            self._heard = self._loop.time()
+            if message.type is WSMsgType.BINARY:
+                self._on_message(message.data)
+            elif message.type is WSMsgType.TEXT:
+                await self._on_text(message.data)
+            else:
+                if message.type is WSMsgType.ERROR and isinstance(message.data, aiohttp.WebSocketError):
+                    self.why = f"refused: {message.data}"
+                    self._on_refused(str(message.data))
+                return
+
+    async def _on_text(self, text: str) -> None:
+        try:
+            answer = self.heartbeat.take(text)
+        except ValueError as error:
+            self._on_refused(str(error))
+            return
+        if answer is not None:
+            with suppress(ConnectionError, RuntimeError):
+                await self._socket.send_str(answer)
+
+    async def _send_all(self) -> None:
+        socket, queue = self._socket, self._queue
+        try:
+            while True:
+                while queue:
+                    data = queue.popleft()
+                    await socket.send_bytes(data)
+                    self.queued_bytes -= len(data)
+                self._has_more.clear()
+                await self._has_more.wait()
+        except (ConnectionError, RuntimeError) as error:
+            self.give_up(f"sending failed: {error or type(error).__name__}")
+
+    async def _beat(self) -> None:
+        interval_s = self._options.heartbeat_ms / 1000
+        try:
+            while True:
+                if self.heard_ms > self._options.silence_ms:
+                    self.give_up(f"nothing was heard for {self.heard_ms} ms")
+                    return
+                # A peer that takes nothing must not keep this loop from noticing it.
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(interval_s):
+                        await self._socket.send_str(self.heartbeat.ping())
+                await asyncio.sleep(interval_s)
+        except (ConnectionError, RuntimeError) as error:
+            self.give_up(f"sending failed: {error or type(error).__name__}")

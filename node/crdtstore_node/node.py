@@ -1,0 +1,161 @@
+"""A node: configuration, identity, log, service, driver, gossip and API, put together and taken apart in order.
+
+The question: in which order does a node end? It stops taking requests and finishes those it has, which needs the disk; then it tells its
+peers farewell; then the log is closed. It starts the other way round, and nobody reaches it before its state is back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import itertools
+import logging
+import random
+from pathlib import Path
+from typing import Any
+
+from crdtstore.configuration import Cluster, Member
+from crdtstore.errors import CrdtStoreError, StorageError, Unavailable
+from crdtstore.host import Host
+from crdtstore.service import Service
+from crdtstore.storage.log import SegmentedLog
+from crdtstore_node.api.handler import Handler
+from crdtstore_node.api.server import Server, check_parser
+from crdtstore_node.clock import WallClock
+from crdtstore_node.config import Address, NodeConfig, load_cluster
+from crdtstore_node.driver import Driver
+from crdtstore_node.identity import LOG_NAME, take_identity
+from crdtstore_node.logs import event
+from crdtstore_node.metrics import Metrics
+from crdtstore_node.transport import Transport
+
+__all__ = ["Node", "Opened"]
+
+_log = logging.getLogger(__name__)
+
+
+class Opened:
+    """A data directory that is ours, with the state its log holds. Made before there is an event loop."""
+
+    def __init__(self, config: NodeConfig, *, is_bootstrap: bool) -> None:
+        """Take the directory.
+
+        Raises:  UsageError, StorageError, ProtocolError or DecodeError with what is wrong with it; nothing changed.
+        """
+        self.config = config
+        self.cluster: Cluster = load_cluster(Path(config.cluster_file))
+        data = Path(config.data)
+        if not is_bootstrap:
+            take_identity(data, self.cluster, config.node, is_bootstrap=False)
+        self.log = SegmentedLog.open(data / LOG_NAME, config.log.segment_bytes)
+        try:
+            self.me: Member
+            self.me, self.is_new = take_identity(data, self.cluster, config.node, is_bootstrap=is_bootstrap)
+            self.host = Host(self.cluster, self.me.replica, config.engine, random.SystemRandom())
+            entries = itertools.chain.from_iterable(self.log.replay())
+            self.recovered = self.host.recover(entries)
+        except BaseException:
+            self.log.close()
+            raise
+
+
+class Node:
+    """A running node. Mutable; ``stopped`` is set when it ended by itself, because its service failed."""
+
+    def __init__(self, opened: Opened) -> None:
+        check_parser()
+        self.config = opened.config
+        self.host = opened.host
+        self.log = opened.log
+        self.driver = Driver(Service(opened.host), opened.log, WallClock())
+        self.transport = Transport(self.driver, opened.config)
+        self.handler = Handler(self.driver, self, opened.config.http.body_bytes)
+        self.server = Server(self.handler, opened.config.http)
+        self.metrics_page = Metrics(self)
+        self.is_leaving = False
+        self.failed = asyncio.Event()
+        self.driver.crashed = self.failed.set
+        self.recovered = opened.recovered
+        self.api = self.gossip = Address("", 0)
+
+    async def start(self) -> None:
+        """Listen, connect, serve.
+
+        Raises:  StorageError naming the address that cannot be had; nothing is left listening.
+        """
+        self.driver.start()
+        try:
+            self.gossip = await _listen(self.transport, self.config.gossip_address, "gossip")
+            self.transport.dial()
+            self.api = await _listen(self.server, self.config.api_address, "api")
+        except BaseException:
+            await self.stop()
+            raise
+        gc.collect()
+        gc.freeze()
+        event(
+            _log,
+            logging.INFO,
+            "serving",
+            api=str(self.api),
+            gossip=str(self.gossip),
+            replica=self.host.me.replica,
+            recovered=self.recovered,
+            cut=self.log.cut,
+        )
+
+    async def stop(self) -> None:
+        """Finish what is in flight, close everything."""
+        self.is_leaving = True
+        await self.server.stop()
+        await self.transport.stop()
+        await self.driver.stop()
+        self.log.close()
+        event(_log, logging.INFO, "stopped")
+
+    # --- what it says of itself
+
+    def status(self) -> dict[str, Any]:
+        """The body of ``GET /v1/status``."""
+        status = self.driver.service.status(self.driver.clock.now_ms())
+        error = self.why_not_ready()
+        if error is not None:
+            status["ready"], status["why"] = False, error.detail
+        measured = self.transport.peers()
+        for peer in status["peers"]:
+            link = measured.get(peer["node"])
+            peer["round_trip_ms"] = None
+            if link is not None:
+                peer.update(link)
+        return status
+
+    def why_not_ready(self) -> CrdtStoreError | None:
+        """Why requests had better go to another region; None when they may come."""
+        if self.is_leaving:
+            return Unavailable("this node stops.", code="leaving", retry_after=1.0)
+        if self.driver.is_crashed:
+            return Unavailable("this node failed and stops; its log says why.", code="not-ready", retry_after=1.0)
+        failure = self.driver.failure
+        if failure is not None:
+            code = failure.code if failure.code == "storage-full" else "storage-failed"
+            return Unavailable(f"{failure.detail}. Reads go on.", code=code, retry_after=5.0)
+        fenced = [group for group, engine in self.host.groups.items() if engine.is_fenced]
+        if fenced:
+            return Unavailable(
+                f"fenced in {', '.join(fenced)}: a peer holds writes under this id that this node does not have.",
+                code="fenced",
+                retry_after=5.0,
+            )
+        return None
+
+    def metrics(self) -> tuple[str, bytes]:
+        return self.metrics_page.render()
+
+
+async def _listen(listener: Transport | Server, address: Address, what: str) -> Address:
+    try:
+        return await listener.listen(address)
+    except OSError as error:
+        raise StorageError(
+            f"{what}: cannot listen at {address}: {error.strerror or error}", code="not-ready"
+        ) from error
