@@ -7,6 +7,7 @@ does not outlive the supervisor that holds the other end.
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -62,6 +63,8 @@ async def _serve(opened: Opened, exit_with_stdin: bool) -> int:
         _watch_stdin(loop, stop)
     running = Node(opened)
     await running.start()
+    gc.collect()
+    gc.freeze()  # what is here stays; collections need not walk it again
     ends = [asyncio.ensure_future(stop.wait()), asyncio.ensure_future(running.failed.wait())]
     await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
     for end in ends:

@@ -71,9 +71,13 @@ class Http(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     body_bytes: _Bytes = 4 << 20
     """The largest request body."""
+    connections: Annotated[int, Meta(ge=1, le=1_000_000)] = 10_000
+    """Connections of clients; beyond it they are closed at once."""
+    body_timeout_ms: _Ms = 30_000
+    """A body that is announced arrives within so long."""
     keepalive_ms: _Ms = 75_000
     """An idle connection of a client is closed after so long."""
-    shutdown_ms: _Ms = 10_000
+    shutdown_ms: _Ms = 5_000
     """How long requests in flight may take to end when the node stops."""
 
 

@@ -32,6 +32,8 @@ _log = logging.getLogger(__name__)
 _WRITES = frozenset(("commit", "declare", "declare_domain"))
 _TICK_S = 1.0
 """A tick comes at least so often."""
+_LEAST_S = 0.001
+"""And at most so often, whatever the service asks for."""
 
 
 class Driver:
@@ -128,12 +130,11 @@ class Driver:
             return
         now_ms = self.clock.now_ms()
         try:
-            out = self.service.step(events, now_ms)
+            self._carry_out(self.service.step(events, now_ms), now_ms)
         except Exception:
             self._on_crash()
             return
         self.steps += 1
-        self._carry_out(out, now_ms)
         if self.failure is not None:
             self._answer_unanswered(events)
 
@@ -157,7 +158,7 @@ class Driver:
             waiting[0].set_result(answer)
 
     def _arm(self, delay_s: float) -> None:
-        at = self._loop.time() + min(max(delay_s, 0.0), _TICK_S)
+        at = self._loop.time() + min(max(delay_s, _LEAST_S), _TICK_S)
         if self._timer is None or at < self._timer_at - 0.0005:
             if self._timer is not None:
                 self._timer.cancel()

@@ -63,13 +63,13 @@ def take_identity(data: Path, cluster: Cluster, node: str, *, is_bootstrap: bool
     if identity is not None:
         _check_same(data, identity, cluster, member)
         return member, False
+    if _has_segments(data / LOG_NAME):
+        raise StorageError(f"{data}: there is a log but no {FILE_NAME}; restore the file. Nothing changed.")
     if not is_bootstrap:
         raise UsageError(
             f"{data} is empty. A node takes its founding id only once: start with --bootstrap if this node never ran "
             "before; if it did, restore its directory. Nothing changed."
         )
-    if _has_segments(data / LOG_NAME):
-        raise StorageError(f"{data}: there is a log but no {FILE_NAME}; restore the file. Nothing changed.")
     document = _Identity(format=_FORMAT, cluster=cluster.name, nonce=cluster.nonce.hex(), replica=member.replica)
     _write_durably(data / FILE_NAME, document)
     return member, True

@@ -7,7 +7,6 @@ peers farewell; then the log is closed. It starts the other way round, and nobod
 from __future__ import annotations
 
 import asyncio
-import gc
 import itertools
 import logging
 import random
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from crdtstore.configuration import Cluster, Member
-from crdtstore.errors import CrdtStoreError, StorageError, Unavailable
+from crdtstore.errors import CrdtStoreError, DecodeError, ProtocolError, StorageError, Unavailable
 from crdtstore.host import Host
 from crdtstore.service import Service
 from crdtstore.storage.log import SegmentedLog
@@ -52,15 +51,27 @@ class Opened:
             self.me: Member
             self.me, self.is_new = take_identity(data, self.cluster, config.node, is_bootstrap=is_bootstrap)
             self.host = Host(self.cluster, self.me.replica, config.engine, random.SystemRandom())
-            entries = itertools.chain.from_iterable(self.log.replay())
-            self.recovered = self.host.recover(entries)
+            self.recovered = self._recover(data)
         except BaseException:
             self.log.close()
             raise
 
+    def _recover(self, data: Path) -> int:
+        try:
+            return self.host.recover(itertools.chain.from_iterable(self.log.replay()))
+        except (ValueError, ProtocolError, DecodeError) as error:
+            raise StorageError(f"{data}: the log does not fit the cluster file: {error}. Nothing changed.") from error
+
 
 class Node:
-    """A running node. Mutable; ``stopped`` is set when it ended by itself, because its service failed."""
+    """A running node. Mutable; ``failed`` is set when its service failed and it has to be stopped."""
+
+    host: Host
+    log: SegmentedLog
+    driver: Driver
+    transport: Transport
+    handler: Handler
+    server: Server
 
     def __init__(self, opened: Opened) -> None:
         check_parser()
@@ -69,7 +80,7 @@ class Node:
         self.log = opened.log
         self.driver = Driver(Service(opened.host), opened.log, WallClock())
         self.transport = Transport(self.driver, opened.config)
-        self.handler = Handler(self.driver, self, opened.config.http.body_bytes)
+        self.handler = Handler(self.driver, self, opened.config.http)
         self.server = Server(self.handler, opened.config.http)
         self.metrics_page = Metrics(self)
         self.is_leaving = False
@@ -91,8 +102,6 @@ class Node:
         except BaseException:
             await self.stop()
             raise
-        gc.collect()
-        gc.freeze()
         event(
             _log,
             logging.INFO,

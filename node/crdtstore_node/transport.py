@@ -64,7 +64,7 @@ class Transport:
 
         Raises:  OSError when the address cannot be had.
         """
-        server = web.Server(self._on_connection, access_log=None, handler_cancellation=True)
+        server = web.Server(self._on_connection, access_log=None)
         self._runner = web.ServerRunner(server, shutdown_timeout=1.0)
         await self._runner.setup()
         site = web.TCPSite(self._runner, address.host, address.port)
@@ -109,7 +109,11 @@ class Transport:
         least, most = self._options.retry_least_ms / 1000, self._options.retry_most_ms / 1000
         pause = least
         while True:
-            was_linked = await self._dial(member)
+            try:
+                was_linked = await self._dial(member)
+            except Exception:  # whatever a peer does, this goes on dialing it
+                _log.exception("a connection to a peer failed", extra={"fields": {"peer": member.node}})
+                was_linked = False
             pause = least if was_linked else min(pause * 2, most)
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 (jitter)
 

@@ -18,6 +18,7 @@ from aiohttp import web
 
 from crdtstore.errors import CrdtStoreError, Unavailable, UsageError, problem
 from crdtstore_node.api import bodies, routes, target
+from crdtstore_node.config import Http
 from crdtstore_node.driver import Driver
 
 __all__ = ["Handler", "Pages"]
@@ -25,6 +26,7 @@ __all__ = ["Handler", "Pages"]
 _log = logging.getLogger(__name__)
 _TRACE = re.compile("00-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
 _NO_TRACE = "0" * 32
+_NAME = "crdtstore"
 
 
 class Pages(Protocol):
@@ -41,10 +43,10 @@ class Pages(Protocol):
 class Handler:
     """The handler of the API listener. ``outcomes`` counts answers by code ("ok" for those that are none)."""
 
-    def __init__(self, driver: Driver, pages: Pages, body_bytes: int) -> None:
+    def __init__(self, driver: Driver, pages: Pages, options: Http) -> None:
         self._driver = driver
         self._pages = pages
-        self._body_bytes = body_bytes
+        self._options = options
         self.outcomes: dict[str, int] = {"ok": 0}
         self._own: dict[str, Callable[[], dict[str, Any]]] = {
             ".status": pages.status,
@@ -61,7 +63,9 @@ class Handler:
         except CrdtStoreError as error:
             refused = error
         except web.HTTPRequestEntityTooLarge:
-            refused = UsageError(f"a body has at most {self._body_bytes} bytes. Nothing changed.", code="too-large")
+            refused = UsageError(
+                f"a body has at most {self._options.body_bytes} bytes. Nothing changed.", code="too-large"
+            )
         except (web.RequestPayloadError, ConnectionError) as error:
             refused = UsageError(f"the body did not arrive as announced: {error}. Nothing changed.")
         except Exception:
@@ -71,16 +75,19 @@ class Handler:
     async def _answer(self, request: web.BaseRequest, is_msgpack: bool) -> web.Response:
         path, query = target.split(request.raw_path)
         action, fields = routes.find(request.method, target.segments(path))
+        if "Content-Encoding" in request.headers:
+            raise UsageError("a body is sent uncompressed. Nothing changed.", code="unsupported-media-type")
         if action.body:
             if query:
                 target.parse_query(query, {})
-            raw = await request.read()
-            given = bodies.decode(raw, request.headers.get("Content-Type"), may_be_empty=action.may_be_empty)
+            given = bodies.decode(
+                await self._read(request), request.headers.get("Content-Type"), may_be_empty=action.may_be_empty
+            )
             if not given.keys() <= action.body:
                 raise _unknown_fields(given, action.body)
             asked: dict[str, Any] = {**given, **fields}
         else:
-            if request.body_exists and await request.read():
+            if request.body_exists and await self._read(request):
                 raise UsageError(f"{request.method} takes no body here. Nothing changed.")
             asked = {**fields, **target.parse_query(query, action.query)}
         if action.do.startswith("."):
@@ -96,6 +103,24 @@ class Handler:
         self.outcomes["ok"] += 1
         return self._respond(answer, is_msgpack, request.headers.get("If-None-Match"))
 
+    async def _read(self, request: web.BaseRequest) -> bytes:
+        """The body, once all of it is here."""
+        content = request.content
+        if content.is_eof():
+            return await request.read()
+        if (request.content_length or 0) > self._options.body_bytes:
+            raise web.HTTPRequestEntityTooLarge(self._options.body_bytes, request.content_length or 0)
+        headers = request.headers
+        if headers.get("Expect", "").lower() == "100-continue" and request.transport is not None:
+            request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        try:
+            async with asyncio.timeout(self._options.body_timeout_ms / 1000):
+                return await request.read()
+        except TimeoutError:
+            raise UsageError(
+                f"the body did not arrive within {self._options.body_timeout_ms} ms. Nothing changed."
+            ) from None
+
     async def _ask(self, do: str, asked: dict[str, Any]) -> dict[str, Any] | CrdtStoreError:
         ticket, future = self._driver.request(do, asked)
         try:
@@ -105,7 +130,7 @@ class Handler:
             raise
 
     def _respond(self, answer: dict[str, Any], is_msgpack: bool, known: str | None) -> web.Response:
-        headers = {"Content-Type": bodies.MSGPACK if is_msgpack else bodies.JSON}
+        headers = {"Server": _NAME, "Content-Type": bodies.MSGPACK if is_msgpack else bodies.JSON}
         etag = answer.get("etag")
         if etag is not None:
             headers["ETag"] = etag
@@ -119,7 +144,7 @@ class Handler:
     def _own_page(self, do: str, is_msgpack: bool) -> web.Response:
         if do == ".metrics":
             content_type, body = self._pages.metrics()
-            answer = web.Response(body=body, headers={"Content-Type": content_type})
+            answer = web.Response(body=body, headers={"Server": _NAME, "Content-Type": content_type})
         else:
             answer = self._respond(self._own[do](), is_msgpack, None)
         self.outcomes["ok"] += 1
@@ -139,7 +164,7 @@ class Handler:
             error.trace_id = _trace_id(traceparent)
         document = problem(error)
         self.outcomes[document["code"]] = self.outcomes.get(document["code"], 0) + 1
-        headers = {"Content-Type": bodies.MSGPACK if is_msgpack else bodies.PROBLEM_JSON}
+        headers = {"Server": _NAME, "Content-Type": bodies.MSGPACK if is_msgpack else bodies.PROBLEM_JSON}
         if error.retry_after is not None:
             headers["Retry-After"] = str(max(1, round(error.retry_after)))
         if isinstance(error, routes.MethodNotAllowed):

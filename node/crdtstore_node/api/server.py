@@ -65,7 +65,13 @@ class _Manager(web.Server):
     def __init__(self, handler: Handler, options: Http) -> None:
         super().__init__(handler, request_factory=self._request, handler_cancellation=True)
         self._body_bytes = options.body_bytes
+        self._most = options.connections
         self._keepalive_s = options.keepalive_ms / 1000
+
+    def connection_made(self, handler: RequestHandler, transport: asyncio.Transport) -> None:
+        super().connection_made(handler, transport)
+        if len(self._connections) > self._most:
+            transport.abort()
 
     def __call__(self) -> RequestHandler:
         return _Protocol(
