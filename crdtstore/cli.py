@@ -141,3 +141,7 @@ def main() -> None:
     ADDRESS is domain/collection/key. Exit codes: 0 done, 1 a check failed, 2 wrong use, 3 refused, 4 unavailable,
     5 outcome unknown.
     """
+
+
+if __name__ == "__main__":
+    main()
