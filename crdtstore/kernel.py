@@ -62,9 +62,10 @@ Siblings = Mapping[int, list[Sibling]]
 
 
 def normal_form(effects: Effects) -> list[Any]:
-    """Drops first, then at most one put per path and class (adds summed).
+    """Drops first, then at most one put per path and class: adds summed, of others the first.
 
-    A put that a later drop of the same commit covers is left out: the drop removes what came before it, also within the commit.
+    A put that a later drop of the same commit covers is left out: the drop removes what came before it, also within the commit. Of two
+    puts with no drop between, the first stands, because the one order of all writes is (hlc, replica, seq, index in the commit).
     """
     drops: dict[bytes, list[Any]] = {}
     puts: dict[bytes, list[Any]] = {}
@@ -81,6 +82,8 @@ def normal_form(effects: Effects) -> list[Any]:
             value = before[2] + value
         elif before is not None and kind in _BEST:
             value = _BEST[kind](before[2], value)
+        elif before is not None:
+            value = before[2]
         puts[key] = [kind, path, value]
     flat: list[Any] = []
     for path in drops.values():
@@ -145,8 +148,9 @@ class Tree:
         else:
             many = self._widen(leaf, path)
             before = self._share(path, many)
-            if dot in many.dots and kind in _BEST:
-                value = _BEST[kind](many.dots[dot][1], value)
+            if dot in many.dots:  # twice in one commit, as in ``normal_form``
+                first = many.dots[dot][1]
+                value = _BEST[kind](first, value) if kind in _BEST else first
             many.dots[dot] = (hlc, value)
             self.digest = (self.digest + self._share(path, many) - before) & _MASK
 
