@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import shutil
+import signal
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from pathlib import Path
+from typing import Any
 
 import click
 import msgspec
@@ -17,7 +19,7 @@ from rich.console import Console
 from crdtstore.errors import CrdtStoreError
 from crdtstore_client.demo.display import Display
 from crdtstore_client.demo.flights import REGIONS
-from crdtstore_client.demo.report import document
+from crdtstore_client.demo.report import Result, document
 
 __all__ = ["commands", "demo"]
 
@@ -52,8 +54,8 @@ def demo(as_json: bool, kill: str | None, day_seconds: float, directory: Path | 
     console = _console(as_json)
     with _workplace(directory) as workplace, Display(console) as display:
         try:
-            result = asyncio.run(run(Options(workplace, day_seconds, kill), display))
-        except KeyboardInterrupt:
+            result = asyncio.run(_until_terminated(run(Options(workplace, day_seconds, kill), display)))
+        except (KeyboardInterrupt, asyncio.CancelledError):
             display.stop()
             click.echo("interrupted; nothing is left running", err=True)
             sys.exit(130)
@@ -76,6 +78,14 @@ def demo(as_json: bool, kill: str | None, day_seconds: float, directory: Path | 
 
 
 commands = [demo]
+
+
+async def _until_terminated(running: Coroutine[Any, Any, Result]) -> Result:
+    """SIGTERM ends a run as Ctrl-C does: in order, with nothing left behind."""
+    task = asyncio.current_task()
+    assert task is not None, "runs in a task of its own"
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    return await running
 
 
 def _console(as_json: bool) -> Console:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -68,7 +68,7 @@ async def run(options: Options, display: Display) -> Result:
 
 def _addresses(cluster: LocalCluster) -> str:
     urls = "   ".join(f"{region}  {cluster.urls[region]}" for region in REGIONS)
-    return f" {urls}     3 processes, 3 links through the fault proxy"
+    return f" {urls}\n 3 processes; their links run through the fault proxy"
 
 
 class _Run:
@@ -109,10 +109,11 @@ class _Run:
         async with self._watched():
             await self._replay(before)
             await self._cut()
-            await asyncio.gather(self._replay(cut), self._maybe_kill())
+            await _together(self._replay(cut), self._maybe_kill())
             heal_s = await self._heal()
             await self._replay(after)
             await self._equal("equal vectors after the week")
+            await self._draw()
         return await self._judge(expected, started_s, readable_s * 1000, heal_s * 1000)
 
     # --- before the week
@@ -123,21 +124,24 @@ class _Run:
             await until(f"declarations in {region.name}", region.has_declared, _DEADLINE_S)
 
     async def _load_master(self) -> float:
+        loop = asyncio.get_running_loop()
+        started_s = loop.time()
         records = await self.writers[REGIONS[0]].load_master()
+        loaded_s = loop.time() - started_s
         readable_s = await self._equal("master data in all regions")
         self.display.say(
-            f" master data   {records:,} records through {REGIONS[0]}, readable in {' and '.join(REGIONS[1:])}"
-            f" after {readable_s:.2f} s"
+            f" master data   {records:,} records through {REGIONS[0]} in {loaded_s:.1f} s,"
+            f" readable in {' and '.join(REGIONS[1:])} {readable_s * 1000:.0f} ms later"
         )
         return readable_s
 
     async def _publish(self) -> None:
-        await asyncio.gather(*(writer.publish(self.flights) for writer in self.writers.values()))
+        await _together(*(writer.publish(self.flights) for writer in self.writers.values()))
         await self._equal("the board in all regions")
         boards = await asyncio.gather(*(region.board() for region in self.regions.values()))
         assert all(len(board) == len(self.flights) for board in boards), "equal vectors, and yet not the same board"
         self.display.say(
-            f" board         {len(self.flights):,} flights on the boards of all three, put there by other airports"
+            f" boards        {len(self.flights):,} flights, each put up by another airport than its own, readable in all three"
         )
 
     async def _equal(self, what: str) -> float:
@@ -148,7 +152,7 @@ class _Run:
 
     async def _replay(self, part: Part) -> None:
         self.clock.start(part)
-        await asyncio.gather(*(writer.replay(self.events, self.clock, part) for writer in self.writers.values()))
+        await _together(*(writer.replay(self.events, self.clock, part) for writer in self.writers.values()))
         self.clock.stop()
 
     async def _cut(self) -> None:
@@ -159,7 +163,7 @@ class _Run:
         self.cluster.partition(CUT_REGION)
         self.is_cut = True
         here, there = _OTHERS[0], _OTHERS[1]
-        await asyncio.gather(self.writers[here].mark(), self.writers[CUT_REGION].mark())
+        await _together(self.writers[here].mark(), self.writers[CUT_REGION].mark())
         await until(f"the marker of {here} in {there}", lambda: self.regions[there].has_marker(here), _DEADLINE_S)
         await self._look_across()
 
@@ -216,21 +220,15 @@ class _Run:
 
     async def _watch(self) -> None:
         while True:
-            minute = self.clock.minute()
-            rows = await asyncio.gather(*(self._row(name) for name in REGIONS))
-            behind = _behind([vector for _, vector in rows])
-            self.display.frame(
-                Frame(
-                    minute=minute,
-                    is_cut=self.is_cut,
-                    day_seconds=self.options.day_seconds,
-                    rows={
-                        name: replace(row, behind=lack)
-                        for name, (row, _), lack in zip(REGIONS, rows, behind, strict=True)
-                    },
-                )
-            )
+            await self._draw()
             await asyncio.sleep(min(_FRAME_S, self.options.day_seconds / _FRAMES_PER_DAY))
+
+    async def _draw(self) -> None:
+        minute = self.clock.minute()
+        rows = await asyncio.gather(*(self._row(name) for name in REGIONS))
+        lacking = _behind([vector for _, vector in rows])
+        drawn = {name: replace(row, behind=lacks) for name, (row, _), lacks in zip(REGIONS, rows, lacking, strict=True)}
+        self.display.frame(Frame(minute, self.is_cut, self.options.day_seconds, drawn))
 
     async def _row(self, name: str) -> tuple[Row, Mapping[str, int] | None]:
         writer, region = self.writers[name], self.regions[name]
@@ -277,6 +275,16 @@ class _Run:
             late_markers=self.late[name],
             refused=self.writers[name].refused,
         )
+
+
+async def _together(*steps: Coroutine[Any, Any, None]) -> None:
+    """Run steps side by side; when one fails, the others end before its error goes on."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            for step in steps:
+                group.create_task(step)
+    except ExceptionGroup as errors:
+        raise errors.exceptions[0] from None
 
 
 def _behind(vectors: Sequence[Mapping[str, int] | None]) -> list[int | None]:

@@ -134,7 +134,7 @@ def judge(evidence: Evidence) -> Verdict:
             "planes reported from both sides of the cut",
             len(expected.both_sides),
             lambda _, h: len(expected.both_sides & h.conflicts),
-            "right after the heal, each with what lost",
+            "read right after the heal",
         ),
         line(
             "cut",
