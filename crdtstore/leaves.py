@@ -211,7 +211,7 @@ def clone(entry: Entry) -> Entry:
     if isinstance(entry, Many):
         return Many(entry.kind, dict(entry.dots), dict(entry.shadows) if entry.shadows else None)
     if isinstance(entry, Sum):
-        runs = tuple(replace(run, older=run.older and run.older[:]) for run in entry.runs)
+        runs = tuple(replace(run, older=None if run.older is None else run.older[:]) for run in entry.runs)
         return Sum(entry.total, runs, dict(entry.shadows) if entry.shadows else None)
     leaves: list[Any] = [clone(leaf) for leaf in entry.leaves]
     return Branch(leaves, {part: clone(child) for part, child in entry.children.items()})

@@ -1,4 +1,4 @@
-"""Several operations of one commit on one key: what stands is decided by their order in the commit."""
+"""What one commit leaves in the state: of several operations on one key, tried on a copy, or repeated."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from crdtstore.configuration import Cluster, Member
 from crdtstore.engine.events import Persisted
 from crdtstore.engine.options import Options
 from crdtstore.host import Host
+from crdtstore.kernel import Tree
+from crdtstore.leaves import ADD, DROP, Sum
 from crdtstore.service import Request, Service
 
 
@@ -43,3 +45,20 @@ def test_of_one_register_set_twice_in_a_commit_the_last_is_read() -> None:
     op = {"collection": "names", "key": "k", "op": "set"}
     _ask(service, "commit", domain="shop", ops=[{**op, "value": "first"}, {**op, "value": "second"}])
     assert _ask(service, "read", domain="shop", collection="names", key="k")["value"] == "second"
+
+
+def test_trying_a_commit_leaves_the_counter_it_is_tried_on_alone() -> None:
+    """A delete that leaves one amount, then several adds in one commit: judged on a copy, whose pairs were once shared."""
+    tree = Tree([make_replica_id("us-1", 1)])
+    path = ["counts:counter", "k"]
+    for seq in (1, 2):
+        tree.apply(seq, seq, [seq - 1], [ADD, path, 5])
+    tree.apply(3, 3, [1], [DROP, path, None])  # leaves the second amount, and no older ones
+    tree.scratch([("counts:counter", "k")]).apply(4, 4, [4], [ADD, path, 100])
+    tree.apply(5, 5, [4], [ADD, path, 1])
+    tree.apply(6, 6, [1], [DROP, path, None])
+    assert tree.digest == tree.share([])
+    sum_leaf = tree.entry("counts:counter", "k")
+    assert isinstance(sum_leaf, Sum)
+    assert [run.extract(2) for run in sum_leaf.runs] == [5]
+    assert [run.total() for run in sum_leaf.runs] == [1]
