@@ -48,7 +48,7 @@ def _assert_ok(code: int | None, document: dict[str, Any], stderr: str) -> None:
     assert 0 < window_ms["p50"] <= window_ms["p99"] <= window_ms["max"]
     assert document["writes"] == 4796 + 33 + 2 + 5 * 5175 + 929
     assert document["received_twice"] < 0.01
-    assert document["bytes_moved"] > document["commit_bytes"] > 0
+    assert 0 < document["bytes_moved"] < 2 * document["commit_bytes"]  # compressed, and little besides commits
     assert document["last_write_wins_model"] == {"lost": 267, "departures": 5175}
 
 

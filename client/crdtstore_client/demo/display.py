@@ -105,7 +105,7 @@ class Display:
             f" p99 {_seconds(windows.p99_ms)}, max {_seconds(windows.max_ms)} · heal {_seconds(result.heal_ms)}"
         )
         self.say(
-            f" {measures.bytes_moved / 1e6:.1f} MB moved for {measures.commit_bytes / 1e6:.1f} MB of commits"
+            f" {measures.bytes_moved / 1e6:.1f} MB moved for {measures.commit_bytes / 1e6:.1f} MB of commits, compressed"
             f" · received twice {measures.received_twice:.1%}"
         )
         self.say(

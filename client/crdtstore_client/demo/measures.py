@@ -28,7 +28,9 @@ class Windows:
 
 @dataclass(frozen=True, slots=True)
 class Measures:
-    """``bytes_moved`` is what all nodes sent to each other, ``commit_bytes`` the part of it that is commits."""
+    """``bytes_moved`` is what all nodes sent to each other, compressed; ``commit_bytes`` what the commits in it
+    measure unpacked.
+    """
 
     windows: Windows
     bytes_moved: int
