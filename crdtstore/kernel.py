@@ -38,6 +38,8 @@ from crdtstore.leaves import (
     Sum,
     clone,
     has_dot,
+    narrow,
+    spent,
 )
 from crdtstore.values import pack
 
@@ -126,6 +128,8 @@ class Tree:
                 self._put(kind, path, effects[index + 2], dot, hlc, others)
 
     def _put(self, kind: int, path: list[Any], value: Any, dot: int, hlc: int, siblings: list[Sibling] | None) -> None:
+        if siblings is not None and self._at(path) is None:
+            return  # the operation is spent here, and no level must be left behind for it
         children = self._level(path)
         last = path[-1]
         entry = children.get(last)
@@ -222,15 +226,15 @@ class Tree:
             self.digest = (self.digest - self._share(path, entry)) & _MASK
             return None
         if isinstance(entry, Sum):
-            self._remove(entry, path, _spent(entry.shadows, cut))
+            self._remove(entry, path, spent(entry.shadows, cut))
             for run in entry.runs:
                 self._lose(entry, run, run.cut(cut[run.origin]))
             entry.runs = tuple(run for run in entry.runs if run.last_seq)
             return entry if entry.runs else None
         if isinstance(entry, Many):
-            gone = _spent(entry.shadows, cut)
+            gone = spent(entry.shadows, cut)
             self._remove(entry, path, gone + [dot for dot in entry.dots if dot & SEQ_MASK <= cut[dot >> SEQ_BITS]])
-            return _narrow(entry)
+            return narrow(entry)
         entry.leaves = [left for leaf in entry.leaves if (left := self._cut(leaf, path, cut)) is not None]  # type: ignore[misc]
         for part, child in list(entry.children.items()):
             below = [*path, part]
@@ -275,9 +279,7 @@ class Tree:
 
     def share(self, path: list[Any]) -> int:
         """The part of the state digest that belongs to a path and all below it, computed anew; of the root path: the whole."""
-        entry: Any = Branch([], self.root)
-        for part in path:
-            entry = entry.children.get(part) if type(entry) is Branch else None
+        entry = self._at(path)
         return 0 if entry is None else self._total_share(entry, path) & _MASK
 
     def _total_share(self, entry: Entry, path: list[Any]) -> int:
@@ -287,6 +289,13 @@ class Tree:
         return here + sum(self._total_share(child, [*path, part]) for part, child in entry.children.items())
 
     # --- the shape of the tree
+
+    def _at(self, path: Sequence[Any]) -> Entry | None:
+        """What stands at a path, or None."""
+        entry: Any = Branch([], self.root)
+        for part in path:
+            entry = entry.children.get(part) if type(entry) is Branch else None
+        return entry  # type: ignore[no-any-return]
 
     def _level(self, path: list[Any]) -> dict[Any, Any]:
         """The level on which the path ends, made if need be."""
@@ -370,27 +379,6 @@ class Tree:
 def leaf_name(path: list[Any], kind: int) -> int:
     """A leaf as one number: its path and class hashed."""
     return xxh3_128_intdigest(pack([path, kind]))
-
-
-def _spent(shadows: dict[int, int] | None, cut: Sequence[int]) -> list[int]:
-    """Dots that lose their right to count because the cut covers one of their operation; the shadows go with them."""
-    if not shadows:
-        return []
-    covered = {dot for pair in shadows.items() for dot in pair if dot & SEQ_MASK <= cut[dot >> SEQ_BITS]}
-    spent = {counted for shadow, counted in shadows.items() if shadow in covered or counted in covered}
-    for shadow in [shadow for shadow, counted in shadows.items() if counted in spent]:
-        del shadows[shadow]
-    return sorted(spent)
-
-
-def _narrow(leaf: Many) -> Leaf | None:
-    """The smallest shape for what is left in a leaf."""
-    if not leaf.dots:
-        return None
-    if len(leaf.dots) > 1 or leaf.shadows:
-        return leaf
-    [(dot, (hlc, value))] = leaf.dots.items()
-    return One(leaf.kind, dot, hlc, value)
 
 
 def _collapse(branch: Branch) -> Entry | None:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import struct
 from bisect import bisect_right
+from collections.abc import Sequence
 from typing import Any, Union
 
 from msgspec import Struct
@@ -39,6 +40,8 @@ __all__ = [
     "Sum",
     "clone",
     "has_dot",
+    "narrow",
+    "spent",
 ]
 
 DROP, PUT, ADD, MAX, MIN, MARK = range(6)
@@ -215,3 +218,24 @@ def clone(entry: Entry) -> Entry:
         return Sum(entry.total, runs, dict(entry.shadows) if entry.shadows else None)
     leaves: list[Any] = [clone(leaf) for leaf in entry.leaves]
     return Branch(leaves, {part: clone(child) for part, child in entry.children.items()})
+
+
+def spent(shadows: dict[int, int] | None, cut: Sequence[int]) -> list[int]:
+    """Dots that lose their right to count because the cut covers one of their operation; the shadows go with them."""
+    if not shadows:
+        return []
+    covered = {dot for pair in shadows.items() for dot in pair if dot & SEQ_MASK <= cut[dot >> SEQ_BITS]}
+    gone = {counted for shadow, counted in shadows.items() if shadow in covered or counted in covered}
+    for shadow in [shadow for shadow, counted in shadows.items() if counted in gone]:
+        del shadows[shadow]
+    return sorted(gone)
+
+
+def narrow(leaf: Many) -> Leaf | None:
+    """The smallest shape for what is left in a leaf."""
+    if not leaf.dots:
+        return None
+    if len(leaf.dots) > 1 or leaf.shadows:
+        return leaf
+    [(dot, (hlc, value))] = leaf.dots.items()
+    return One(leaf.kind, dot, hlc, value)
