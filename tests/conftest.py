@@ -30,9 +30,15 @@ async def loop() -> asyncio.AbstractEventLoop:
     return asyncio.get_running_loop()
 
 
+_PLAIN_LOOP = ("test_proxy", "test_dev", "test_demo")
+"""Tests of tools that run in a test's own process or a user's, never in a node."""
+
+
 @pytest.hookimpl
 def pytest_asyncio_loop_factories(
     config: pytest.Config, item: pytest.Item
 ) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
     """Asynchronous tests run on uvloop, as nodes do."""
+    if item.path.stem.startswith(_PLAIN_LOOP):
+        return {"asyncio": asyncio.new_event_loop}
     return {"uvloop": uvloop.new_event_loop}

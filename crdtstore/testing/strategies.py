@@ -17,13 +17,18 @@ __all__ = [
     "ARGUMENTS",
     "DELETE",
     "Call",
+    "Deliver",
+    "Step",
+    "Write",
     "arguments",
     "calls",
     "elements",
+    "histories",
     "integers",
     "keys",
     "texts",
     "values",
+    "writes",
 ]
 
 DELETE = "delete"
@@ -107,3 +112,51 @@ def calls(crdt: CrdtType) -> st.SearchStrategy[Call]:
     if crdt.deletable:
         drawn.append(st.just(Call(DELETE, {})))
     return st.one_of(drawn)
+
+
+# --- histories
+
+
+class Write(NamedTuple):
+    """A replica commits operations on keys, its clock at ``at_ms``; under an operation id when ``operation`` is given."""
+
+    replica: int
+    calls: list[tuple[str, Call]]
+    at_ms: int
+    operation: int | None = None
+
+
+class Deliver(NamedTuple):
+    """A replica receives up to ``most`` commits; ``choice`` says which of those that may come next."""
+
+    replica: int
+    choice: int
+    most: int
+
+
+Step = Write | Deliver
+
+
+def writes(crdt: CrdtType, max_calls: int = 3) -> st.SearchStrategy[list[tuple[str, Call]]]:
+    """The operations of one commit."""
+    return st.lists(st.tuples(keys(), calls(crdt)), min_size=1, max_size=max_calls)
+
+
+@st.composite
+def histories(
+    draw: st.DrawFn, crdt: CrdtType, *, replicas: int = 3, max_steps: int = 14, has_operations: bool = False
+) -> list[Step]:
+    """What replicas do, in an order: writes with stamps that agree with nothing, and deliveries in every causal order.
+
+    With ``has_operations`` some writes are attempts at one of two operations, in whichever region.
+    """
+    pool = [draw(writes(crdt)) for _ in range(2)] if has_operations else []
+    replica, at_ms = st.integers(0, replicas - 1), st.integers(0, 3)
+    kinds: list[st.SearchStrategy[Step]] = [
+        st.builds(Write, replica, writes(crdt), at_ms, st.none()),
+        st.builds(Deliver, replica, st.integers(0, 5), st.integers(1, 4)),
+    ]
+    if pool:
+        repeated = st.integers(0, len(pool) - 1)
+        kinds.append(st.builds(lambda at, who, when: Write(who, pool[at], when, at), repeated, replica, at_ms))
+    return draw(st.lists(st.one_of(kinds), min_size=2, max_size=max_steps))
