@@ -1,0 +1,102 @@
+"""When a data directory may be taken for a replica, and when not."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from crdtstore.causal import make_replica_id
+from crdtstore.configuration import Cluster, Member
+from crdtstore.errors import StorageError, UsageError
+from crdtstore_node.config import load
+from crdtstore_node.identity import FILE_NAME, take_identity
+from crdtstore_node.node import Opened
+from tests.node.running import Nodes, call, declare
+
+US, EU = Member(make_replica_id("us-1", 1), "us"), Member(make_replica_id("eu-1", 2), "eu")
+CLUSTER = Cluster("test", bytes(16), (US, EU))
+
+
+def test_an_empty_directory_takes_its_id_only_when_told(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="--bootstrap"):
+        take_identity(tmp_path, CLUSTER, "us-1", is_bootstrap=False)
+    assert list(tmp_path.iterdir()) == []
+    assert take_identity(tmp_path, CLUSTER, "us-1", is_bootstrap=True) == (US, True)
+    assert [path.name for path in tmp_path.iterdir()] == [FILE_NAME]
+    assert take_identity(tmp_path, CLUSTER, "us-1", is_bootstrap=True) == (US, False)
+    assert take_identity(tmp_path, CLUSTER, "us-1", is_bootstrap=False) == (US, False)
+
+
+def test_a_directory_of_somebody_else_is_refused_by_name(tmp_path: Path) -> None:
+    take_identity(tmp_path, CLUSTER, "us-1", is_bootstrap=True)
+    before = (tmp_path / FILE_NAME).read_bytes()
+    with pytest.raises(UsageError, match=r"belongs to us-1\.0000000000000001.*eu-1"):
+        take_identity(tmp_path, CLUSTER, "eu-1", is_bootstrap=True)
+    other = Cluster("other", bytes(15) + b"\x01", (US,))
+    with pytest.raises(UsageError, match=r"belongs to the cluster test .*not to other"):
+        take_identity(tmp_path, other, "us-1", is_bootstrap=True)
+    with pytest.raises(UsageError, match="ap-1 is not in the cluster file; there are us-1, eu-1"):
+        take_identity(tmp_path, CLUSTER, "ap-1", is_bootstrap=True)
+    assert (tmp_path / FILE_NAME).read_bytes() == before
+
+
+@pytest.mark.parametrize("is_bootstrap", [False, True])
+def test_a_log_without_an_identity_is_no_empty_directory(tmp_path: Path, is_bootstrap: bool) -> None:
+    (tmp_path / "log").mkdir()
+    (tmp_path / "log" / "00000001.log").write_bytes(b"x")
+    with pytest.raises(StorageError, match="there is a log but no identity"):
+        take_identity(tmp_path, CLUSTER, "us-1", is_bootstrap=is_bootstrap)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"format": 1}', '{"format": 1, "cluster": 5}'])
+def test_an_identity_that_cannot_be_read_is_not_made_anew(tmp_path: Path, text: str) -> None:
+    (tmp_path / FILE_NAME).write_text(text)
+    with pytest.raises(StorageError, match=FILE_NAME):
+        take_identity(tmp_path, CLUSTER, "us-1", is_bootstrap=True)
+    assert (tmp_path / FILE_NAME).read_text() == text
+
+
+def test_an_identity_of_a_later_format_is_refused(tmp_path: Path) -> None:
+    take_identity(tmp_path, CLUSTER, "us-1", is_bootstrap=True)
+    document = json.loads((tmp_path / FILE_NAME).read_text()) | {"format": 2}
+    (tmp_path / FILE_NAME).write_text(json.dumps(document))
+    with pytest.raises(StorageError, match="format 2"):
+        take_identity(tmp_path, CLUSTER, "us-1", is_bootstrap=False)
+
+
+async def test_a_restart_continues_id_and_state(make_nodes: Callable[..., Nodes]) -> None:
+    nodes = make_nodes()
+    node = await nodes.start("us")
+    await declare(node, "shop", "counter")
+    first = (await call(node, "POST", "/v1/data/shop/counter/k", {"ops": [{"op": "add", "amount": 3}]})).body
+    digests = [group["digest"] for group in node.status()["groups"]]
+    await nodes.stop("us")
+    node = await nodes.start("us", is_bootstrap=False)
+    assert node.recovered == 3
+    assert [group["digest"] for group in node.status()["groups"]] == digests
+    second = (await call(node, "POST", "/v1/data/shop/counter/k", {"ops": [{"op": "add", "amount": 4}]})).body
+    assert (first["dot"], second["dot"]) == ("us-1.0000000000000001:1", "us-1.0000000000000001:2")
+    assert second["values"] == [7]
+
+
+async def test_one_directory_serves_one_process(make_nodes: Callable[..., Nodes]) -> None:
+    nodes = make_nodes()
+    await nodes.start("us")
+    config = load(nodes.directory / "us.toml", {})
+    with pytest.raises(StorageError, match="in use"):
+        Opened(config, is_bootstrap=True)
+
+
+async def test_a_log_of_other_members_is_refused(make_nodes: Callable[..., Nodes]) -> None:
+    nodes = make_nodes("us", "eu")
+    for node in await nodes.start_all():
+        if node.host.me.region == "eu":
+            await declare(node, "shop")
+    await nodes.stop_all()
+    text = (nodes.directory / "cluster.toml").read_text()
+    (nodes.directory / "cluster.toml").write_text(text.replace("eu-1.0000000000000002", "eu-1.0000000000000009"))
+    with pytest.raises(StorageError, match="does not fit the cluster file"):
+        Opened(load(nodes.directory / "us.toml", {}), is_bootstrap=False)
