@@ -8,7 +8,7 @@ import shutil
 import signal
 import sys
 import tempfile
-from collections.abc import Coroutine, Iterator
+from collections.abc import Coroutine, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -43,14 +43,17 @@ _PLAIN_WIDTH = 132  # where there is no terminal to ask
     type=click.Path(path_type=Path, file_okay=False),
     help="Keep data, configuration, logs and acknowledgement files here (new or empty); otherwise they are removed.",
 )
-def demo(as_json: bool, kill: str | None, day_seconds: float, directory: Path | None) -> None:
+@click.pass_context
+def demo(ctx: click.Context, as_json: bool, kill: str | None, day_seconds: float, directory: Path | None) -> None:
     """One real week at three airports, one blizzard, one cut, one proof.
 
     Replays the flights of 4-10 February 2013 at three regions with a node each. JFK is cut off for the two days of the
     storm while all sides keep writing. Exit code 1 names the promise that was broken.
     """
+    from crdtstore_client.demo.observe import Unmet  # noqa: PLC0415
     from crdtstore_client.demo.run import Options, run  # noqa: PLC0415 - aiohttp and the cluster only where they are used
 
+    as_json = as_json or ctx.ensure_object(dict).get("as_json", False)  # it may stand before the verb
     console = _console(as_json)
     with _workplace(directory) as workplace, Display(console) as display:
         try:
@@ -59,13 +62,19 @@ def demo(as_json: bool, kill: str | None, day_seconds: float, directory: Path | 
             display.stop()
             click.echo("interrupted; nothing is left running", err=True)
             sys.exit(130)
-        except (TimeoutError, CrdtStoreError) as error:
+        except Unmet as error:
+            display.stop()
+            click.echo(f"broken promise: {error.promise}: {error}", err=True)
+            if as_json:
+                _print({"verdict": "broken", "broken": [error.promise], "detail": str(error)})
+            sys.exit(1)
+        except CrdtStoreError as error:
             display.stop()
             click.echo(f"error: the demo could not run: {error}", err=True)
             sys.exit(4)
         display.result(result)
     if as_json:
-        click.echo(msgspec.json.format(msgspec.json.encode(document(result)), indent=2))
+        _print(document(result))
     for refusal in result.refusals:
         click.echo(refusal, err=True)
     for promise in result.verdict.promises:
@@ -86,6 +95,10 @@ async def _until_terminated(running: Coroutine[Any, Any, Result]) -> Result:
     assert task is not None, "runs in a task of its own"
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     return await running
+
+
+def _print(found: Mapping[str, Any]) -> None:
+    click.echo(msgspec.json.format(msgspec.json.encode(found), indent=2))
 
 
 def _console(as_json: bool) -> Console:

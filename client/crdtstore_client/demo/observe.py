@@ -17,10 +17,18 @@ from crdtstore_client.demo.writers import BOARDS, COLLECTIONS, DOMAIN, MARKERS, 
 from crdtstore_client.link import Call
 from crdtstore_client.store import Store
 
-__all__ = ["Region", "equal_vectors", "until"]
+__all__ = ["Region", "Unmet", "equal_vectors", "until"]
 
 _POLL_S = 0.005
 _READERS = 16
+
+
+class Unmet(Exception):
+    """A promise broken so early that there is nothing left to compare."""
+
+    def __init__(self, promise: str, detail: str) -> None:
+        super().__init__(detail)
+        self.promise = promise
 
 
 class Region:
@@ -98,12 +106,12 @@ async def until(what: str, condition: Callable[[], Any], timeout_s: float) -> fl
     """Wait for an asynchronous condition.
 
     Units:   returns the seconds it took.
-    Raises:  TimeoutError that names what was waited for.
+    Raises:  Unmet ``convergence`` that names what was waited for.
     """
     loop = asyncio.get_running_loop()
     started_s = loop.time()
     while not await condition():
         if loop.time() - started_s > timeout_s:
-            raise TimeoutError(f"{what}: not within {timeout_s:g} s")
+            raise Unmet("convergence", f"{what}: not within {timeout_s:g} s")
         await asyncio.sleep(_POLL_S)
     return loop.time() - started_s

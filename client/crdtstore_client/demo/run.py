@@ -23,7 +23,7 @@ from crdtstore_client.demo.expected import Expected, compute
 from crdtstore_client.demo.flights import REGIONS, load_flights, stamp
 from crdtstore_client.demo.lww import last_write_wins
 from crdtstore_client.demo.measures import total_measures
-from crdtstore_client.demo.observe import Region, equal_vectors, until
+from crdtstore_client.demo.observe import Region, Unmet, equal_vectors, until
 from crdtstore_client.demo.report import Result
 from crdtstore_client.demo.timeline import CUT_REGION, KILL, PARTS, Clock, Part, events_of
 from crdtstore_client.demo.verdict import Evidence, Holding, judge
@@ -49,8 +49,8 @@ class Options:
 async def run(options: Options, display: Display) -> Result:
     """Run the demo in a directory of its own and return what was found.
 
-    Raises:  TimeoutError when a condition that is no promise (declarations heard, vectors equal) is not met in time;
-             Unavailable when a node does not start.
+    Raises:  Unmet when regions do not come together, so that there is nothing to compare; Unavailable when a node does
+             not start.
     """
     started_s = asyncio.get_running_loop().time()
     cluster = LocalCluster(options.directory, list(REGIONS), first_port=_FIRST_PORT)
@@ -139,7 +139,9 @@ class _Run:
         await _together(*(writer.publish(self.flights) for writer in self.writers.values()))
         await self._equal("the board in all regions")
         boards = await asyncio.gather(*(region.board() for region in self.regions.values()))
-        assert all(len(board) == len(self.flights) for board in boards), "equal vectors, and yet not the same board"
+        if any(len(board) != len(self.flights) for board in boards):
+            shown = ", ".join(f"{name} shows {len(board):,}" for name, board in zip(self.regions, boards, strict=True))
+            raise Unmet("board", f"{len(self.flights):,} flights were published, vectors are equal, and {shown}")
         self.display.say(
             f" boards        {len(self.flights):,} flights, each put up by another airport than its own, readable in all three"
         )
@@ -208,18 +210,23 @@ class _Run:
 
     @contextlib.asynccontextmanager
     async def _watched(self) -> AsyncIterator[None]:
-        """Draw frames meanwhile."""
-        task = asyncio.create_task(self._watch())
+        """Draw frames meanwhile; a node that ends by itself ends the run."""
         try:
-            yield
+            async with asyncio.TaskGroup() as group:
+                watching = group.create_task(self._watch())
+                yield
+                watching.cancel()
+        except ExceptionGroup as errors:
+            raise errors.exceptions[0] from None
         finally:
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
             self.display.stop()
 
     async def _watch(self) -> None:
         while True:
+            for name in REGIONS:
+                node = self.cluster.node(name)
+                if node.pid is None and name != self.down:
+                    raise Unmet("nodes", f"node {node.name} ended with {node.returncode}:\n{node.log_tail()}")
             await self._draw()
             await asyncio.sleep(min(_FRAME_S, self.options.day_seconds / _FRAMES_PER_DAY))
 

@@ -77,6 +77,16 @@ class Replica:
         return latest.get(None), max(0, len(parts.get(None, ())) - 1)
 
 
+@dataclass
+class FakeNode:
+    name: str
+    pid: int | None = 1
+    returncode: int | None = None
+
+    def log_tail(self) -> str:
+        return "out of memory"
+
+
 class FakeCluster:
     """Three replicas that hear each other at once, or not at all; stands in for LocalCluster and for the HTTP
     transport.
@@ -87,8 +97,10 @@ class FakeCluster:
         self.urls = {region: f"http://{region}:{first_port}" for region in regions}
         self.alone: str | None = None
         self.kills: list[str] = []
+        self.nodes = {region: FakeNode(f"{region}-1") for region in regions}
         self.is_leaking = False
         self.is_refusing = False
+        self.is_healing = True
         self.loses: Callable[[Commit, str], bool] = lambda commit, region: False
         self.log: list[Commit] = []
         self.missed: dict[str, list[Commit]] = {region: [] for region in regions}
@@ -103,17 +115,24 @@ class FakeCluster:
     async def close(self) -> None:
         pass
 
+    def node(self, region: str) -> FakeNode:
+        return self.nodes[region]
+
     async def kill(self, region: str) -> None:
         self.kills.append(region)
+        self.nodes[region].pid = None
 
     async def start(self, region: str) -> None:
         assert self.kills[-1] == region
+        self.nodes[region].pid = 2
 
     def partition(self, region: str) -> None:
         if not self.is_leaking:
             self.alone = region
 
     def heal(self) -> None:
+        if not self.is_healing:
+            return
         self.alone = None
         for region, commits in self.missed.items():
             for commit in commits:
@@ -288,6 +307,29 @@ def test_writes_refused_during_the_cut_break_the_promise_to_take_them(plant: Pla
     assert document["refused"] == document["promises"]["refused"]["jfk"] > 279
     assert "acknowledged" not in document["broken"]  # what was refused is not lost
     assert "jfk refused op " in stderr
+
+
+def test_regions_that_do_not_come_together_break_the_promise_by_name(
+    plant: Plant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def spoil(cluster: FakeCluster) -> None:
+        cluster.is_healing = False
+
+    plant(spoil)
+    monkeypatch.setattr(run_module, "_DEADLINE_S", 0.2)
+    code, document, stderr = _run()
+    assert (code, document["verdict"], document["broken"]) == (1, "broken", ["convergence"])
+    assert "broken promise: convergence: equal vectors after the heal: not within 0.2 s" in stderr
+
+
+def test_a_node_that_ends_by_itself_ends_the_run(plant: Plant) -> None:
+    def spoil(cluster: FakeCluster) -> None:
+        cluster.nodes["lga"] = FakeNode("lga-1", None, -9)
+
+    plant(spoil)
+    code, document, stderr = _run()
+    assert (code, document["broken"]) == (1, ["nodes"])
+    assert "node lga-1 ended with -9:\nout of memory" in stderr
 
 
 def test_a_killed_region_is_started_again_and_its_figures_are_kept(plant: Plant) -> None:
