@@ -11,6 +11,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from typing import Any
 
 import aiohttp
 from aiohttp import WSMsgType, web
@@ -29,13 +30,12 @@ CLOSE_S = 0.5
 
 def abort(socket: Socket) -> None:
     """Cut the connection now: nothing queued is waited for, as closing in order would."""
+    transport: Any
     if isinstance(socket, web.WebSocketResponse):
-        request = socket._req
-        transport = None if request is None else request.transport
+        transport = None if socket._req is None else socket._req.transport
     else:
-        connection = socket._conn
-        transport = None if connection is None else connection.transport
-    if isinstance(transport, asyncio.WriteTransport):
+        transport = None if socket._conn is None else socket._conn.transport
+    if transport is not None:
         transport.abort()
 
 

@@ -174,7 +174,8 @@ class Transport:
                     event(_log, logging.WARNING, "no hello on a connection", peer=who, why=str(error) or "timeout")
             await close(websocket, _REFUSED, "no hello")
         except CrdtStoreError as error:
-            self._refuse("" if expected is None else expected.node, address, error.detail)
+            node = "" if expected is None else expected.node
+            self._refuse(node, node or address, error.detail)
             await close(websocket, _REFUSED, error.detail)
         finally:
             if not websocket.closed:
