@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import os
 import random
 from pathlib import Path
 from typing import Any
@@ -165,6 +166,5 @@ async def _listen(listener: Transport | Server, address: Address, what: str) -> 
     try:
         return await listener.listen(address)
     except OSError as error:
-        raise StorageError(
-            f"{what}: cannot listen at {address}: {error.strerror or error}", code="not-ready"
-        ) from error
+        why = os.strerror(error.errno) if error.errno else str(error)
+        raise StorageError(f"{what}: cannot listen at {address}: {why}", code="not-ready") from error

@@ -116,7 +116,9 @@ class Impostor:
     def hello(self) -> bytes:
         return self.host.hello(self.node.host.me.replica, self.node.driver.clock.now_ms())
 
-    async def say(self, *words: bytes | str, is_greeting: bool = True) -> tuple[int | None, str]:
+    async def say(
+        self, *words: bytes | str, is_greeting: bool = True, patience_s: float = 0.3
+    ) -> tuple[int | None, str]:
         """Connect, say this, and return with which code and reason the node closed the connection (None: it did not)."""
         async with (
             aiohttp.ClientSession() as session,
@@ -129,7 +131,7 @@ class Impostor:
                 for word in words:
                     await (socket.send_bytes(word) if isinstance(word, bytes) else socket.send_str(word))
             try:
-                async with asyncio.timeout(0.3):
+                async with asyncio.timeout(patience_s):
                     while True:
                         message = await socket.receive()
                         if message.type not in (aiohttp.WSMsgType.BINARY, aiohttp.WSMsgType.TEXT):
@@ -313,7 +315,7 @@ async def test_what_is_no_websocket_is_refused(make_nodes: Callable[..., Nodes])
 
 async def test_who_connects_and_says_nothing_is_let_go(make_nodes: Callable[..., Nodes], lines: Lines) -> None:
     nodes = await pair(make_nodes)
-    code, reason = await Impostor(nodes[0]).say(is_greeting=False)
+    code, reason = await Impostor(nodes[0]).say(is_greeting=False, patience_s=3)
     assert (code, reason) == (4000, "no hello")
     assert nodes[0].transport._strangers == 0
     await unaffected(nodes)
