@@ -1,0 +1,43 @@
+"""The checkers: one law per file, each told what happened and asking only the facts.
+
+The question: when may a checker look? At every step, so each does work in proportion to what changed; whole readings are compared at
+some steps and at the end.
+"""
+
+from __future__ import annotations
+
+from crdtstore_sim.checkers.causality import Causality
+from crdtstore_sim.checkers.convergence import Convergence
+from crdtstore_sim.checkers.dots import Dots
+from crdtstore_sim.checkers.durability import Durability
+from crdtstore_sim.checkers.progress import Progress
+from crdtstore_sim.checkers.refusals import Refusals
+from crdtstore_sim.checkers.sessions import Sessions
+from crdtstore_sim.checkers.stamps import Stamps
+from crdtstore_sim.checkers.values import Values
+
+__all__ = [
+    "NAMES",
+    "Causality",
+    "Convergence",
+    "Dots",
+    "Durability",
+    "Progress",
+    "Refusals",
+    "Sessions",
+    "Stamps",
+    "Values",
+]
+
+NAMES = (
+    "convergence",
+    "dots",
+    "causality",
+    "durability",
+    "model values",
+    "sessions",
+    "stamps",
+    "refusals",
+    "progress",
+)
+"""In the order of reports. ``errors`` joins them when a node raises."""

@@ -1,0 +1,195 @@
+"""The facts of a run, told by an observer who sees every node's disk and wire, and believes none of their books.
+
+The question: what may a checker take for true? Not what an engine says of itself. Here stands what was written to which disk in which
+order, read again by the second reader: per group the commits there are, per node what is applied and what is durable.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from operator import gt
+from typing import Any, NamedTuple
+
+from crdtstore.storage.protocol import Entry
+from crdtstore_sim.models import MODELS, Event, Key
+from crdtstore_sim.reader import Record, Roster, read_commit
+
+__all__ = ["Asked", "Facts", "Group", "Violation"]
+
+
+class Violation(NamedTuple):
+    """A law that did not hold."""
+
+    checker: str
+    time_us: int
+    detail: str
+
+
+class Asked(NamedTuple):
+    """A commit as a user asked for it: (collection, key, operation, arguments) of each op."""
+
+    domain: str
+    ops: list[tuple[str, str, str, dict[str, Any]]]
+    operation: str | None
+
+
+class Group:
+    """One group: its commits, and how far each node is. Mutable."""
+
+    __slots__ = (
+        "applied",
+        "digests",
+        "durable",
+        "keys",
+        "members",
+        "moments",
+        "name",
+        "promised",
+        "records",
+        "rosters",
+    )
+
+    def __init__(self, name: str, members: list[str]) -> None:
+        count = len(members)
+        self.name = name
+        self.members = members
+        self.records: list[list[Record]] = [[] for _ in members]
+        self.rosters = [Roster(member) for member in members]
+        self.applied = [[0] * count for _ in members]
+        self.durable = [[0] * count for _ in members]
+        self.moments: list[list[tuple[int, tuple[int, ...]]]] = [[] for _ in members]
+        """Per node the vectors it stood at after its steps, and since when."""
+        self.promised = [0] * count
+        """Per node the latest stamp it said no later commit of its own would be below."""
+        self.digests: dict[tuple[int, ...], int] = {}
+        self.keys: dict[tuple[str, str], Key] = {}
+        """The models, by collection and key."""
+
+    def next_record(self, node: int, origin: int, data: bytes) -> Record:
+        """The commit that a node says it applied next of an origin: known already, or new and its own.
+
+        Raises:  ValueError saying what is wrong with it.
+        """
+        records, at = self.records[origin], self.applied[node][origin]
+        if at < len(records):
+            record = records[at]
+            if record.data != data:
+                raise ValueError(f"other bytes than those of commit {at + 1} of {self.members[origin]}")
+            return record
+        if origin != node:
+            raise ValueError(f"a commit of {self.members[origin]} after its number {at}, which it never made")
+        record = read_commit(data, origin, self.members, self.rosters[origin], records[-1] if records else None)
+        records.append(record)
+        return record
+
+    def stood_at(self, node: int, since_us: int) -> list[tuple[int, ...]]:
+        """The vectors of what was applied at a node at any moment since then, the newest first, as far as all of it is durable now."""
+        durable = self.durable[node]
+        found = []
+        for time_us, vector in reversed(self.moments[node]):
+            if not any(map(gt, vector, durable)):
+                found.append(vector)
+            if time_us < since_us:
+                break
+        return found
+
+    def forget(self, origin: int, after: int) -> None:
+        """A crash took an origin's newest commits, which nobody else may have seen."""
+        del self.records[origin][after:]
+        records = self.records[origin]
+        self.rosters[origin].names[records[-1].roster_size if records else 1 :] = []
+        for key in self.keys.values():
+            key.forget(origin, after)
+        self.digests = {vector: digest for vector, digest in self.digests.items() if vector[origin] <= after}
+
+
+class Facts:
+    """All facts of a run. Mutable; violations are collected here."""
+
+    def __init__(self, members: list[str], now_us: Callable[[], int]) -> None:
+        self.members = members
+        self.index = {member: at for at, member in enumerate(members)}
+        self.groups: dict[str, Group] = {}
+        self.asked: dict[str, Asked] = {}
+        """Every commit that a user asked for, by its trace id."""
+        self.violations: list[Violation] = []
+        self.windows_us: list[int] = []
+        """Per commit of users: from its making until the last replica applied it."""
+        self.now_us = now_us
+        self._everybody = (1 << len(members)) - 1
+
+    def report(self, checker: str, detail: str) -> None:
+        self.violations.append(Violation(checker, self.now_us(), detail))
+
+    def group(self, name: str) -> Group:
+        group = self.groups.get(name)
+        if group is None:
+            group = self.groups[name] = Group(name, self.members)
+        return group
+
+    # --- what happens
+
+    def note_made(self, group: Group, record: Record) -> None:
+        """A new commit: hand it to the models of its keys."""
+        record.made_us = self.now_us()
+        record.missing_at = self._everybody
+        asked = self.asked.get(record.trace) if record.trace is not None else None
+        if asked is None:
+            return
+        event = Event(record.origin, record.seq, record.hlc, record.deps, asked.operation)
+        for collection, name, op, arguments in asked.ops:
+            model = MODELS.get(collection.partition(":")[2])
+            if model is None:
+                continue
+            key = group.keys.get((collection, name))
+            if key is None:
+                key = group.keys[collection, name] = Key(model, self.members)  # type: ignore[arg-type]
+            key.add(event, op, arguments)
+
+    def note_applied(self, group: Group, node: int, record: Record) -> None:
+        group.applied[node][record.origin] = record.seq
+        if record.missing_at:
+            record.missing_at &= ~(1 << node)
+            if not record.missing_at and record.trace is not None:
+                self.windows_us.append(self.now_us() - record.made_us)
+
+    def note_durable(self, node: int, entries: list[Entry]) -> None:
+        """A sync returned: these entries are safe."""
+        index = self.index
+        for name, origin, _ in entries:
+            self.groups[name].durable[node][index[origin]] += 1
+
+    def note_crash(self, node: int, survived: list[list[Entry]]) -> None:
+        """A node lost its memory and the end of its log; what is left is what its log holds."""
+        counts = {name: [0] * len(self.members) for name in self.groups}
+        for entries in survived:
+            for name, origin, _ in entries:
+                counts[name][self.index[origin]] += 1
+        for name, group in self.groups.items():
+            vector = counts[name]
+            for maker, after in enumerate(vector):
+                if maker != node:
+                    for record in group.records[maker][after : group.applied[node][maker]]:
+                        record.missing_at |= 1 << node if record.missing_at else 0
+            if vector[node] < group.applied[node][node]:
+                self._forget(group, node, vector[node])
+            group.applied[node] = list(vector)
+            group.durable[node] = list(vector)
+            group.moments[node] = [(self.now_us(), tuple(vector))]
+
+    def _forget(self, group: Group, node: int, after: int) -> None:
+        for other in range(len(self.members)):
+            if other != node and group.applied[other][node] > after:
+                self.report(
+                    "durability",
+                    f"{group.name}: {self.members[node]} lost commit {after + 1} of its own in a crash, which "
+                    f"{self.members[other]} has",
+                )
+                return  # the commit is a fact: others live on with it
+        group.forget(node, after)
+
+
+def shown(value: Any) -> str:
+    """A value in a message: short."""
+    text = repr(value)
+    return text if len(text) <= 300 else text[:300] + "…"

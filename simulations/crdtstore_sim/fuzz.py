@@ -1,0 +1,87 @@
+"""Many seeds, on several processes: fuzzing, and the proof that the checkers bite.
+
+The question: what may run beside each other? Seeds, for they share nothing. Results come back in the order of seeds, so that two fuzzes of
+the same seeds print the same.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from typing import NamedTuple
+
+from crdtstore_sim.plants import PLANTS, plant_of, planted
+from crdtstore_sim.report import failed
+from crdtstore_sim.scenario import Scenario, load
+from crdtstore_sim.simulation import Result, run
+from crdtstore_sim.swarm import draw
+
+__all__ = ["Found", "fuzz", "prove", "run_seed", "scenario_of"]
+
+
+def scenario_of(seed: int, scenario: str | None = None, plant: str | None = None) -> Scenario:
+    """The scenario that is asked for, else the one in which a plant is looked for, else the one that the seed draws."""
+    if scenario is not None:
+        return load(scenario)
+    return plant_of(plant).scenario(seed) if plant is not None else draw(seed)
+
+
+def run_seed(seed: int, scenario: str | None = None, plant: str | None = None) -> Result:
+    """One run, with or without a plant."""
+    chosen = scenario_of(seed, scenario, plant)
+    with planted(plant):
+        return run(chosen, seed)
+
+
+def fuzz(seeds: range, scenario: str | None, plant: str | None, jobs: int) -> Iterator[Result]:
+    """Runs of all seeds, in their order."""
+    if jobs == 1 or len(seeds) == 1:
+        for seed in seeds:
+            yield run_seed(seed, scenario, plant)
+        return
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(jobs, mp_context=context) as pool:
+        futures = [pool.submit(run_seed, seed, scenario, plant) for seed in seeds]
+        try:
+            for future in futures:
+                yield future.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+class Found(NamedTuple):
+    """What became of one plant."""
+
+    plant: str
+    seed: int | None
+    """The first seed that found it; None when no seed did."""
+    checkers: list[str]
+    """In the order in which they noticed."""
+    at_s: float
+    clean: bool
+    """Whether all seeds up to that one pass without the plant."""
+
+
+def prove_one(plant: str, seeds: range) -> Found:
+    """Look for a plant seed by seed; then run the same seeds without it."""
+    for seed in seeds:
+        result = run_seed(seed, None, plant)
+        if result.is_ok:
+            continue
+        scenario = plant_of(plant).scenario
+        clean = all(run(scenario(before), before).is_ok for before in range(seeds.start, seed + 1))
+        return Found(plant, seed, failed(result), result.violations[0].time_us / 1e6, clean)
+    return Found(plant, None, [], 0.0, True)
+
+
+def prove(seeds: range, jobs: int, names: list[str] | None = None) -> Iterator[Found]:
+    """Look for every plant."""
+    chosen = names or list(PLANTS)
+    if jobs == 1:
+        for name in chosen:
+            yield prove_one(name, seeds)
+        return
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(jobs, mp_context=context) as pool:
+        yield from pool.map(prove_one, chosen, [seeds] * len(chosen))

@@ -1,0 +1,183 @@
+"""A simulated node: the production service and host on a simulated clock, disk and network. It is the driver, and nothing else.
+
+The question: what may a driver decide? When a step happens and which events it holds, never what they mean. Everything that enters is
+bytes or a plain request; everything that leaves is carried out in the order of the output.
+"""
+
+from __future__ import annotations
+
+from random import Random
+from typing import TYPE_CHECKING
+
+from crdtstore.causal import ReplicaId
+from crdtstore.configuration import Cluster
+from crdtstore.engine.events import Persisted, Tick
+from crdtstore.engine.options import Options
+from crdtstore.errors import DecodeError, ProtocolError
+from crdtstore.host import Host
+from crdtstore.service import Event, PeerChanged, Received, Request, Service
+from crdtstore.storage.protocol import Entry
+from crdtstore_sim import scenario
+from crdtstore_sim.clocks import NodeClock
+from crdtstore_sim.disk import SimulatedDisk
+from crdtstore_sim.network import SimulatedNetwork
+from crdtstore_sim.observer import Observer
+from crdtstore_sim.timeline import Timeline, Trace
+
+if TYPE_CHECKING:
+    from crdtstore_sim.workload import Workload
+
+__all__ = ["Node"]
+
+_MESSAGE, _CLOSED, _OPENED, _TICK, _SYNCED, _REQUEST, _CRASH, _START = range(8)
+_LONGEST_WAIT_US = 1_000_000
+
+
+class Node:
+    """One node and its machine. Mutable."""
+
+    def __init__(
+        self,
+        index: int,
+        cluster: Cluster,
+        timeline: Timeline,
+        trace: Trace,
+        random: Random,
+        clock: NodeClock,
+        disk: scenario.Disk,
+        options: Options,
+        observer: Observer,
+        network: SimulatedNetwork,
+    ) -> None:
+        self.index = index
+        self.replica: ReplicaId = cluster.members[index].replica
+        self.clock = clock
+        self.is_alive = False
+        self.life = 0
+        """How often it was started."""
+        self.service: Service
+        self.workload: Workload
+        self._cluster = cluster
+        self._timeline = timeline
+        self._trace = trace
+        self._random = random
+        self._options = options
+        self._observer = observer
+        self._network = network
+        self._peers = {member.replica: at for at, member in enumerate(cluster.members)}
+        self.disk = SimulatedDisk(timeline, random, disk, self._on_synced)
+        self._wake_us = 0
+        self._held: list[Event] | None = None
+        """What has come while the process stands still."""
+
+    # --- life
+
+    def start(self) -> None:
+        """Start from what the log holds."""
+        self.life += 1
+        self.is_alive = True
+        self._held = None
+        self._trace.note(self._timeline.now_us, _START, self.index)
+        host = Host(self._cluster, self.replica, self._options, Random(self._random.random()))  # noqa: S311
+        host.recover(entry for record in self.disk.log.replay() for entry in record)
+        self.service = Service(host)
+        self._observer.on_recovered(self.index, host.groups)
+        self._wake_us = self._timeline.now_us + int(self._random.random() * 100_000)
+        self._timeline.at(self._wake_us, self._on_tick, (self.life, self._wake_us))
+
+    def crash(self) -> None:
+        """The power goes."""
+        if not self.is_alive:
+            return
+        self.is_alive = False
+        self._trace.note(self._timeline.now_us, _CRASH, self.index)
+        self.disk.crash()
+        self._observer.on_crash(self.index, list(self.disk.log.replay()))
+        self.workload.on_crash(self.index)
+
+    def pause(self, is_paused: bool) -> None:
+        """The process stands still; what comes meanwhile is taken in at once afterwards."""
+        if is_paused:
+            self._held = self._held or []
+        elif self._held is not None:
+            events, self._held = self._held, None
+            if self.is_alive and events:
+                self.step(events)
+
+    @property
+    def now_ms(self) -> int:
+        return self.clock.now_ms(self._timeline.now_us)
+
+    # --- what comes
+
+    def on_message(self, message: tuple[int, int, bytes]) -> None:
+        source, _, data = message
+        if not self.is_alive:
+            return
+        self._trace.note(self._timeline.now_us, _MESSAGE, self.index, data)
+        self.step([Received(self._cluster.members[source].replica, data)])
+
+    def on_requests(self, requests: list[Request]) -> None:
+        """Users ask, several in one step perhaps."""
+        self._trace.note(self._timeline.now_us, _REQUEST, self.index, b"%d" % requests[0].ticket)
+        self.step(list(requests))
+
+    def _on_tick(self, argument: tuple[int, int]) -> None:
+        if not self.is_alive or argument != (self.life, self._wake_us):  # another tick has taken its place
+            return
+        self._trace.note(self._timeline.now_us, _TICK, self.index)
+        self._wake_us = 0
+        self.step([Tick()])
+
+    def _on_synced(self, number: int, entries: list[Entry]) -> None:
+        self._trace.note(self._timeline.now_us, _SYNCED, self.index)
+        self._observer.on_synced(self.index, entries)
+        self.step([Persisted(number)])
+
+    def hello(self, peer: int) -> bytes:
+        data = self.service.host.hello(self._cluster.members[peer].replica, self.now_ms)
+        self._trace.note(self._timeline.now_us, _OPENED, self.index, data)
+        return data
+
+    def check_hello(self, data: bytes) -> int | None:
+        try:
+            return self._peers[self.service.host.check_hello(data)]
+        except (ProtocolError, DecodeError) as error:
+            self._observer.on_rejected(self.index, "a hello", error.detail, self.service.host.groups)
+            return None
+
+    def peer_changed(self, peer: int, is_connected: bool) -> None:
+        self.step([PeerChanged(self._cluster.members[peer].replica, is_connected)])
+
+    # --- the step
+
+    def step(self, events: list[Event]) -> None:
+        """Hand events in and carry out what comes of them."""
+        if self._held is not None:
+            self._held += events
+            return
+        service, observer, index = self.service, self._observer, self.index
+        now_us = self._timeline.now_us
+        now_ms = self.clock.now_ms(now_us)
+        out = service.step(events, now_ms)
+        if out.persist_number:
+            observer.on_applied(index, out.persist, service.host.groups, has_between=len(events) > 1)
+            self.disk.append(out.persist_number, out.persist)
+        if out.send:
+            peers, send = self._peers, self._network.send
+            for peer, data in out.send:
+                observer.on_send(index, data)
+                send(index, peers[peer], data)
+        if out.replies:
+            self.workload.on_replies(self, out.replies)
+        if out.rejected:
+            for rejected in out.rejected:
+                observer.on_rejected(index, rejected.peer, rejected.reason, service.host.groups)
+        self._wake_at(out.wake_ms, now_us)
+
+    def _wake_at(self, wake_ms: int, now_us: int) -> None:
+        wake_us = min(max(self.clock.when_us(wake_ms), now_us + 1000), now_us + _LONGEST_WAIT_US)
+        before_us = self._wake_us
+        if not before_us or wake_us < before_us or before_us < now_us:
+            self._wake_us = wake_us
+            self._timeline.at(wake_us, self._on_tick, (self.life, wake_us))

@@ -1,0 +1,182 @@
+"""The observer: tells each checker what happened, in the order in which it happened.
+
+The question: in which order may things be judged? As the driver carries them out: what a step wrote, then what it sent, then what it
+answered; and the disk's word on what is durable comes before the step that hears of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from random import Random
+from typing import Any
+
+from crdtstore.causal import Dot
+from crdtstore.engine.engine import Engine
+from crdtstore.errors import CrdtStoreError
+from crdtstore.storage.protocol import Entry
+from crdtstore_sim.checkers import (
+    Causality,
+    Convergence,
+    Dots,
+    Durability,
+    Progress,
+    Refusals,
+    Sessions,
+    Stamps,
+    Values,
+)
+from crdtstore_sim.facts import Facts
+
+__all__ = ["Observer"]
+
+
+class Observer:
+    """Mutable: the facts and what the checkers keep."""
+
+    def __init__(self, facts: Facts, random: Random) -> None:
+        self.facts = facts
+        self._random = random
+        self.dots = Dots(facts)
+        self.causality = Causality(facts)
+        self.convergence = Convergence(facts)
+        self.durability = Durability(facts)
+        self.stamps = Stamps(facts)
+        self.values = Values(facts)
+        self.sessions = Sessions(facts)
+        self.refusals = Refusals(facts)
+        self.progress = Progress(facts)
+
+    # --- what a step did
+
+    def on_applied(self, node: int, entries: Sequence[Entry], engines: dict[str, Engine], *, has_between: bool) -> None:
+        """A step applied these commits and asked for them to be written; of several events, a read may stand between them."""
+        facts = self.facts
+        index = facts.index
+        touched: dict[str, Any] = {}
+        for name, origin_name, data in entries:
+            group = touched.get(name)
+            if group is None:
+                group = touched[name] = facts.group(name)
+            origin = index[origin_name]
+            is_new = len(group.records[origin])
+            record = self.dots.read_next(group, node, origin, data)
+            if record is None:
+                continue
+            self.causality.on_commit(group, node, record)
+            if len(group.records[origin]) > is_new:
+                self.stamps.on_made(group, node, record)
+                facts.note_made(group, record)
+            facts.note_applied(group, node, record)
+            if has_between:
+                group.moments[node].append((facts.now_us(), tuple(group.applied[node])))
+        now_us = facts.now_us()
+        for name, group in touched.items():
+            engine = engines[name]
+            group.moments[node].append((now_us, tuple(group.applied[node])))
+            self.dots.on_step(group, node, engine)
+            self.convergence.on_step(group, node, engine)
+
+    def on_send(self, node: int, data: bytes) -> None:
+        said = self.durability.on_send(node, data)
+        if said is not None:
+            self.stamps.on_row(said[0], node, said[1])
+
+    def on_rejected(self, node: int, peer: str, reason: str, engines: dict[str, Engine]) -> None:
+        self.refusals.on_rejected(node, peer, reason)
+        for engine in engines.values():
+            self.refusals.on_step(node, engine)
+
+    # --- what users were told
+
+    def on_refused(self, node: int, error: CrdtStoreError) -> None:
+        self.refusals.on_error(node, error)
+
+    def on_committed(
+        self,
+        node: int,
+        session: int,
+        domain: str,
+        ops: Sequence[tuple[str, str, str, dict[str, Any]]],
+        body: dict[str, Any],
+    ) -> None:
+        group = self.facts.group(f"{domain}/0")
+        dot = Dot.parse(body["dot"])
+        self.durability.on_acknowledged(group, node, dot)
+        self.sessions.on_written(session, group, dot)
+        origin = self.facts.index[dot.replica]
+        keys = {(collection, key) for collection, key, _, _ in ops}
+        if not body["replayed"] and len(keys) == len(ops) and dot.seq <= len(group.records[origin]):
+            self.values.on_written(group, node, ops, body["values"], (origin, dot.seq))
+
+    def on_read(
+        self,
+        node: int,
+        session: int | None,
+        domain: str,
+        address: tuple[str, str],
+        body: dict[str, Any],
+        now_ms: int,
+        since_us: int,
+    ) -> None:
+        """``address`` is collection (with its type) and key; without a token there is no session. Asked at ``since_us``."""
+        group = self.facts.group(f"{domain}/0")
+        if session is not None:
+            self.sessions.on_read(session, group, node)
+        self.values.on_read(group, node, *address, body, since_us)
+        self.stamps.on_staleness(group, node, body["staleness_ms"], now_ms)
+
+    def on_list(
+        self, node: int, session: int, domain: str, collection: str, body: dict[str, Any], since_us: int
+    ) -> None:
+        group = self.facts.group(f"{domain}/0")
+        self.sessions.on_read(session, group, node)
+        self.values.on_list(group, node, collection, body, since_us)
+
+    # --- disks and crashes
+
+    def on_synced(self, node: int, entries: list[Entry]) -> None:
+        self.facts.note_durable(node, entries)
+
+    def on_crash(self, node: int, survived: list[list[Entry]]) -> None:
+        self.facts.note_crash(node, survived)
+        self.durability.on_crash(node)
+        self.convergence.forget()
+
+    def on_recovered(self, node: int, engines: dict[str, Engine]) -> None:
+        for name, group in self.facts.groups.items():
+            engine = engines.get(name)
+            applied = engine.applied if engine else [0] * len(self.facts.members)
+            self.durability.on_recovered(group, node, applied)
+            if engine is not None:
+                self.convergence.on_step(group, node, engine)
+
+    # --- whole readings
+
+    def look_around(self, node: int, engines: dict[str, Engine]) -> None:
+        """At some steps: one key, and the digest computed anew."""
+        for name in sorted(engines):
+            group = self.facts.groups.get(name)
+            if group is None:
+                continue
+            self.convergence.on_scrub(group, node, engines[name])
+            if group.keys:
+                collection, key = self._random.choice(list(group.keys))
+                self._look(group, node, collection, key, engines[name])
+
+    def on_end(self, nodes: Sequence[dict[str, Engine]]) -> None:
+        """Everything, everywhere."""
+        for name in sorted(self.facts.groups):
+            group = self.facts.groups[name]
+            for node, engines in enumerate(nodes):
+                if name not in engines:
+                    continue
+                self.convergence.on_step(group, node, engines[name])
+                self.convergence.on_scrub(group, node, engines[name])
+                for collection, key in list(group.keys):
+                    self._look(group, node, collection, key, engines[name])
+        self.durability.on_end()
+
+    def _look(self, group: Any, node: int, collection: str, key: str, engine: Engine) -> None:
+        reading = self.values.on_look(group, node, collection, key, engine)
+        if reading is not None:
+            self.convergence.on_reading(group, node, collection, key, reading)

@@ -1,0 +1,232 @@
+"""Plants: known bugs, each a small change of one production function, put in to see that the checkers bite.
+
+The question: would a checker notice? A checker that never failed has shown nothing. Each plant is applied to the code that nodes run, for
+the time of a run, and must be found within a bounded number of seeds, which pass without it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from typing import Any
+from unittest.mock import patch
+
+from crdtstore.engine.antientropy import AntiEntropy
+from crdtstore.engine.durability import Durability
+from crdtstore.engine.engine import Engine
+from crdtstore.engine.history import History
+from crdtstore.engine.operations import Operations
+from crdtstore.engine.progress import Progress
+from crdtstore.errors import UsageError
+from crdtstore.host import Host
+from crdtstore.kernel import Tree
+from crdtstore.leaves import SEQ_MASK
+from crdtstore.storage.protocol import Entry
+from crdtstore.types import REGISTRY, Live, View
+from crdtstore_sim.scenario import Scenario, load
+from crdtstore_sim.swarm import draw
+
+__all__ = ["PLANTS", "Plant", "planted"]
+
+Change = Callable[[Any], Any]
+"""Takes the production function, gives the changed one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plant:
+    """A bug to put in: where, how, and the scenario of a seed in which it is looked for (the swarm's by default)."""
+
+    owner: Any
+    """The class (or map) that holds the function."""
+    function: str
+    change: Change
+    says: str
+    scenario: Callable[[int], Scenario] = draw
+
+
+@contextmanager
+def planted(name: str | None) -> Iterator[None]:
+    """Production code with one bug; without a name as it is.
+
+    Raises:  UsageError for a name that does not exist.
+    """
+    if name is None:
+        yield
+        return
+    plant = plant_of(name)
+    if isinstance(plant.owner, dict):
+        with patch.dict(plant.owner, {plant.function: plant.change(plant.owner[plant.function])}):
+            yield
+    else:
+        with patch.object(plant.owner, plant.function, plant.change(getattr(plant.owner, plant.function))):
+            yield
+
+
+def plant_of(name: str) -> Plant:
+    plant = PLANTS.get(name)
+    if plant is None:
+        raise UsageError(f"there is no plant {name[:100]}; there are {', '.join(PLANTS)}")
+    return plant
+
+
+# --- what replicas say of themselves
+
+
+def _heard_digest(own_row: Any) -> Any:
+    """A row names what was heard, buffered commits too, with their true chain hashes."""
+
+    def heard(self: Engine, now_ms: int) -> Any:
+        row = own_row(self, now_ms)
+        vector, chains = list(row.vector), list(row.chains)
+        for origin, seq in enumerate(self.applied):
+            chain = self.history.chain(origin, seq)
+            while (waiting := self.early.next(origin, seq)) is not None:
+                seq += 1  # noqa: PLW2901
+                chain = sha256(chain + waiting[1]).digest()
+            vector[origin], chains[origin] = seq, chain
+        return type(row)(row.configuration, vector, row.hlc, chains)
+
+    return heard
+
+
+def _acknowledge_before_durable(on_local_commit: Any) -> Any:
+    """Replies go out when a commit is applied."""
+
+    def early(self: Engine, drafts: Any, now_ms: int, out: Any) -> None:
+        on_local_commit(self, drafts, now_ms, out)
+        if out.number:
+            batch = self.durability._batches[-1]
+            out.replies += batch.replies
+            batch.replies.clear()
+
+    return early
+
+
+def _send_before_durable(hold: Any) -> Any:
+    """Rows and frames speak of what is applied."""
+
+    def early(self: Durability, applied: list[int], *rest: Any) -> Any:
+        self.vector = list(applied)
+        return hold(self, applied, *rest)
+
+    return early
+
+
+def _amnesia(recover: Any) -> Any:
+    """The last commit of the log is not read at the start, and its number is used again."""
+
+    def forgetful(self: Host, entries: Iterable[Entry]) -> int:
+        return int(recover(self, list(entries)[:-1]))
+
+    return forgetful
+
+
+# --- when a commit may be applied
+
+
+def _any_order(is_ready: Any) -> Any:
+    return lambda self, resolved: True
+
+
+def _one_too_early(is_ready: Any) -> Any:
+    """A commit is applied just before one of another origin that it depends on."""
+    return lambda self, resolved: all(self.applied[replica] + 1 >= seq for replica, seq in resolved)
+
+
+# --- what is left to read
+
+
+def _by_arrival(live: Any) -> Any:
+    """Concurrent writes in the order in which they came."""
+
+    def unsorted(self: View, kind: int = 1) -> list[Live]:
+        leaf = self._leaf(kind)
+        dots = getattr(leaf, "dots", None)
+        if not dots:
+            return live(self, kind)  # type: ignore[no-any-return]
+        return [self._live(dot, hlc, value) for dot, (hlc, value) in dots.items()]
+
+    return unsorted
+
+
+def _remove_everything(drop: Any) -> Any:
+    return lambda self, path, cut: drop(self, path, [SEQ_MASK] * len(cut))
+
+
+def _elided(mutator: Any) -> Any:
+    """The add of an element that is there writes nothing."""
+    method = mutator._method
+
+    def add(crdt: Any, view: View, elements: Sequence[Any]) -> Any:
+        return method(crdt, view, [element for element in elements if not view.child(element).exists])
+
+    return replace(mutator, _method=add)
+
+
+def _forgotten(record: Any) -> Any:
+    """An operation that comes again from elsewhere counts again."""
+
+    def forget(self: Operations, *rest: Any) -> None:
+        record(self, *rest)
+
+    return forget
+
+
+# --- who is sent what
+
+
+def _grouped(lacking: Any) -> Any:
+    """What is relayed comes grouped by origin."""
+
+    def grouped(
+        self: History, vector: Sequence[int], upto: Sequence[int], origins: Any, max_bytes: int
+    ) -> list[tuple[int, bytes]]:
+        found: list[tuple[int, bytes]] = []
+        for origin in sorted(origins):
+            for seq in range(vector[origin] + 1, upto[origin] + 1):
+                data = self.commit(origin, seq)
+                max_bytes -= len(data)
+                if found and max_bytes < 0:
+                    return found
+                found.append((origin, data))
+        return found
+
+    return grouped
+
+
+def _silence_is_health(is_overdue: Any) -> Any:
+    """Nobody is asked why it does not acknowledge."""
+    return lambda self, own, now_ms, timeout_ms: False
+
+
+def _no_relay(relay: Any) -> Any:
+    return lambda self, *rest: None
+
+
+PLANTS: dict[str, Plant] = {
+    "heard-digest": Plant(
+        Engine, "own_row", _heard_digest, "a row names what was heard, not what is applied and durable"
+    ),
+    "causal-check-off": Plant(Engine, "is_ready", _any_order, "every commit counts as ready"),
+    "wrong-causal-order": Plant(Engine, "is_ready", _one_too_early, "a commit may go before the one it depends on"),
+    "ack-before-durable": Plant(
+        Engine, "_on_local_commit", _acknowledge_before_durable, "replies do not wait for the disk"
+    ),
+    "send-before-durable": Plant(Durability, "hold", _send_before_durable, "rows and frames do not wait for the disk"),
+    "tie-by-arrival": Plant(View, "live", _by_arrival, "concurrent writes are read in the order of their arrival"),
+    "drop-without-cut": Plant(Tree, "_drop", _remove_everything, "a drop removes what it has not seen too"),
+    "elided-effects": Plant(REGISTRY["aw_set"].mutators, "add", _elided, "adding a present element writes nothing"),
+    "grouped-per-origin": Plant(
+        History,
+        "lacking",
+        _grouped,
+        "what is relayed comes grouped by origin",
+        lambda seed: load("narrow-relay"),
+    ),
+    "dot-reuse-after-amnesia": Plant(Host, "recover", _amnesia, "a start forgets the last commit of its log"),
+    "forgotten-operations": Plant(Operations, "record", _forgotten, "a repeated operation counts twice"),
+    "silence-is-health": Plant(Progress, "is_overdue", _silence_is_health, "who never acknowledges is left alone"),
+    "no-relay": Plant(AntiEntropy, "_relay", _no_relay, "nobody carries what others made"),
+}

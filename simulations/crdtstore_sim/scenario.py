@@ -1,0 +1,183 @@
+"""What a run is made of: replicas, work, network, disks, clocks and faults, validated once when it is read.
+
+The question: what may a scenario leave open? Everything but its name: each part has a default, and the seed decides the rest.
+Times are virtual seconds or milliseconds, as the names say. Replicas are named a, b, c, … in scenarios.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from string import ascii_lowercase
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta, Struct, field
+
+from crdtstore.engine.options import Options
+from crdtstore.errors import UsageError
+
+__all__ = ["Clocks", "Crash", "Cut", "Disk", "Latency", "Network", "Pause", "Scenario", "Step", "Work", "load", "names"]
+
+DIRECTORY = Path(__file__).parents[1] / "scenarios"
+
+_Rate = Annotated[float, Meta(ge=0, le=0.9)]
+_Seconds = Annotated[float, Meta(ge=0, le=86_400)]
+_Replica = Annotated[str, Meta(pattern="^[a-h]$")]
+
+
+class Latency(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One way. ``constant``: ms · ``uniform``: from ms/2 to 3/2 ms · ``lognormal``: median ms, sigma."""
+
+    kind: Literal["constant", "uniform", "lognormal"] = "lognormal"
+    ms: Annotated[float, Meta(gt=0, le=10_000)] = 12.0
+    sigma: Annotated[float, Meta(ge=0, le=3)] = 0.4
+
+
+class Network(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``loss``, ``duplicate``, ``reorder``: share of all messages. Silence for ``detection_s`` makes a node close a connection."""
+
+    latency: Latency = Latency()
+    loss: _Rate = 0.0
+    duplicate: _Rate = 0.0
+    reorder: _Rate = 0.0
+    detection_s: _Seconds = 5.0
+
+
+class Disk(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A sync takes from ``sync_ms`` to ``slowest_ms``; a stall now and then takes a thousand times as long."""
+
+    sync_ms: Annotated[float, Meta(gt=0, le=10_000)] = 0.2
+    slowest_ms: Annotated[float, Meta(gt=0, le=10_000)] = 3.0
+    stalls: _Rate = 0.0
+
+
+class Clocks(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Each replica's clock is off by up to ``skew_ms`` and gains or loses up to ``drift_ppm``."""
+
+    skew_ms: Annotated[int, Meta(ge=0, le=3_600_000)] = 20
+    drift_ppm: Annotated[int, Meta(ge=0, le=100_000)] = 100
+
+
+class Work(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the users do: commits and reads per second over all replicas, on so few keys that they conflict."""
+
+    writes_per_s: Annotated[float, Meta(gt=0, le=100_000)] = 60.0
+    reads_per_s: Annotated[float, Meta(ge=0, le=100_000)] = 25.0
+    sessions: Annotated[int, Meta(ge=1, le=1000)] = 8
+    domains: Annotated[int, Meta(ge=1, le=8)] = 1
+    keys: Annotated[int, Meta(ge=1, le=10_000)] = 3
+    delete: _Rate = 0.06
+    several: _Rate = 0.3
+    """Share of commits with several operations, on one key or on several."""
+    roam: _Rate = 0.3
+    """Share of requests with which a session goes to another replica."""
+    with_id: _Rate = 0.4
+    """Share of commits with an idempotency key."""
+    retry: _Rate = 0.25
+    """Share of those that are sent again, to this or another replica, as if the reply had been lost."""
+    reuse: _Rate = 0.01
+    """Share of those whose key was used for another request."""
+    is_declared_everywhere: bool = False
+    """Every replica declares the collections by itself, at once."""
+
+
+class Cut(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A part of the network is a black hole; connections stay open until somebody notices.
+
+    Shape:  ``groups = "ab|cd"``: nothing passes between groups · ``links = ["a>b", "b-c"]``: one way, or both. Without an end the cut
+            stays for good (the replicas must stay connected by way of others).
+    """
+
+    from_s: _Seconds
+    to_s: _Seconds | None = None
+    groups: str = ""
+    links: list[str] = []
+
+    def directed(self, count: int) -> list[tuple[int, int]]:
+        """The directed links that are cut, in order."""
+        found: set[tuple[int, int]] = set()
+        groups = [[ascii_lowercase.index(name) for name in group] for group in self.groups.split("|") if group]
+        for left in groups:
+            found |= {(a, b) for a in left for right in groups if right is not left for b in right}
+        for link in self.links:
+            a, how, b = ascii_lowercase.index(link[0]), link[1], ascii_lowercase.index(link[2])
+            found |= {(a, b)} if how == ">" else {(a, b), (b, a)}
+        if any(max(pair) >= count for pair in found):
+            raise UsageError(f"the cut names a replica that is not among {names(count)}")
+        return sorted(found)
+
+
+class Crash(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A replica loses its memory and what its disk had not synced, and comes back after ``down_s``."""
+
+    replica: _Replica
+    at_s: _Seconds
+    down_s: _Seconds = 1.0
+
+
+class Pause(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A replica stands still (SIGSTOP), then takes in at once what has come meanwhile."""
+
+    replica: _Replica
+    at_s: _Seconds
+    for_s: _Seconds = 1.0
+
+
+class Step(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A replica's clock is set by so many milliseconds."""
+
+    replica: _Replica
+    at_s: _Seconds
+    ms: Annotated[int, Meta(ge=-3_600_000, le=3_600_000)]
+
+
+class Scenario(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A run but for its seed."""
+
+    name: str
+    question: str = ""
+    replicas: Annotated[int, Meta(ge=1, le=8)] = 3
+    seconds: Annotated[float, Meta(gt=0, le=86_400)] = 10.0
+    """How long users work; faults other than endless cuts end by then too."""
+    settle_s: Annotated[float, Meta(gt=0, le=3_600)] = 30.0
+    """Within so long after the last fault and write all replicas must be equal."""
+    work: Work = Work()
+    network: Network = Network()
+    disk: Disk = Disk()
+    clocks: Clocks = Clocks()
+    engine: Options = Options()
+    cuts: list[Cut] = field(default_factory=list)
+    crashes: list[Crash] = field(default_factory=list)
+    pauses: list[Pause] = field(default_factory=list)
+    steps: list[Step] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        for cut in self.cuts:
+            if not cut.groups and not cut.links:
+                raise ValueError("a cut names groups or links")
+            if any(len(link) != 3 or link[1] not in "->" for link in cut.links):
+                raise ValueError('a link is written "a>b" (one way) or "a-b"')
+            if cut.to_s is not None and cut.to_s < cut.from_s:
+                raise ValueError("a cut ends after it began")
+
+
+def names(count: int) -> list[str]:
+    """The names of replicas in scenarios."""
+    return list(ascii_lowercase[:count])
+
+
+def load(name: str) -> Scenario:
+    """A scenario: a TOML file, or the name of one that comes with the simulator.
+
+    Raises:  UsageError saying what is wrong in which file.
+    """
+    path = Path(name)
+    if not name.endswith(".toml"):
+        path = DIRECTORY / f"{name}.toml"
+    try:
+        return msgspec.toml.decode(path.read_bytes(), type=Scenario)
+    except OSError as error:
+        known = ", ".join(sorted(file.stem for file in DIRECTORY.glob("*.toml")))
+        raise UsageError(f"there is no scenario {name}: {error.strerror or error}; there are {known}") from None
+    except (msgspec.MsgspecError, ValueError) as error:
+        raise UsageError(f"{path} is not a scenario: {error}") from None

@@ -1,0 +1,170 @@
+"""Swarm testing: each seed draws its own scenario, with some kinds of fault and without the others.
+
+The question: why not all faults in every run? Because they hide each other: a network that loses everything never shows what reordering
+does. A random subset of kinds, each at a random rate, finds more. Source: Groce et al., "Swarm Testing", ISSTA 2012.
+
+Known limits: where nodes crash, clocks are only set forward. A clock set back across a restart breaks what heartbeats promised until the
+high-water mark of DESIGN 4 is durable.
+"""
+
+from __future__ import annotations
+
+from itertools import combinations
+from random import Random
+
+from crdtstore.engine.options import Options
+from crdtstore_sim.scenario import (
+    Clocks,
+    Crash,
+    Cut,
+    Disk,
+    Latency,
+    Network,
+    Pause,
+    Scenario,
+    Step,
+    Work,
+    names,
+)
+from crdtstore_sim.timeline import Streams
+
+__all__ = ["draw"]
+
+_KINDS = (
+    "loss",
+    "duplicate",
+    "reorder",
+    "split",
+    "one-way",
+    "partial",
+    "for good",
+    "crash",
+    "pause",
+    "slow disk",
+    "clocks",
+)
+_FIRST_S = 1.0
+"""Before this no fault happens: the collections are declared."""
+
+
+def draw(seed: int) -> Scenario:
+    """The scenario of a seed."""
+    random = Streams(seed).stream("swarm")
+    kinds = {kind for kind in _KINDS if random.random() < 0.45}
+    count = random.choice((2, 3, 3, 3, 4, 4, 5))
+    seconds = float(random.choice((4, 6, 6, 8, 10)))
+    replicas = names(count)
+    return Scenario(
+        name="swarm",
+        question=f"Faults: {', '.join(kind for kind in _KINDS if kind in kinds) or 'none'}.",
+        replicas=count,
+        seconds=seconds,
+        settle_s=60,
+        work=_work(random),
+        network=_network(random, kinds),
+        disk=_disk(random, kinds),
+        clocks=Clocks(
+            skew_ms=random.choice((0, 20, 400, 3000)) if "clocks" in kinds else 20,
+            drift_ppm=random.choice((0, 200, 5000)) if "clocks" in kinds else 100,
+        ),
+        engine=_engine(random),
+        cuts=_cuts(random, kinds, replicas, seconds),
+        crashes=[
+            Crash(replica=random.choice(replicas), at_s=_when(random, seconds), down_s=random.uniform(0.05, 3))
+            for _ in range(random.randint(1, 6) if "crash" in kinds else 0)
+        ],
+        pauses=[
+            Pause(replica=random.choice(replicas), at_s=_when(random, seconds), for_s=random.uniform(0.05, 2))
+            for _ in range(random.randint(1, 4) if "pause" in kinds else 0)
+        ],
+        steps=[
+            Step(
+                replica=random.choice(replicas),
+                at_s=_when(random, seconds),
+                ms=random.randint(0 if "crash" in kinds else -2000, 2000),
+            )
+            for _ in range(random.randint(0, 3) if "clocks" in kinds else 0)
+        ],
+    )
+
+
+def _when(random: Random, seconds: float) -> float:
+    return random.uniform(_FIRST_S, seconds)
+
+
+def _work(random: Random) -> Work:
+    return Work(
+        writes_per_s=random.choice((20, 60, 60, 120)),
+        reads_per_s=random.choice((5, 20, 40)),
+        sessions=random.choice((3, 8, 16)),
+        domains=random.choice((1, 1, 1, 2)),
+        keys=random.choice((1, 2, 3, 6)),
+        delete=random.choice((0, 0.05, 0.15)),
+        several=random.choice((0, 0.3, 0.6)),
+        roam=random.choice((0, 0.2, 0.6)),
+        with_id=random.choice((0, 0.4, 0.9)),
+        retry=random.choice((0.1, 0.3, 0.6)),
+        is_declared_everywhere=random.random() < 0.3,
+    )
+
+
+def _network(random: Random, kinds: set[str]) -> Network:
+    kind = random.choice(("constant", "uniform", "lognormal"))
+    return Network(
+        latency=Latency(kind=kind, ms=random.choice((1.0, 10.0, 40.0, 120.0)), sigma=random.choice((0.2, 0.6))),  # type: ignore[arg-type]
+        loss=random.choice((0.01, 0.1, 0.3)) if "loss" in kinds else 0,
+        duplicate=random.choice((0.01, 0.1, 0.3)) if "duplicate" in kinds else 0,
+        reorder=random.choice((0.02, 0.2, 0.5)) if "reorder" in kinds else 0,
+        detection_s=random.choice((0.5, 2.0, 5.0)),
+    )
+
+
+def _disk(random: Random, kinds: set[str]) -> Disk:
+    if "slow disk" not in kinds:
+        return Disk()
+    return Disk(
+        sync_ms=random.choice((0.1, 5.0)),
+        slowest_ms=random.choice((10.0, 60.0)),
+        stalls=random.choice((0.0, 0.001, 0.01)) if random.random() < 0.5 else 0.0,
+    )
+
+
+def _engine(random: Random) -> Options:
+    """Small limits now and then, so that limits are met."""
+    if random.random() < 0.6:
+        return Options(gossip_interval_ms=random.choice((50, 200)))
+    return Options(
+        gossip_interval_ms=random.choice((50, 200)),
+        ack_delay_ms=random.choice((0, 5, 50)),
+        ack_timeout_ms=random.choice((500, 3000)),
+        relay_after_ms=random.choice((100, 600)),
+        frame_bytes=random.choice((1024, 4096, 256 << 10)),
+        window_bytes=random.choice((4096, 16384, 4 << 20)),
+        early_bytes=random.choice((1024, 8192, 32 << 20)),
+    )
+
+
+def _cuts(random: Random, kinds: set[str], replicas: list[str], seconds: float) -> list[Cut]:
+    cuts = []
+    for kind in ("split", "one-way", "partial"):
+        for _ in range(random.randint(1, 3) if kind in kinds else 0):
+            from_s = _when(random, seconds)
+            to_s = min(seconds, from_s + random.choice((0.2, 1.0, 3.0, 8.0)))
+            if kind == "split":
+                mixed = random.sample(replicas, len(replicas))
+                at = random.randint(1, len(mixed) - 1)
+                cuts.append(Cut(from_s=from_s, to_s=to_s, groups=f"{''.join(mixed[:at])}|{''.join(mixed[at:])}"))
+            else:
+                a, b = random.sample(replicas, 2)
+                cuts.append(Cut(from_s=from_s, to_s=to_s, links=[f"{a}{'>' if kind == 'one-way' else '-'}{b}"]))
+    if "for good" in kinds and len(replicas) > 2:
+        cuts.append(Cut(from_s=_when(random, seconds), links=_spare_links(random, replicas)))
+    return cuts
+
+
+def _spare_links(random: Random, replicas: list[str]) -> list[str]:
+    """Links that may stay cut for good: a random tree of the others keeps everybody connected."""
+    mixed = random.sample(replicas, len(replicas))
+    tree = {frozenset((node, random.choice(mixed[:at]))) for at, node in enumerate(mixed) if at}
+    spare = [f"{a}-{b}" for a, b in combinations(replicas, 2) if frozenset((a, b)) not in tree]
+    return random.sample(spare, random.randint(1, len(spare)))

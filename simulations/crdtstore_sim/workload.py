@@ -1,0 +1,308 @@
+"""The users: sessions that write, read, go from replica to replica with their token, lose replies and ask again.
+
+The question: what do users know? Only what they were told. A request to a node that crashes has no answer; with an idempotency key it
+is sent again, to this replica or another, and the models know every attempt by its trace id.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from random import Random
+from typing import Any, NamedTuple
+
+from crdtstore.errors import CrdtStoreError
+from crdtstore.service import Request
+from crdtstore.types import REGISTRY
+from crdtstore_sim import scenario
+from crdtstore_sim.arguments import random_op
+from crdtstore_sim.facts import Asked
+from crdtstore_sim.node import Node
+from crdtstore_sim.observer import Observer
+from crdtstore_sim.timeline import Timeline, Trace
+
+__all__ = ["Workload"]
+
+_REPLY = 20
+_KEYS = ("k0", "k1", "é/ß", "k 3")
+_WAIT_MS = 1_500
+_SLOWEST_RETRY_US = 800_000
+_BURST = 0.1
+
+
+class _Session:
+    __slots__ = ("index", "is_busy", "last_id", "node", "token")
+
+    def __init__(self, index: int, node: int) -> None:
+        self.index = index
+        self.node = node
+        self.token: str | None = None
+        self.is_busy = False
+        self.last_id: str | None = None
+
+
+class _Open(NamedTuple):
+    """A request on its way: who asked whom for what. ``ops`` only of a commit, ``address`` of a read or list."""
+
+    session: _Session | None
+    node: int
+    do: str
+    fields: dict[str, Any]
+    ops: list[tuple[str, str, str, dict[str, Any]]]
+    address: tuple[str, str]
+    since_us: int
+
+
+class Workload:
+    """All users. Mutable."""
+
+    def __init__(
+        self,
+        timeline: Timeline,
+        trace: Trace,
+        random: Random,
+        options: scenario.Work,
+        nodes: Sequence[Node],
+        observer: Observer,
+        until_us: int,
+    ) -> None:
+        self.writes = 0
+        self.reads = 0
+        self.acknowledged = 0
+        self.replayed = 0
+        self.refused: dict[str, int] = {}
+        self._timeline = timeline
+        self._trace = trace
+        self._random = random
+        self._options = options
+        self._nodes = nodes
+        self._observer = observer
+        self._until_us = until_us
+        self._ticket = 0
+        self._sessions = [_Session(index, index % len(nodes)) for index in range(options.sessions)]
+        self._open: dict[int, _Open] = {}
+        self._pause_us = 1_000_000 / (options.writes_per_s + options.reads_per_s)
+        self._read_share = options.reads_per_s / (options.writes_per_s + options.reads_per_s)
+        self._domains = [f"d{index}" for index in range(options.domains)]
+        self._undeclared = {(domain, name) for domain in self._domains for name in REGISTRY}
+
+    @property
+    def open_requests(self) -> int:
+        return len(self._open)
+
+    def start(self) -> None:
+        for node in self._nodes if self._options.is_declared_everywhere else self._nodes[:1]:
+            self._timeline.at(50_000, self._on_declare, node.index)
+        self._timeline.at(300_000, self._on_arrival)
+
+    # --- declarations
+
+    def _on_declare(self, index: int) -> None:
+        """Declare what is not declared yet; again, should the answer stay away."""
+        node = self._nodes[index]
+        if not self._undeclared or self._timeline.now_us > self._until_us:
+            return
+        if node.is_alive:
+            requests = [self._request(None, index, "declare_domain", {"domain": domain}) for domain in self._domains]
+            for domain, name in sorted(self._undeclared):
+                requests.append(
+                    self._request(None, index, "declare", {"domain": domain, "collection": f"{name}s", "type": name})
+                )
+            node.on_requests(requests)
+        self._timeline.after(1_000_000, self._on_declare, (index + 1) % len(self._nodes))
+
+    # --- arrivals
+
+    def _on_arrival(self, _: None) -> None:
+        timeline, random = self._timeline, self._random
+        if timeline.now_us >= self._until_us:
+            return
+        timeline.after(int(random.expovariate(1) * self._pause_us) + 1, self._on_arrival)
+        free = [session for session in self._sessions if not session.is_busy]
+        if not free:
+            return
+        session = random.choice(free)
+        node = self._place(session)
+        if node is None:
+            return
+        requests = [self._ask(session, node)]
+        if random.random() < _BURST:
+            for other in free:
+                if other.node == node.index and other is not session and len(requests) < 4:
+                    requests.append(self._ask(other, node))
+        node.on_requests(requests)
+
+    def _place(self, session: _Session) -> Node | None:
+        """The replica that a session asks next; it leaves one that is down."""
+        node = self._nodes[session.node]
+        if not node.is_alive or self._random.random() < self._options.roam:
+            alive = [node for node in self._nodes if node.is_alive]
+            if not alive:
+                return None
+            node = self._random.choice(alive)
+            session.node = node.index
+        return node
+
+    def _ask(self, session: _Session, node: Node) -> Request:
+        session.is_busy = True
+        if self._random.random() < self._read_share:
+            return self._read(session, node)
+        return self._write(session, node)
+
+    # --- reads
+
+    def _read(self, session: _Session, node: Node) -> Request:
+        self.reads += 1
+        random = self._random
+        domain, name = random.choice(self._domains), random.choice(list(REGISTRY))
+        fields: dict[str, Any] = {"domain": domain, "collection": f"{name}s", "wait_ms": _WAIT_MS}
+        if session.token is not None:
+            fields["token"] = session.token
+        address = f"{name}s:{name}"
+        dice = random.random()
+        if dice < 0.03:
+            return self._request(session, node.index, "status", {})
+        if dice < 0.06:
+            del fields["collection"]
+            return self._request(session, node.index, "domain", fields)
+        if dice < 0.15:
+            fields["values"] = random.random() < 0.5
+            return self._request(session, node.index, "list", fields, address=(address, ""))
+        fields["key"] = self._key()
+        if dice < 0.2:
+            fields["consistency"] = "local"
+        return self._request(session, node.index, "read", fields, address=(address, fields["key"]))
+
+    def _key(self) -> str:
+        index = self._random.randrange(self._options.keys)
+        return _KEYS[index] if index < len(_KEYS) else f"k{index}"
+
+    # --- writes
+
+    def _write(self, session: _Session, node: Node) -> Request:
+        random, options = self._random, self._options
+        domain = random.choice(self._domains)
+        fields: dict[str, Any] = {"domain": domain, "ops": self._ops(), "wait_ms": _WAIT_MS}
+        if session.token is not None and random.random() < 0.7:
+            fields["token"] = session.token
+        if random.random() < options.with_id:
+            if session.last_id is not None and random.random() < options.reuse:
+                fields["id"] = session.last_id
+            else:
+                fields["id"] = session.last_id = f"s{session.index}-{self._ticket}"
+            if random.random() < options.retry:
+                self._timeline.after(int(random.random() * _SLOWEST_RETRY_US), self._on_retry, (fields, node.index))
+        return self._commit(session, node.index, fields)
+
+    def _ops(self) -> list[dict[str, Any]]:
+        random, options = self._random, self._options
+        name = random.choice(list(REGISTRY))
+        ops = [self._op(name, self._key())]
+        if random.random() < options.several:
+            is_one_key = random.random() < 0.5
+            for _ in range(random.choice((1, 1, 2, 4))):
+                key = ops[0]["key"] if is_one_key else self._key()
+                ops.append(self._op(name if is_one_key else random.choice(list(REGISTRY)), key))
+        return ops
+
+    def _op(self, name: str, key: str) -> dict[str, Any]:
+        op, arguments = random_op(self._random, REGISTRY[name], self._options.delete)
+        return {"collection": f"{name}s", "key": key, "op": op, **arguments}
+
+    def _commit(self, session: _Session | None, node: int, fields: dict[str, Any]) -> Request:
+        """One attempt of a commit, known to the models by its trace id."""
+        self.writes += 1
+        given = {"collection", "key", "op"}
+        ops = [
+            (
+                f"{op['collection']}:{op['collection'][:-1]}",
+                op["key"],
+                op["op"],
+                {name: value for name, value in op.items() if name not in given},
+            )
+            for op in fields["ops"]
+        ]
+        trace_id = str(self._ticket + 1)
+        self._observer.facts.asked[trace_id] = Asked(fields["domain"], ops, fields.get("id"))
+        return self._request(session, node, "commit", {**fields, "trace_id": trace_id}, ops=ops)
+
+    def _on_retry(self, argument: tuple[dict[str, Any], int]) -> None:
+        """The reply did not come, or so it seems: ask again with the same key, here or elsewhere, without the token."""
+        fields, index = argument
+        node = self._nodes[index if self._random.random() < 0.3 else self._random.randrange(len(self._nodes))]
+        if node.is_alive:
+            fields = {name: value for name, value in fields.items() if name not in {"token", "trace_id"}}
+            node.on_requests([self._commit(None, node.index, fields)])
+
+    # --- asking and being answered
+
+    def _request(
+        self,
+        session: _Session | None,
+        node: int,
+        do: str,
+        fields: dict[str, Any],
+        ops: list[tuple[str, str, str, dict[str, Any]]] | None = None,
+        address: tuple[str, str] = ("", ""),
+    ) -> Request:
+        self._ticket += 1
+        self._open[self._ticket] = _Open(session, node, do, fields, ops or [], address, self._timeline.now_us)
+        return Request(self._ticket, do, fields)
+
+    def on_replies(self, node: Node, replies: list[tuple[int, dict[str, Any] | CrdtStoreError]]) -> None:
+        """A node answers."""
+        for ticket, body in replies:
+            asked = self._open.pop(ticket, None)
+            if asked is None or asked.node != node.index:
+                self._observer.facts.report("refusals", f"an answer to nobody: ticket {ticket}")
+                continue
+            self._trace.note(self._timeline.now_us, _REPLY, node.index, repr(body).encode())
+            if asked.session is not None:
+                asked.session.is_busy = False
+            if isinstance(body, CrdtStoreError):
+                self._on_error(node, asked, body)
+            else:
+                self._on_answer(node, asked, body)
+
+    def _on_error(self, node: Node, asked: _Open, error: CrdtStoreError) -> None:
+        self.refused[error.code] = self.refused.get(error.code, 0) + 1
+        self._observer.on_refused(node.index, error)
+        if error.retryable and "id" in asked.fields and self._timeline.now_us < self._until_us:
+            self._timeline.after(200_000, self._on_retry, (asked.fields, node.index))
+
+    def _on_answer(self, node: Node, asked: _Open, body: dict[str, Any]) -> None:
+        session, fields, observer = asked.session, asked.fields, self._observer
+        if asked.do == "commit":
+            self.acknowledged += 1
+            self.replayed += body["replayed"]
+            observer.on_committed(node.index, session.index if session else -1, fields["domain"], asked.ops, body)
+        elif asked.do == "declare":
+            self._undeclared.discard((fields["domain"], fields["type"]))
+        if session is None or "token" not in body:
+            return
+        domain, now_ms = fields.get("domain", ""), node.now_ms
+        if asked.do == "read" and fields.get("consistency") == "local":
+            observer.on_read(node.index, None, domain, asked.address, body, now_ms, asked.since_us)
+            session.token = _joined(session.token, body["token"])  # this reply knows nothing of the session
+            return
+        if asked.do == "read":
+            observer.on_read(node.index, session.index, domain, asked.address, body, now_ms, asked.since_us)
+        elif asked.do == "list":
+            observer.on_list(node.index, session.index, domain, asked.address[0], body, asked.since_us)
+        session.token = body["token"] if "token" in fields else _joined(session.token, body["token"])
+
+    def on_crash(self, node: int) -> None:
+        """All that was asked of a node stays without an answer; who has a key asks again."""
+        for ticket, asked in list(self._open.items()):
+            if asked.node != node:
+                continue
+            del self._open[ticket]
+            if asked.session is not None:
+                asked.session.is_busy = False
+            if "id" in asked.fields and self._timeline.now_us < self._until_us:
+                delay_us = int(self._random.random() * _SLOWEST_RETRY_US)
+                self._timeline.after(delay_us, self._on_retry, (asked.fields, node))
+
+
+def _joined(before: str | None, token: str) -> str:
+    """A token that goes on from two."""
+    return f"{before},{token}" if before else token
