@@ -1,0 +1,99 @@
+"""``make bench``: measure every figure here, write docs/benchmarks.md and docs/benchmarks.json."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from benchmarks import cluster, core
+from benchmarks.figures import Figure
+
+ROOT = Path(__file__).parents[1]
+
+
+def _machine() -> dict[str, str]:
+    model = next((line.partition(":")[2].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")), "")
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()  # noqa: S607
+    return {
+        "cpu": f"{os.cpu_count()} x {model or platform.machine()}",
+        "python": f"{platform.python_implementation()} {platform.python_version()}",
+        "system": f"{platform.system()} {platform.release()}",
+        "commit": commit or "unknown",
+    }
+
+
+def _refuse_memory_disk(directory: Path) -> str:
+    """The file system below a directory; one in memory is refused, since a sync there costs nothing."""
+    best, kind = "", "unknown"
+    for line in Path("/proc/mounts").read_text().splitlines():
+        _, mount, fs, *_ = line.split()
+        if str(directory).startswith(mount) and len(mount) > len(best):
+            best, kind = mount, fs
+    if kind in ("tmpfs", "ramfs"):
+        sys.exit(f"{directory} is on {kind}, where nothing is durable and a sync costs nothing: give --directory on a disk")
+    return kind
+
+
+def _row(figure: Figure) -> str:
+    target = "" if figure.target is None else f"{'>=' if figure.is_at_least else '<='} {figure.target:,g}"
+    ratio = "" if figure.ratio is None else f"{figure.ratio:.2f}"
+    value = f"{figure.median:,.0f}" if figure.median >= 100 else f"{figure.median:,.2f}"
+    return f"| {figure.name} | {value} {figure.unit} | {figure.spread:.0%} | {target} | {ratio} |"
+
+
+def _page(figures: list[Figure], machine: dict[str, str]) -> str:
+    notes = [f"* {figure.name}: " + ", ".join(f"{key} {value:,}" for key, value in figure.notes.items()) for figure in figures if figure.notes]
+    lines = [
+        "# Benchmarks",
+        "",
+        "Written by `make bench`; medians, spread = (greatest - least) / median; ratio above 1 = target reached.",
+        "",
+        *(f"* {key}: {value}" for key, value in machine.items()),
+        "",
+        "| what | measured | spread | target | ratio |",
+        "|---|---|---|---|---|",
+        *map(_row, figures),
+        "",
+        *notes,
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
+    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--directory", type=Path, default=ROOT / "build")
+    parser.add_argument("--only", choices=["core", "cluster", "simulator"])
+    parser.add_argument("--dry-run", action="store_true", help="print only, write no file")
+    arguments = parser.parse_args()
+    arguments.directory.mkdir(parents=True, exist_ok=True)
+    machine = _machine()
+    machine["disk"] = _refuse_memory_disk(arguments.directory.absolute())
+    found: list[Figure] = []
+    with tempfile.TemporaryDirectory(dir=arguments.directory, prefix="bench-") as scratch:
+        for name, measure in (
+            ("core", lambda: core.figures(arguments.runs)),
+            ("cluster", lambda: cluster.figures(arguments.runs, Path(scratch))),
+        ):
+            if arguments.only in (None, name):
+                for figure in measure():
+                    print(_row(figure), flush=True)
+                    found.append(figure)
+    page = _page(found, machine)
+    if not arguments.dry_run and arguments.only is None:
+        (ROOT / "docs" / "benchmarks.md").write_text(page)
+        document = {"machine": machine, "figures": [figure.as_json() for figure in found]}
+        (ROOT / "docs" / "benchmarks.json").write_text(json.dumps(document, indent=1) + "\n")
+    missed = [figure.name for figure in found if figure.ratio is not None and figure.ratio < 1]
+    print(f"\ntargets missed: {', '.join(missed)}" if missed else "\nall targets reached")
+
+
+if __name__ == "__main__":
+    main()
