@@ -33,8 +33,11 @@ class HttpTransport:
     def __init__(self, tls: ssl.SSLContext | None = None) -> None:
         self._tls = tls
         self._session: aiohttp.ClientSession | None = None
+        self._is_closed = False
 
     def _open(self) -> aiohttp.ClientSession:
+        if self._is_closed:  # a late retry must not open what nobody would close
+            raise NotSent("this store is closed")
         if self._session is None:
             import aiohttp  # noqa: PLC0415 (dear: see above)
 
@@ -88,6 +91,7 @@ class HttpTransport:
         return Response(status, _decode(raw, content_type, url_base), answer_headers)
 
     async def close(self) -> None:
+        self._is_closed = True
         session, self._session = self._session, None
         if session is not None:
             await session.close()

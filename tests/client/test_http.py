@@ -201,3 +201,10 @@ async def test_many_requests_share_connections() -> None:
         for _ in range(20):
             await store.status()
     assert len(ports) == 1
+
+
+async def test_a_closed_transport_opens_nothing_again() -> None:
+    transport = HttpTransport()
+    await transport.close()
+    with pytest.raises(NotSent, match="closed"):
+        await transport.request("http://127.0.0.1:1", "GET", "/readyz", body=None, headers={}, timeout=1.0)
