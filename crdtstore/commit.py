@@ -17,6 +17,7 @@ Chain: ``c_0 = sha256(msgpack[cluster, group, replica])``, ``c_n = sha256(c_{n-1
 from __future__ import annotations
 
 from hashlib import sha256
+from math import isfinite
 from typing import Any
 
 import msgspec
@@ -24,7 +25,7 @@ from xxhash import xxh3_64_intdigest
 
 from crdtstore.causal import ReplicaId, parse_replica_id
 from crdtstore.errors import DecodeError
-from crdtstore.leaves import ADD, DROP, MARK, MAX, MIN
+from crdtstore.leaves import ADD, DROP, MARK, MAX, MIN, PUT
 from crdtstore.values import ext_hook, pack
 
 __all__ = [
@@ -52,6 +53,8 @@ REASON, OPERATION, EXPIRY, TRACE, SCHEMA = range(1, 6)
 MAX_COMMIT_BYTES = 4 << 20
 MAX_PATH = 64
 MAX_KIND = 255
+MAX_DEPTH = 64
+_SCALARS = frozenset((str, int, bytes, bool, type(None)))
 
 
 class Commit(msgspec.Struct, array_like=True, gc=False):
@@ -149,19 +152,47 @@ def _check_effects(effects: list[Any]) -> None:
         kind, path, value = effects[index : index + 3]
         if type(kind) is not int or not 0 <= kind <= MAX_KIND:
             raise DecodeError(f"an effect's kind is a number up to {MAX_KIND}")
-        if type(path) is not list or not 0 < len(path) <= MAX_PATH or type(path[0]) is not str:
-            raise DecodeError(f"a path is a list of 1 to {MAX_PATH} parts, the first a collection")
+        if type(path) is not list or not 0 < len(path) <= MAX_PATH:
+            raise DecodeError(f"a path is a list of 1 to {MAX_PATH} parts")
         for part in path:
             if type(part) is not str and type(part) is not int and type(part) is not bytes:
                 raise DecodeError("a part of a path is text, an integer or bytes")
+        if type(path[0]) is not str or (len(path) > 1 and type(path[1]) is not str):
+            raise DecodeError("a path begins with a collection and a key, which are text")
         if kind == ADD:
             if type(value) is not int:
                 raise DecodeError("an amount is an integer")
-        elif kind in (DROP, MARK):
-            if value is not None:
-                raise DecodeError("a drop or mark has no value")
-        elif kind in (MAX, MIN) and type(value) is not int and type(value) is not str:
+        elif kind != PUT or type(value) not in _SCALARS:
+            _check_stored(kind, value)
+
+
+def _check_stored(kind: int, value: Any) -> None:
+    if kind in (DROP, MARK):
+        if value is not None:
+            raise DecodeError("a drop or mark has no value")
+    elif kind in (MAX, MIN):
+        if type(value) is not int and type(value) is not str:
             raise DecodeError("a greatest or least value is an integer or text")
+    else:
+        _check_value(value, MAX_DEPTH)
+
+
+def _check_value(value: Any, depth: int) -> None:
+    """Refuse what has no canonical bytes, or what JSON cannot show: applied, it could be neither digested nor read."""
+    if type(value) in _SCALARS:
+        return
+    if not depth:
+        raise DecodeError(f"a value is nested deeper than {MAX_DEPTH} levels")
+    if type(value) is list:
+        for item in value:
+            _check_value(item, depth - 1)
+    elif type(value) is dict:
+        for name, item in value.items():
+            if type(name) is not str:
+                raise DecodeError("a field of a value is named by text")
+            _check_value(item, depth - 1)
+    elif type(value) is not float or not isfinite(value):
+        raise DecodeError(f"no value of this store: {type(value).__name__}")
 
 
 def chain_start(cluster: str, group: str, replica: ReplicaId) -> bytes:

@@ -15,6 +15,7 @@ Source: DESIGN 2; observed-remove sets without tombstones (Bieniusa et al. 2012)
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 from sortedcontainers import SortedList
@@ -41,12 +42,13 @@ from crdtstore.leaves import (
     narrow,
     spent,
 )
-from crdtstore.values import pack
+from crdtstore.values import element_order, pack
 
 __all__ = ["Effects", "Sibling", "Siblings", "Tree", "leaf_name", "normal_form"]
 
 _MASK = (1 << 128) - 1
-_BEST = {MAX: max, MIN: min}
+_BEST: dict[int, Any] = {MAX: partial(max, key=element_order), MIN: partial(min, key=element_order)}
+"""Integers and text have an order even where peers mix them: applying never refuses."""
 
 Effects = Sequence[Any]
 """Flat triples ``kind, path, value, kind, path, value, ...``; value is None for a drop and a mark."""

@@ -38,4 +38,4 @@ class AwSet(CrdtType):
         return effects
 
     def read(self, view: View) -> list[Any]:
-        return [element for element, _ in view.children()]
+        return [element for element, child in view.children() if child.live()]

@@ -17,9 +17,9 @@ __all__ = ["EventLog", "first_events"]
 
 
 def first_events(view: View) -> list[tuple[str, Live]]:
-    """Per id the event that counts, in the one order of all writes."""
-    events = [(name, child.live()[0]) for name, child in view.children()]
-    return sorted(events, key=lambda event: event[1][:3])
+    """Per id the event that counts, in the one order of all writes; what a later version stores beside them is passed over."""
+    named = ((name, child.live()) for name, child in view.children() if isinstance(name, str))
+    return sorted(((name, live[0]) for name, live in named if live), key=lambda event: event[1][:3])
 
 
 class EventLog(CrdtType):

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from crdtstore.leaves import DROP, PUT
-from crdtstore.types._base import CrdtType, Fields, Names, View, mutator
+from crdtstore.types._base import CrdtType, Fields, Live, Names, View, mutator
 
 __all__ = ["LwwMap"]
 
@@ -38,7 +38,13 @@ class LwwMap(CrdtType):
         return effects
 
     def read(self, view: View) -> dict[str, Any]:
-        return {name: child.live()[-1].value for name, child in view.children()}
+        return {name: live[-1].value for name, live in _fields(view)}
 
     def conflicts(self, view: View) -> int:
-        return sum(len(child.live()) - 1 for _, child in view.children())
+        return sum(len(live) - 1 for _, live in _fields(view))
+
+
+def _fields(view: View) -> list[tuple[str, list[Live]]]:
+    """The fields and their writes; what a later version stores beside them is passed over."""
+    fields = ((name, child.live()) for name, child in view.children() if isinstance(name, str))
+    return [(name, live) for name, live in fields if live]
