@@ -44,7 +44,7 @@ class AntiEntropy:
         for peer, progress in self.peers.items():
             if progress.ack_due_ms is not None and now_ms >= progress.ack_due_ms:
                 self._acknowledge(peer, progress, now_ms, out)
-            if progress.is_overdue(me, now_ms, options.ack_timeout_ms):
+            if progress.is_overdue(me, now_ms, options.ack_timeout_ms, options.resend_after_ms):
                 progress.become_probing(now_ms)
                 self._send_digest(peer, now_ms, out, wants_answer=True)
         if now_ms >= self._next_gossip_ms:

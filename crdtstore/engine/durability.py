@@ -7,9 +7,11 @@ replies are held, its commits are in no row and no frame, and reads of its keys 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from crdtstore.commit import Commit
+from crdtstore.engine.events import Op
 from crdtstore.engine.output import Committed
 
 __all__ = ["Batch", "Durability"]
@@ -65,12 +67,12 @@ class Durability:
             replies += batch.replies
         return replies
 
-    def hold_reply(self, reply: Committed) -> bool:
-        """Let a reply wait for the batch that holds its commit; False when that is durable already."""
-        origin = reply.origin
-        if reply.seq <= self.vector[origin]:
+    def hold_reply(self, reply: Committed, ops: Iterable[Op]) -> bool:
+        """Let a reply wait until all it shows is durable: its commit, and later ones on the keys read; False when it is."""
+        number = max(self.waits_for(op.collection, op.key) for op in ops)
+        if not number:
             return False
-        next(batch for batch in self._batches if batch.vector[origin] >= reply.seq).replies.append(reply)
+        next(batch for batch in self._batches if batch.number == number).replies.append(reply)
         return True
 
     def waits_for(self, collection: str, key: str) -> int:

@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from crdtstore.commit import Commit
 
-__all__ = ["Early"]
+__all__ = ["Early", "Waiting"]
+
+
+class Waiting(NamedTuple):
+    """A commit that waits; ``start``: the chain hash that must be before it, when a gap kept that from being checked."""
+
+    commit: Commit
+    data: bytes
+    start: bytes | None
 
 
 class Early:
@@ -15,7 +24,7 @@ class Early:
     __slots__ = ("_bytes", "_max_bytes", "_reach", "_waiting", "dropped")
 
     def __init__(self, members: int, max_bytes: int) -> None:
-        self._waiting: list[dict[int, tuple[Commit, bytes]]] = [{} for _ in range(members)]
+        self._waiting: list[dict[int, Waiting]] = [{} for _ in range(members)]
         self._reach = [0] * members
         self._bytes = 0
         self._max_bytes = max_bytes
@@ -30,20 +39,24 @@ class Early:
     def has(self, origin: int, seq: int) -> bool:
         return seq in self._waiting[origin]
 
-    def add(self, origin: int, commit: Commit, data: bytes, applied: Sequence[int]) -> None:
+    def data(self, origin: int, seq: int) -> bytes:
+        """The bytes of a waiting commit."""
+        return self._waiting[origin][seq].data
+
+    def add(self, origin: int, commit: Commit, data: bytes, applied: Sequence[int], start: bytes | None = None) -> None:
         if commit.seq in self._waiting[origin]:
             return
         if self._bytes + len(data) > self._max_bytes:
             self.dropped += 1
             return
-        self._waiting[origin][commit.seq] = (commit, data)
+        self._waiting[origin][commit.seq] = Waiting(commit, data, start)
         self._bytes += len(data)
         reach = self.reach(origin, applied)
         while reach + 1 in self._waiting[origin]:
             reach += 1
         self._reach[origin] = reach
 
-    def next(self, origin: int, applied: int) -> tuple[Commit, bytes] | None:
+    def next(self, origin: int, applied: int) -> Waiting | None:
         """The waiting commit that comes next for an origin."""
         return self._waiting[origin].get(applied + 1)
 
@@ -55,4 +68,10 @@ class Early:
         """This commit is applied, by whichever way it came."""
         waited = self._waiting[origin].pop(seq, None)
         if waited is not None:
-            self._bytes -= len(waited[1])
+            self._bytes -= len(waited.data)
+
+    def drop_from(self, origin: int, seq: int) -> None:
+        """This commit is not true, nor is what stands on it: it has to be asked for again."""
+        for number in [number for number in self._waiting[origin] if number >= seq]:
+            self.forget(origin, number)
+        self._reach[origin] = min(self._reach[origin], seq - 1)

@@ -29,7 +29,7 @@ from crdtstore.engine.antientropy import AntiEntropy
 from crdtstore.engine.causality import Causality
 from crdtstore.engine.durability import Durability
 from crdtstore.engine.early import Early
-from crdtstore.engine.events import Draft, Event, LocalCommit, PeerChanged, Persisted, Received, Tick
+from crdtstore.engine.events import Draft, Event, LocalCommit, Op, PeerChanged, Persisted, Received, Tick
 from crdtstore.engine.history import History
 from crdtstore.engine.keyspace import Keyspace
 from crdtstore.engine.measures import Measures
@@ -100,9 +100,9 @@ class Engine:
                 f"the log of {self.group} goes from {self.applied[origin]} to {commit.seq} of {self.members[origin]}"
             )
         self._apply(origin, commit, data, self.causality.resolve(origin, commit.deps))
-        self.clock.last = max(self.clock.last, commit.hlc)
         self.durability.vector[origin] = commit.seq
-        if origin == self.me:
+        if origin == self.me:  # stamps of others never drag the clock unjudged, or a poisoned one would after a restart
+            self.clock.last = max(self.clock.last, commit.hlc)
             self.measures.note_issued(physical_ms(commit.hlc), is_recovered=True)
         else:
             self.rows.applied(origin, commit.seq, commit.hlc, physical_ms(commit.hlc))
@@ -113,11 +113,11 @@ class Engine:
     def _on_local_commit(self, drafts: list[Draft], now_ms: int, out: Output) -> None:
         first_own_hlc = 0
         replies: list[Committed] = []
-        replayed: list[Committed] = []
+        replayed: list[tuple[Committed, list[Op]]] = []
         for draft in drafts:
             try:
                 if (known := self._find_operation(draft, now_ms)) is not None:
-                    replayed.append(known)
+                    replayed.append((known, draft.ops))
                     continue
                 committed, commit = self._make_commit(draft, now_ms, out)
             except CrdtStoreError as error:
@@ -127,7 +127,7 @@ class Engine:
             replies.append(committed)
         if out.persist:
             out.number = self.durability.hold(self.applied, first_own_hlc, replies, out.changed)
-        out.replies += [reply for reply in replayed if not self.durability.hold_reply(reply)]
+        out.replies += [reply for reply, ops in replayed if not self.durability.hold_reply(reply, ops)]
 
     def _find_operation(self, draft: Draft, now_ms: int) -> Committed | None:
         """The answer to a request that was heard before, None when it is new.
@@ -208,8 +208,11 @@ class Engine:
                     self.check_row(peer, message.row)
                     self.antientropy.take_row(peer, message.row, now_ms, out)
         except (ProtocolError, DecodeError) as error:
-            self.measures.refused += 1
-            out.rejected.append((peer, f"{self.group}: {error.detail}"))
+            self._refuse(peer, error, out)
+
+    def _refuse(self, peer: int, error: CrdtStoreError, out: Output) -> None:
+        self.measures.refused += 1
+        out.rejected.append((peer, f"{self.group}: {error.detail}"))
 
     def _on_digest(self, peer: int, message: Digest, now_ms: int, out: Output) -> None:
         self.check_row(peer, message.row)
@@ -252,21 +255,36 @@ class Engine:
         applied, early = self.applied, self.early
         before = list(applied)
         has_gap = any(segment.after > early.reach(segment.origin, applied) for segment in frame.segments)
+        starts = {(at.origin, at.after + 1): at.chain for at in frame.segments if at.after > applied[at.origin]}
         twice = 0
         for origin, commit, data in commits:
             seq = commit.seq
-            if seq <= applied[origin] or (early and early.has(origin, seq)):
-                twice += 1
-                continue
-            if seq > applied[origin] + 1 or not self._try_apply(origin, commit, data, now_ms, out):
-                early.add(origin, commit, data, applied)
-            elif early:
-                self._apply_early(now_ms, out)
+            try:
+                if seq <= applied[origin] or (early and early.has(origin, seq)):
+                    self._check_same(origin, seq, data)
+                    twice += 1
+                elif seq > applied[origin] + 1 or not self._try_apply(origin, commit, data, out):
+                    early.add(origin, commit, data, applied, starts.get((origin, seq)))
+                elif early:
+                    self._apply_early(out)
+            except ProtocolError as error:  # what was applied before it stands, and must be written
+                self._refuse(peer, error, out)
+                break
         self.measures.note_received(frame.commits, twice)
         if out.persist:
             self._note_applied(now_ms, out)
             out.number = self.durability.hold(applied, 0, [], out.changed)
         self.antientropy.on_frame(peer, has_gap, applied != before, now_ms, out)
+
+    def _check_same(self, origin: int, seq: int, data: bytes) -> None:
+        """A commit that is here already must be the one that is here; of two that wait neither is kept."""
+        is_applied = seq <= self.applied[origin]
+        known = self.history.commit(origin, seq) if is_applied else self.early.data(origin, seq)
+        if known != data:
+            if not is_applied:
+                self.early.drop_from(origin, seq)
+            self.is_fenced = self.is_fenced or origin == self.me
+            raise ProtocolError(f"two commits {seq} of {self.members[origin]}: its id is used twice")
 
     def _note_applied(self, now_ms: int, out: Output) -> None:
         """What others made was applied: how old it was, and what it says of their clocks."""
@@ -303,8 +321,11 @@ class Engine:
             unpacked.append((origin, commit, data))
         return unpacked
 
-    def _try_apply(self, origin: int, commit: Commit, data: bytes, now_ms: int, out: Output) -> bool:
-        """Apply the next commit of an origin if its deps are satisfied."""
+    def _try_apply(self, origin: int, commit: Commit, data: bytes, out: Output) -> bool:
+        """Apply the next commit of an origin if its deps are satisfied.
+
+        Raises:  ProtocolError for deps that cannot be; nothing changed.
+        """
         resolved = self.causality.resolve(origin, commit.deps)
         if resolved and not self.is_ready(resolved):
             return False
@@ -318,14 +339,21 @@ class Engine:
         applied = self.applied
         return all(applied[replica] >= seq for replica, seq in resolved)
 
-    def _apply_early(self, now_ms: int, out: Output) -> None:
-        """Apply what waited and can be applied now."""
+    def _apply_early(self, out: Output) -> None:
+        """Apply what waited and can be applied now; what turns out not to be true is dropped, with all that stands on it."""
         has_moved = True
         while has_moved and self.early:
             has_moved = False
             for origin in range(len(self.members)):
                 while (waiting := self.early.next(origin, self.applied[origin])) is not None:
-                    if not self._try_apply(origin, *waiting, now_ms, out):
+                    try:
+                        if waiting.start is not None:
+                            self._check_chain(origin, self.applied[origin], waiting.start)
+                        if not self._try_apply(origin, waiting.commit, waiting.data, out):
+                            break
+                    except ProtocolError as error:
+                        self.early.drop_from(origin, waiting.commit.seq)
+                        self._refuse(origin, error, out)
                         break
                     has_moved = True
 

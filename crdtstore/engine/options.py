@@ -20,11 +20,11 @@ class Options(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ack_delay_ms: Annotated[int, Meta(ge=0, le=10_000)] = 5
     """How long a receiver gathers before it acknowledges a peer's commits; 0 acknowledges at once."""
     ack_timeout_ms: _Ms = 3_000
-    """A peer that acknowledges nothing of what it was sent for so long falls back to probing."""
+    """A peer that acknowledges nothing of what it was sent for so long falls back to probing; much sooner once round trips are known."""
     relay_after_ms: _Ms = 600
     """Commits of a third replica are relayed to a peer that has lacked them unchanged for so long."""
     resend_after_ms: _Ms = 100
-    """At most so often a receiver with a gap asks the same peer to start again."""
+    """At most so often a receiver with a gap asks the same peer to start again; twice this is the least wait for an acknowledgement."""
     frame_bytes: _Bytes = 256 << 10
     """A frame is closed when its commits reach this size."""
     window_bytes: _Bytes = 4 << 20

@@ -21,6 +21,7 @@ class Progress:
     __slots__ = (
         "_lacks_since_ms",
         "_quiet_since_ms",
+        "_timed",
         "ack_due_ms",
         "acknowledged",
         "asked_ms",
@@ -28,6 +29,7 @@ class Progress:
         "heard_ms",
         "relayed",
         "relayed_ms",
+        "round_trip_ms",
         "sent",
         "state",
     )
@@ -49,6 +51,10 @@ class Progress:
         """When it was last asked to start again."""
         self.ack_due_ms: int | None = None
         self.heard_ms: int | None = None
+        self.round_trip_ms: int | None = None
+        """From sending to acknowledgement, smoothed over eight; the peer's disk is in it."""
+        self._timed: tuple[int, int] | None = None
+        """The commit whose round trip is being measured, and when it was sent."""
         self._quiet_since_ms = 0
 
     def become_down(self) -> None:
@@ -63,6 +69,7 @@ class Progress:
         """Its row is known: whatever it lacks of ``own`` is sent from there on."""
         self.state = "streaming"
         self.sent = self.has[own]
+        self._timed = None  # an acknowledgement could be for either time it was sent (Karn)
         self._quiet_since_ms = now_ms
 
     def take_vector(self, vector: Sequence[int], durable: Sequence[int], own: int, now_ms: int) -> None:
@@ -78,6 +85,10 @@ class Progress:
                 self._lacks_since_ms[origin] = None
             elif self._lacks_since_ms[origin] is None:
                 self._lacks_since_ms[origin] = now_ms
+        if self._timed is not None and self.has[own] >= self._timed[0]:
+            took_ms = now_ms - self._timed[1]
+            self.round_trip_ms = took_ms if self.round_trip_ms is None else (7 * self.round_trip_ms + took_ms) // 8
+            self._timed = None
         if self.state == "probing":
             self.become_streaming(own, now_ms)
         elif self.has[own] >= self.sent:  # nothing on its way: silence is no fault
@@ -87,10 +98,14 @@ class Progress:
     def note_sent(self, own: int, upto: int, now_ms: int) -> None:
         if self.sent == self.has[own]:
             self._quiet_since_ms = now_ms
+        if self._timed is None:
+            self._timed = (upto, now_ms)
         self.sent = upto
 
-    def is_overdue(self, own: int, now_ms: int, timeout_ms: int) -> bool:
-        """Whether the peer should have acknowledged something long ago."""
+    def is_overdue(self, own: int, now_ms: int, timeout_ms: int, resend_ms: int) -> bool:
+        """Whether the peer should have acknowledged something long ago: four round trips, at least twice ``resend_ms``."""
+        if self.round_trip_ms is not None:
+            timeout_ms = min(timeout_ms, max(4 * self.round_trip_ms, 2 * resend_ms))
         if self.state == "probing":
             return now_ms - self._quiet_since_ms >= timeout_ms
         return self.state == "streaming" and self.sent > self.has[own] and now_ms - self._quiet_since_ms >= timeout_ms
