@@ -10,9 +10,11 @@ import asyncio
 import gc
 import logging
 import os
+import resource
 import signal
 import stat
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import click
@@ -61,6 +63,7 @@ async def _serve(opened: Opened, exit_with_stdin: bool) -> int:
         loop.add_signal_handler(number, stop.set)
     if exit_with_stdin:
         _watch_stdin(loop, stop)
+    _raise_file_limit()
     running = Node(opened)
     await running.start()
     gc.collect()
@@ -71,6 +74,13 @@ async def _serve(opened: Opened, exit_with_stdin: bool) -> int:
         end.cancel()
     await running.stop()
     return 1 if running.failed.is_set() else 0
+
+
+def _raise_file_limit() -> None:
+    """Every connection is a file; shells give few although more are allowed."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _watch_stdin(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> None:

@@ -78,8 +78,8 @@ def take_identity(data: Path, cluster: Cluster, node: str, *, is_bootstrap: bool
 def _check_same(data: Path, identity: _Identity, cluster: Cluster, member: Member) -> None:
     if identity.nonce != cluster.nonce.hex():
         raise UsageError(
-            f"{data} belongs to the cluster {identity.cluster} (nonce {identity.nonce}), "
-            f"not to {cluster.name} (nonce {cluster.nonce.hex()}) of the cluster file. Nothing changed."
+            f"{data} belongs to the cluster {identity.cluster} (nonce {identity.nonce[:4]}…), "
+            f"not to {cluster.name} (nonce {cluster.nonce.hex()[:4]}…) of the cluster file. Nothing changed."
         )
     if identity.replica != member.replica:
         raise UsageError(

@@ -72,7 +72,7 @@ class Link:
         self._on_refused = on_refused
         self._loop = asyncio.get_running_loop()
         self._heard = self._loop.time()
-        self._queue: deque[bytes] = deque()
+        self._queue: deque[bytes | str] = deque()
         self._has_more = asyncio.Event()
         self._is_given_up = False
 
@@ -121,22 +121,22 @@ class Link:
             if message.type is WSMsgType.BINARY:
                 self._on_message(message.data)
             elif message.type is WSMsgType.TEXT:
-                await self._on_text(message.data)
+                self._on_text(message.data)
             else:
                 if message.type is WSMsgType.ERROR and isinstance(message.data, aiohttp.WebSocketError):
                     self.why = f"refused: {message.data}"
                     self._on_refused(str(message.data))
                 return
 
-    async def _on_text(self, text: str) -> None:
+    def _on_text(self, text: str) -> None:
         try:
             answer = self.heartbeat.take(text)
         except ValueError as error:
             self._on_refused(str(error))
             return
-        if answer is not None:
-            with suppress(ConnectionError, RuntimeError):
-                await self._socket.send_str(answer)
+        if answer is not None:  # never sent from here: who waits to send does not read, and two of them wait for ever
+            self._queue.appendleft(answer)
+            self._has_more.set()
 
     async def _send_all(self) -> None:
         socket, queue = self._socket, self._queue
@@ -144,8 +144,11 @@ class Link:
             while True:
                 while queue:
                     data = queue.popleft()
-                    await socket.send_bytes(data)
-                    self.queued_bytes -= len(data)
+                    if isinstance(data, str):
+                        await socket.send_str(data)
+                    else:
+                        await socket.send_bytes(data)
+                        self.queued_bytes -= len(data)
                 self._has_more.clear()
                 await self._has_more.wait()
         except (ConnectionError, RuntimeError) as error:
@@ -162,6 +165,7 @@ class Link:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(interval_s):
                         await self._socket.send_str(self.heartbeat.ping())
-                await asyncio.sleep(interval_s)
+                left_s = (self._options.silence_ms - self.heard_ms) / 1000
+                await asyncio.sleep(min(interval_s, max(left_s, 0.01)))
         except (ConnectionError, RuntimeError) as error:
             self.give_up(f"sending failed: {error or type(error).__name__}")

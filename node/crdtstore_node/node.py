@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from crdtstore.configuration import Cluster, Member
-from crdtstore.errors import CrdtStoreError, DecodeError, ProtocolError, StorageError, Unavailable
+from crdtstore.errors import CrdtStoreError, DecodeError, ProtocolError, StorageError, Unavailable, UsageError
 from crdtstore.host import Host
 from crdtstore.service import Service
 from crdtstore.storage.log import SegmentedLog
@@ -44,6 +44,7 @@ class Opened:
         """
         self.config = config
         self.cluster: Cluster = load_cluster(Path(config.cluster_file))
+        _check_peers(config, self.cluster)
         data = Path(config.data)
         if not is_bootstrap:
             take_identity(data, self.cluster, config.node, is_bootstrap=False)
@@ -62,6 +63,15 @@ class Opened:
             return self.host.recover(itertools.chain.from_iterable(self.log.replay()))
         except (ValueError, ProtocolError, DecodeError) as error:
             raise StorageError(f"{data}: the log does not fit the cluster file: {error}. Nothing changed.") from error
+
+
+def _check_peers(config: NodeConfig, cluster: Cluster) -> None:
+    nodes = [member.node for member in cluster.members]
+    for node in config.peers:
+        if node not in nodes:
+            raise UsageError(
+                f"peers.{node}: there is no such node in the cluster file; there are {', '.join(nodes)}. Nothing changed."
+            )
 
 
 class Node:

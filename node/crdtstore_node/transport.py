@@ -136,7 +136,7 @@ class Transport:
                     "a peer is not reachable",
                     peer=member.node,
                     address=str(address),
-                    why=str(error),
+                    why=str(error) or type(error).__name__,
                 )
             return False
         return await self._converse(websocket, member, str(address))
