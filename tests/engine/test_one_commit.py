@@ -10,8 +10,8 @@ from crdtstore.configuration import Cluster, Member
 from crdtstore.engine.events import Persisted
 from crdtstore.engine.options import Options
 from crdtstore.host import Host
-from crdtstore.kernel import Tree
-from crdtstore.leaves import ADD, DROP, Sum
+from crdtstore.kernel import Sibling, Tree, leaf_name
+from crdtstore.leaves import ADD, DROP, PUT, SEQ_BITS, Sum
 from crdtstore.service import Request, Service
 
 
@@ -62,3 +62,15 @@ def test_trying_a_commit_leaves_the_counter_it_is_tried_on_alone() -> None:
     assert isinstance(sum_leaf, Sum)
     assert [run.extract(2) for run in sum_leaf.runs] == [5]
     assert [run.total() for run in sum_leaf.runs] == [1]
+
+
+def test_a_repetition_of_a_spent_operation_leaves_no_empty_key() -> None:
+    us, eu = make_replica_id("us-1", 1), make_replica_id("eu-1", 2)
+    tree = Tree([us, eu])
+    path = ["names:lww_map", "k", "field"]
+    tree.apply(1, 1, [0, 0], [PUT, path, "v"])
+    tree.apply(2, 2, [1, 0], [DROP, path, None])
+    again = 1 << SEQ_BITS | 1
+    tree.apply(again, 3, [0, 0], [PUT, path, "v"], {leaf_name(path, PUT): [Sibling(1, 1)]})
+    assert tree.entry("names:lww_map", "k") is None
+    assert tree.digest == 0
