@@ -242,12 +242,19 @@ class Service:
                 return False
         return True
 
-    def _once_durable(self, ticket: int, engine: Engine, number: int, go: Callable[[int], None]) -> None:
-        """Go on as soon as a batch is durable."""
+    def _reply_once_durable(self, request: Request, token: str | None, engine: Engine, number: int, body: dict[str, Any]) -> None:
+        """Reply with what was read as soon as the batch it came from is durable; the value is that of now, so no writer can starve it."""
+        read_ms = self._now_ms
+
+        def reply(now_ms: int) -> None:
+            if body.get("staleness_ms") is not None:
+                body["staleness_ms"] += now_ms - read_ms  # it has grown older meanwhile
+            self._reply(request.ticket, {**body, "token": self._token(token, engine.group, self._durable(engine))})
+
         if engine.durability.synced >= number:
-            go(self._now_ms)
+            reply(self._now_ms)
         else:
-            self._wait(ticket, _Waiting(self._now_ms + self.host.options.max_wait_ms, {}, (engine, number), go))
+            self._wait(request.ticket, _Waiting(self._now_ms + self.host.options.max_wait_ms, {}, (engine, number), reply))
 
     # --- tokens
 
@@ -334,49 +341,27 @@ class Service:
     def _read(self, request: Request, parsed: ReadRequest) -> None:
         engine = self._engine(parsed.domain)
         declared = self._declared(parsed.domain, parsed.collection)
-        number = engine.durability.waits_for(declared.path, parsed.key)
-        self._once_durable(request.ticket, engine, number, lambda now: self._reading(request, parsed, engine, declared))
-
-    def _reading(self, request: Request, parsed: ReadRequest, engine: Engine, declared: Declared) -> None:
-        number = engine.durability.waits_for(declared.path, parsed.key)
-        if number:  # somebody wrote again meanwhile
-            self._once_durable(
-                request.ticket, engine, number, lambda now: self._reading(request, parsed, engine, declared)
-            )
-            return
         staleness_ms = engine.rows.staleness_ms(self._now_ms)
         if parsed.max_staleness_ms is not None and (staleness_ms is None or staleness_ms > parsed.max_staleness_ms):
             how = "unknown" if staleness_ms is None else f"{staleness_ms} ms"
-            raise ReplicaBehind(
-                f"the staleness of this region is {how}, at most {parsed.max_staleness_ms} ms was asked for.",
-                regions=[],
-            )
+            asked = f"at most {parsed.max_staleness_ms} ms was asked for"
+            raise ReplicaBehind(f"the staleness of this region is {how}, {asked}.", regions=[])
         view = engine.keyspace.view(declared.path, parsed.key)
-        self._reply(
-            request.ticket,
-            {
-                "value": declared.crdt.read(view),
-                "exists": view.exists,
-                "type": declared.crdt.name,
-                "etag": engine.keyspace.etag(declared.path, parsed.key),
-                "token": self._token(parsed.token, engine.group, self._durable(engine)),
-                "region": self.host.me.region,
-                "staleness_ms": staleness_ms,
-                "conflicts": declared.crdt.conflicts(view),
-            },
-        )
+        body = {
+            "value": declared.crdt.read(view),
+            "exists": view.exists,
+            "type": declared.crdt.name,
+            "etag": engine.keyspace.etag(declared.path, parsed.key),
+            "region": self.host.me.region,
+            "staleness_ms": staleness_ms,
+            "conflicts": declared.crdt.conflicts(view),
+        }
+        number = engine.durability.waits_for(declared.path, parsed.key)
+        self._reply_once_durable(request, parsed.token, engine, number, body)
 
     def _list(self, request: Request, parsed: ListRequest) -> None:
         engine = self._engine(parsed.domain)
         declared = self._declared(parsed.domain, parsed.collection)
-        self._once_durable(
-            request.ticket,
-            engine,
-            engine.durability.number,
-            lambda now: self._listing(request, parsed, engine, declared),
-        )
-
-    def _listing(self, request: Request, parsed: ListRequest, engine: Engine, declared: Declared) -> None:
         items: list[dict[str, Any]] = []
         following = None
         for key in engine.keyspace.tree.keys(declared.path, parsed.after, parsed.prefix):
@@ -387,8 +372,8 @@ class Service:
             if parsed.values:
                 item["value"] = declared.crdt.read(engine.keyspace.view(declared.path, key))
             items.append(item)
-        token = self._token(parsed.token, engine.group, self._durable(engine))
-        self._reply(request.ticket, {"items": items, "next": following, "token": token})
+        body = {"items": items, "next": following}
+        self._reply_once_durable(request, parsed.token, engine, engine.durability.number, body)
 
     # --- declarations
 
@@ -408,35 +393,27 @@ class Service:
         system = self.host.groups[SYSTEM_GROUP]
 
         def answer(committed: Committed) -> dict[str, Any]:
-            return {
-                **body(),
-                "token": self._token(parsed.token, SYSTEM_GROUP, {system.members[committed.origin]: committed.seq}),
-            }
+            seen = {system.members[committed.origin]: committed.seq}
+            return {**body(), "token": self._token(parsed.token, SYSTEM_GROUP, seen)}
 
         if op is None:
-            self._show_system(request, parsed, body)
+            self._show_system(request, parsed, body())
         else:
             self._submit(system, Draft(request.ticket, [op], request.principal), answer)
             self._flush()  # the next request may rely on it
 
     def _domain(self, request: Request, parsed: DomainRequest) -> None:
         self._engine(parsed.domain)
-        self._show_system(request, parsed, lambda: self._domain_body(parsed.domain))
+        self._show_system(request, parsed, self._domain_body(parsed.domain))
 
     def _collection(self, request: Request, parsed: CollectionRequest) -> None:
         self._engine(parsed.domain)
         self._declared(parsed.domain, parsed.collection)
-        self._show_system(request, parsed, lambda: self._collection_body(parsed.domain, parsed.collection))
+        self._show_system(request, parsed, self._collection_body(parsed.domain, parsed.collection))
 
-    def _show_system(self, request: Request, parsed: Any, body: Callable[[], dict[str, Any]]) -> None:
+    def _show_system(self, request: Request, parsed: Any, body: dict[str, Any]) -> None:
         system = self.host.groups[SYSTEM_GROUP]
-
-        def show(_: int) -> None:
-            self._reply(
-                request.ticket, {**body(), "token": self._token(parsed.token, SYSTEM_GROUP, self._durable(system))}
-            )
-
-        self._once_durable(request.ticket, system, system.durability.number, show)
+        self._reply_once_durable(request, parsed.token, system, system.durability.number, body)
 
     def _domain_body(self, domain: str) -> dict[str, Any]:
         declarations = self.host.declarations
