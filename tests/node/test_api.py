@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import threading
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -250,8 +251,14 @@ async def test_who_waits_to_be_told_to_send_is_told(shop: Node) -> None:
     writer.close()
 
 
-async def test_writes_at_once_share_a_sync(shop: Node) -> None:
-    before = shop.log.syncs
+async def test_writes_at_once_share_a_sync(shop: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    before, write = shop.log.syncs, shop.log.write
+
+    def write_slowly(records: Sequence[bytes]) -> None:
+        time.sleep(0.005)
+        write(records)
+
+    monkeypatch.setattr(shop.log, "write", write_slowly)
     replies = await asyncio.gather(*(call(shop, "POST", f"/v1/data/shop/counter/k{n}", ADD) for n in range(100)))
     assert [reply.body["values"] for reply in replies] == [[1]] * 100
     assert len({reply.body["dot"] for reply in replies}) == 100

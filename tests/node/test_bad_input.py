@@ -305,6 +305,9 @@ async def test_a_body_that_does_not_arrive(make_nodes: Callable[..., Nodes]) -> 
 
 
 NOT_HTTP = [
+    b"GET /v1/data/shop/counter/\xc5\xbe HTTP/1.1\r\nHost: t\r\n\r\n",
+    b"GET /v1/data/shop/counter/\xff HTTP/1.1\r\nHost: t\r\n\r\n",
+    b"GET /v1/data/shop/counter/a b HTTP/1.1\r\nHost: t\r\n\r\n",
     b"hello\r\n\r\n",
     b"GET\r\n\r\n",
     b"GET / HTTP/1.1\r\nHost: t\r\nContent-Length: -1\r\n\r\n",
