@@ -18,7 +18,7 @@ from crdtstore_sim.timeline import Timeline
 
 __all__ = ["SimulatedDisk"]
 
-_STALL = 1000
+_LONGEST_STALL_US = 3_000_000
 
 
 class _Pending(NamedTuple):
@@ -63,7 +63,7 @@ class SimulatedDisk:
         random = self._random
         delay_us = self._fastest_us + random.random() * (self._slowest_us - self._fastest_us)
         if self._stalls and random.random() < self._stalls:
-            delay_us *= _STALL
+            delay_us += random.random() * _LONGEST_STALL_US
         self._timeline.after(int(delay_us), self._synced, (self._life, self.log.staged))
 
     def _synced(self, argument: tuple[int, int]) -> None:

@@ -67,7 +67,7 @@ def prove_one(plant: str, seeds: range) -> Found:
     """Look for a plant seed by seed; then run the same seeds without it."""
     for seed in seeds:
         result = run_seed(seed, None, plant)
-        if result.is_ok:
+        if not set(failed(result)) - {"errors"}:  # a node that raises is no proof that a checker bites
             continue
         scenario = plant_of(plant).scenario
         clean = all(run(scenario(before), before).is_ok for before in range(seeds.start, seed + 1))

@@ -163,8 +163,8 @@ class Observer:
                 collection, key = self._random.choice(list(group.keys))
                 self._look(group, node, collection, key, engines[name])
 
-    def on_end(self, nodes: Sequence[dict[str, Engine]]) -> None:
-        """Everything, everywhere."""
+    def on_end(self, nodes: Sequence[dict[str, Engine]], *, is_settled: bool) -> None:
+        """Everything, everywhere; what is acknowledged must be everywhere once the run has settled."""
         for name in sorted(self.facts.groups):
             group = self.facts.groups[name]
             for node, engines in enumerate(nodes):
@@ -174,7 +174,8 @@ class Observer:
                 self.convergence.on_scrub(group, node, engines[name])
                 for collection, key in list(group.keys):
                     self._look(group, node, collection, key, engines[name])
-        self.durability.on_end()
+        if is_settled:
+            self.durability.on_end()
 
     def _look(self, group: Any, node: int, collection: str, key: str, engine: Engine) -> None:
         reading = self.values.on_look(group, node, collection, key, engine)

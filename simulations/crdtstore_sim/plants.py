@@ -23,6 +23,7 @@ from crdtstore.errors import UsageError
 from crdtstore.host import Host
 from crdtstore.kernel import Tree
 from crdtstore.leaves import SEQ_MASK
+from crdtstore.service import Service
 from crdtstore.storage.protocol import Entry
 from crdtstore.types import REGISTRY, Live, View
 from crdtstore_sim.scenario import Scenario, load
@@ -198,7 +199,21 @@ def _grouped(lacking: Any) -> Any:
 
 def _silence_is_health(is_overdue: Any) -> Any:
     """Nobody is asked why it does not acknowledge."""
-    return lambda self, own, now_ms, timeout_ms: False
+    return lambda self, *rest: False
+
+
+def _never_waits(waits_for: Any) -> Any:
+    """A read shows what is not durable yet."""
+    return lambda self, *rest: 0
+
+
+def _no_limit(heartbeat_limit: Any) -> Any:
+    """A heartbeat promises more than the disk holds."""
+    return lambda self: None
+
+
+def _token_ignored(has_seen: Any) -> Any:
+    return lambda self, seen: True
 
 
 def _no_relay(relay: Any) -> Any:
@@ -228,5 +243,8 @@ PLANTS: dict[str, Plant] = {
     "dot-reuse-after-amnesia": Plant(Host, "recover", _amnesia, "a start forgets the last commit of its log"),
     "forgotten-operations": Plant(Operations, "record", _forgotten, "a repeated operation counts twice"),
     "silence-is-health": Plant(Progress, "is_overdue", _silence_is_health, "who never acknowledges is left alone"),
+    "read-before-durable": Plant(Durability, "waits_for", _never_waits, "reads do not wait for the disk"),
+    "heartbeat-too-far": Plant(Durability, "heartbeat_limit", _no_limit, "a heartbeat promises more than is durable"),
+    "token-ignored": Plant(Service, "_has_seen", _token_ignored, "a session is served whatever it has seen"),
     "no-relay": Plant(AntiEntropy, "_relay", _no_relay, "nobody carries what others made"),
 }

@@ -44,7 +44,7 @@ class Network(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Disk(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A sync takes from ``sync_ms`` to ``slowest_ms``; a stall now and then takes a thousand times as long."""
+    """A sync takes from ``sync_ms`` to ``slowest_ms``; ``stalls``: share of syncs that take up to 3 s longer."""
 
     sync_ms: Annotated[float, Meta(gt=0, le=10_000)] = 0.2
     slowest_ms: Annotated[float, Meta(gt=0, le=10_000)] = 3.0

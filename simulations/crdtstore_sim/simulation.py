@@ -135,7 +135,9 @@ class Simulation:
             self.timeline.run(self._end_us, self._is_over)
             if not self.facts.violations:
                 settled_s = self._settle()
-                self.observer.on_end([node.service.host.groups for node in self.nodes])
+                self.observer.on_end(
+                    [node.service.host.groups for node in self.nodes], is_settled=settled_s is not None
+                )
         except Exception as error:
             frames = traceback.extract_tb(error.__traceback__)[-3:]
             where = " < ".join(

@@ -1,0 +1,41 @@
+"""The production code under the simulator: seeds of the swarm and the scenarios that come along, every law at every step."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from crdtstore_sim.fuzz import fuzz, run_seed
+from crdtstore_sim.report import line
+from crdtstore_sim.scenario import DIRECTORY
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("first", range(0, 30, 5))
+def test_seeds_of_the_swarm_hold_every_law(first: int) -> None:
+    failed = [line(result) for result in fuzz(range(first, first + 5), None, None, 1) if not result.is_ok]
+    assert not failed, "\n".join(failed)
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in Path(DIRECTORY).glob("*.toml")))
+def test_a_scenario_holds_every_law(name: str) -> None:
+    result = run_seed(1, name)
+    assert result.is_ok, line(result)
+    assert result.acknowledged > 50
+    assert result.settled_s is not None
+    assert result.windows_ms is not None
+
+
+def test_a_cut_is_seen_in_the_divergence_windows_and_a_crash_in_the_restarts() -> None:
+    whole, cut = run_seed(2, "crash-restart"), run_seed(2, "split-1-2")
+    assert whole.crashes == 4
+    assert cut.windows_ms is not None
+    assert 7_000 < cut.windows_ms[2] < 9_000
+    assert cut.windows_ms[0] < 100
+
+
+def test_two_processes_give_the_same_results_in_the_same_order() -> None:
+    alone = [result.trace for result in fuzz(range(4), None, None, 1)]
+    together = [result.trace for result in fuzz(range(4), None, None, 2)]
+    assert alone == together
