@@ -3,7 +3,8 @@
 The question: how often is the service stepped? Once per turn of the event loop, with all that arrived in that turn, so that 64 requests
 cost one step, one record and one sync. A write that is done, or a timer, steps at once: somebody is waiting for it.
 
-When the disk fails, nothing becomes durable any more: writes are answered with that, reads of what is durable go on. When the service
+When the disk fails, nothing becomes durable any more: writes are answered with that, reads of what is durable go on, peers still get
+what is durable here, and what they send is left where it is, or every key they write could be read here no more. When the service
 itself fails, its state may be half changed; then this node stops, and its next start rebuilds the state from the log.
 """
 
@@ -18,7 +19,8 @@ from crdtstore.causal import ReplicaId
 from crdtstore.engine.events import Persisted, Tick
 from crdtstore.errors import CrdtStoreError, StorageError, Unavailable
 from crdtstore.host import HostOutput, Rejected
-from crdtstore.service import Cancelled, Event, Request, Service
+from crdtstore.messages import Frame, decode_message
+from crdtstore.service import Cancelled, Event, Received, Request, Service
 from crdtstore.storage.protocol import CommitLog
 from crdtstore_node.clock import WallClock
 from crdtstore_node.logs import event
@@ -81,6 +83,11 @@ class Driver:
         if not self._is_scheduled:
             self._is_scheduled = True
             self._loop.call_soon(self._turn)
+
+    def receive(self, peer: ReplicaId, data: bytes) -> None:
+        """A peer said this."""
+        if self.failure is None or not _holds_commits(data):
+            self.submit(Received(peer, data))
 
     def request(self, do: str, fields: dict[str, Any]) -> tuple[int, asyncio.Future[Answer]]:
         """Ask the service; the future holds the answer or an error as its result. The ticket is for ``forget``.
@@ -211,6 +218,13 @@ class Driver:
 
 def _gone() -> CrdtStoreError:
     return Unavailable("this node stops. Ask another region.", code="internal", retry_after=1.0)
+
+
+def _holds_commits(data: bytes) -> bool:
+    try:
+        return isinstance(decode_message(data), Frame)
+    except CrdtStoreError:
+        return False  # the service says what is wrong with it
 
 
 def _storage_code(failure: StorageError) -> str:

@@ -21,7 +21,7 @@ from crdtstore.configuration import Member
 from crdtstore.errors import CrdtStoreError, ProtocolError
 from crdtstore.host import Rejected
 from crdtstore.messages import MAX_MESSAGE_BYTES
-from crdtstore.service import PeerChanged, Received
+from crdtstore.service import PeerChanged
 from crdtstore_node.config import Address, NodeConfig, parse_address
 from crdtstore_node.driver import Driver
 from crdtstore_node.links import Link, Socket, close
@@ -205,12 +205,12 @@ class Transport:
         return peer
 
     async def _carry(self, peer: Member, websocket: Socket) -> None:
-        submit, replica = self._driver.submit, peer.replica
+        submit, receive, replica = self._driver.submit, self._driver.receive, peer.replica
         link = Link(
             peer,
             websocket,
             self._options,
-            lambda data: submit(Received(replica, data)),
+            lambda data: receive(replica, data),
             lambda reason: self._refuse(peer.node, peer.node, reason),
         )
         older = self.links.get(replica)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import threading
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -22,7 +22,7 @@ from crdtstore.storage.record import encode_record
 from crdtstore_node.clock import WallClock
 from crdtstore_node.driver import Driver
 from crdtstore_node.node import Node
-from tests.node.running import Lines, call, until
+from tests.node.running import Lines, Nodes, call, declare, until
 
 ME = Member(make_replica_id("us-1", 1), "us")
 KEY = "/v1/data/shop/counter/k"
@@ -180,6 +180,28 @@ async def test_a_node_with_a_failed_disk_says_so(shop: Node, monkeypatch: pytest
     assert (await call(shop, "GET", "/v1/data/shop/counter/other")).status == 200
     assert (await call(shop, "GET", "/healthz")).status == 200
     assert b"crdtstore_log_failed 1.0" in (await call(shop, "GET", "/metrics")).raw
+
+
+async def test_with_a_failed_disk_peers_are_served_and_keys_they_write_stay_readable(
+    make_nodes: Callable[..., Nodes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    us, eu = await make_nodes("us", "eu").start_all()
+    await declare(us, "shop", "counter")
+    await until(lambda: "shop/0" in eu.host.groups)
+    await call(us, "POST", KEY, ADD)
+
+    def fail(records: Sequence[bytes]) -> None:
+        raise StorageError("0000000001.log: Input/output error")
+
+    monkeypatch.setattr(us.log, "write", fail)
+    assert (await call(us, "POST", "/v1/data/shop/counter/other", ADD)).status == 503
+    assert (await call(eu, "POST", KEY, ADD)).body["values"] == [2]
+    await until(lambda: us.status()["groups"][1]["behind"] == 1)
+    reply = await call(us, "GET", KEY)
+    assert (reply.status, reply.body["value"]) == (200, 1)
+    assert us.host.groups["shop/0"].applied == [2, 0]
+    assert (await call(eu, "GET", KEY)).body["value"] == 2
+    assert (await call(eu, "GET", "/v1/data/shop/counter/other")).body["value"] == 0
 
 
 async def test_a_failed_service_stops_the_node(shop: Node, lines: Lines, monkeypatch: pytest.MonkeyPatch) -> None:
