@@ -154,6 +154,9 @@ class Driver:
         if out.send:
             self.send(out.send)
         for ticket, answer in out.replies:
+            if isinstance(answer, CrdtStoreError):
+                # Its frames hold this very output, which the collector does not see: kept, each refusal would stay for ever.
+                answer.__traceback__ = answer.__context__ = answer.__cause__ = None
             self._answer(ticket, answer)
         for rejected in out.rejected:
             self.rejected(rejected)

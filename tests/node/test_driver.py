@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import random
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -216,6 +217,18 @@ async def test_a_failed_service_stops_the_node(shop: Node, lines: Lines, monkeyp
     assert (await call(shop, "GET", KEY)).status == 500
     assert (await call(shop, "GET", "/readyz")).status == 503
     assert len(lines.of("the service failed; this node stops, its next start rebuilds the state from the log")) == 1
+
+
+async def test_a_refused_request_leaves_nothing_behind(driver: Driver) -> None:
+    def errors() -> int:
+        gc.collect()
+        return sum(isinstance(each, CrdtStoreError) for each in gc.get_objects())
+
+    before = errors()
+    for number in range(50):
+        assert isinstance(await ask(driver, "read", domain=f"none{number}", collection="c", key="k"), CrdtStoreError)
+        assert isinstance(await ask(driver, "read", domain="shop", collection=5, key="k"), CrdtStoreError)
+    assert errors() <= before + 2
 
 
 async def test_a_cancelled_write_goes_on(driver: Driver, log: SlowLog) -> None:

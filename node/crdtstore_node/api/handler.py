@@ -61,16 +61,15 @@ class Handler:
         try:
             return await self._answer(request, is_msgpack)
         except CrdtStoreError as error:
-            refused = error
+            return self.refuse(error, is_msgpack, headers.get("traceparent"))
         except web.HTTPRequestEntityTooLarge:
-            refused = UsageError(
-                f"a body has at most {self._options.body_bytes} bytes. Nothing changed.", code="too-large"
-            )
+            detail = f"a body has at most {self._options.body_bytes} bytes. Nothing changed."
+            return self.refuse(UsageError(detail, code="too-large"), is_msgpack, headers.get("traceparent"))
         except (web.RequestPayloadError, ConnectionError) as error:
-            refused = UsageError(f"the body did not arrive as announced: {error}. Nothing changed.")
+            detail = f"the body did not arrive as announced: {error}. Nothing changed."
+            return self.refuse(UsageError(detail), is_msgpack, headers.get("traceparent"))
         except Exception:
             return self.fail(is_msgpack, headers.get("traceparent"))
-        return self.refuse(refused, is_msgpack, headers.get("traceparent"))
 
     async def _answer(self, request: web.BaseRequest, is_msgpack: bool) -> web.Response:
         path, query = target.split(request.raw_path)
@@ -99,7 +98,7 @@ class Handler:
             asked["token"] = ", ".join(request.headers.getall("Crdtstore-Token"))
         answer = await self._ask(action.do, asked)
         if isinstance(answer, CrdtStoreError):
-            raise answer
+            return self.refuse(answer, is_msgpack, request.headers.get("traceparent"))
         self.outcomes["ok"] += 1
         return self._respond(answer, is_msgpack, request.headers.get("If-None-Match"))
 
