@@ -20,6 +20,7 @@ class Progress:
 
     __slots__ = (
         "_lacks_since_ms",
+        "_patience",
         "_quiet_since_ms",
         "_timed",
         "ack_due_ms",
@@ -52,7 +53,9 @@ class Progress:
         self.ack_due_ms: int | None = None
         self.heard_ms: int | None = None
         self.round_trip_ms: int | None = None
-        """From sending to acknowledgement, smoothed over eight; the peer's disk is in it."""
+        """From sending to acknowledgement; it rises at once and falls by an eighth. The peer's disk is in it, and what it waits for."""
+        self._patience = 1
+        """Doubles each time that commits were sent again in vain: a slow link would be filled with copies."""
         self._timed: tuple[int, int] | None = None
         """The commit whose round trip is being measured, and when it was sent."""
         self._quiet_since_ms = 0
@@ -60,8 +63,11 @@ class Progress:
     def become_down(self) -> None:
         self.state = "down"
         self.ack_due_ms = None
+        self._patience = 1
 
     def become_probing(self, now_ms: int) -> None:
+        if self.state == "streaming":
+            self._patience = min(2 * self._patience, 64)
         self.state = "probing"
         self._quiet_since_ms = now_ms
 
@@ -87,8 +93,9 @@ class Progress:
                 self._lacks_since_ms[origin] = now_ms
         if self._timed is not None and self.has[own] >= self._timed[0]:
             took_ms = now_ms - self._timed[1]
-            self.round_trip_ms = took_ms if self.round_trip_ms is None else (7 * self.round_trip_ms + took_ms) // 8
+            self.round_trip_ms = max(took_ms, (7 * (self.round_trip_ms or 0) + took_ms) // 8)
             self._timed = None
+            self._patience = 1
         if self.state == "probing":
             self.become_streaming(own, now_ms)
         elif self.has[own] >= self.sent:  # nothing on its way: silence is no fault
@@ -103,9 +110,11 @@ class Progress:
         self.sent = upto
 
     def is_overdue(self, own: int, now_ms: int, timeout_ms: int, resend_ms: int) -> bool:
-        """Whether the peer should have acknowledged something long ago: four round trips, at least twice ``resend_ms``."""
+        """Whether the peer should have acknowledged something long ago: four round trips, at least twice ``resend_ms``, and longer
+        each time in vain, up to ``timeout_ms``.
+        """
         if self.round_trip_ms is not None:
-            timeout_ms = min(timeout_ms, max(4 * self.round_trip_ms, 2 * resend_ms))
+            timeout_ms = min(timeout_ms, self._patience * max(4 * self.round_trip_ms, 2 * resend_ms))
         if self.state == "probing":
             return now_ms - self._quiet_since_ms >= timeout_ms
         return self.state == "streaming" and self.sent > self.has[own] and now_ms - self._quiet_since_ms >= timeout_ms
