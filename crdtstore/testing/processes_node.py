@@ -28,7 +28,7 @@ NodeState = Literal["stopped", "running", "paused", "killed", "exited"]
 POLL_S = 0.01
 READY_POLL_S = 0.05
 LOG_BYTES = 8 << 20
-LOG_TAIL_BYTES = 2000
+LOG_TAIL_BYTES = 500  # its end says why, and has to fit into the sentence of an error
 ANSWER_BYTES = 1 << 20
 
 

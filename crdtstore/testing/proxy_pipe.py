@@ -65,9 +65,13 @@ async def ended(writer: asyncio.StreamWriter) -> None:
 
 
 def _linger_zero(writer: asyncio.StreamWriter) -> None:
-    # A duplicate of the descriptor, because what a loop hands out as its "socket" differs between asyncio and uvloop.
+    # A duplicate of the descriptor, because what a loop hands out as its "socket" differs between asyncio and uvloop;
+    # uvloop hands out None once the connection is closed.
+    handed_out = writer.get_extra_info("socket")
+    if handed_out is None:
+        return
     with suppress(OSError):
-        descriptor = os.dup(writer.get_extra_info("socket").fileno())
+        descriptor = os.dup(handed_out.fileno())
         with socket.socket(fileno=descriptor) as handle:
             handle.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
 

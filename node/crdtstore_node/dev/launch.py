@@ -28,7 +28,7 @@ UP_TIMEOUT_S = 120.0
 DOWN_TIMEOUT_S = 20.0
 LEAVE_TIMEOUT_S = 5.0
 POLL_S = 0.02
-LOG_TAIL_BYTES = 2000
+LOG_TAIL_BYTES = 500  # its end says why, and has to fit into the sentence of an error
 
 
 def up(directory: Path, regions: Sequence[str] | None, *, command: Sequence[str], first_port: int) -> dict[str, Any]:
