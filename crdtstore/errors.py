@@ -33,10 +33,17 @@ __all__ = [
 
 Effect = Literal["none", "applied", "unknown"]
 PROBLEM_PREFIX = "urn:crdtstore:problem:"
+MAX_DETAIL = 1_000
 
 
 class InvariantViolation(AssertionError):
     """Our own bug: a law of the store does not hold. Never caught, never an answer to a user."""
+
+
+def _printable(detail: str) -> str:
+    """The sentence as a reply can carry it: it may quote what a user sent, a lone surrogate or a megabyte."""
+    text = detail.encode("utf-8", "backslashreplace").decode()
+    return text if len(text) <= MAX_DETAIL else f"{text[:MAX_DETAIL]}..."
 
 
 class CrdtStoreError(Exception):
@@ -58,6 +65,7 @@ class CrdtStoreError(Exception):
         retryable: bool | None = None,
         **more: Any,
     ) -> None:
+        detail = _printable(detail)
         super().__init__(detail)
         self.code = code or self.default_code
         known = CODES.get(self.code)

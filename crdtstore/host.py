@@ -102,6 +102,8 @@ class Host:
             engine = self.groups.get(group)
             if engine is None:
                 raise ProtocolError(f"the log holds the group {group}, which is not declared before it")
+            if origin not in engine.members:
+                raise ProtocolError(f"the log holds commits of {origin} in {group}, which is not a member")
             engine.recover(engine.members.index(origin), data)
             count += 1
             if engine is self._system:

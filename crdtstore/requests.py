@@ -278,5 +278,7 @@ def parse(do: str, fields: Mapping[str, Any]) -> _Base:
         request = convert(fields, kind)
     except ValidationError as error:
         raise UsageError(f"{error}. Nothing changed.") from None
+    except UnicodeEncodeError:  # it cannot even be named
+        raise UsageError("the name of a field is no valid Unicode. Nothing changed.") from None
     request.check()
     return request

@@ -136,8 +136,8 @@ def _names(value: Any, what: str) -> list[str]:
 def _fields(value: Any, what: str) -> dict[str, Any]:
     if not isinstance(value, Mapping) or not value:
         raise UsageError(f"{what} must be a map with at least one field. Nothing changed.", code="invalid-value")
-    _items(list(value), what)
-    return {check_text(name, f"a name in {what}"): check_value(value[name], f"{what}.{name}") for name in sorted(value)}
+    names = _names(list(value), what)
+    return {name: check_value(value[name], f"{what}.{name}") for name in names}
 
 
 _CHECKS: dict[str, Callable[[Any, str], Any]] = {
