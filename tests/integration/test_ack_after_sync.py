@@ -1,0 +1,111 @@
+"""Acknowledged means on disk: a power cut in the middle of load takes nothing that was acknowledged.
+
+A node runs under the shim of ``crdtstore.testing.powercut``, which keeps what was not synced in the memory of the process, and is killed
+with SIGKILL while several connections write. The test is believed because the same test with the sync planted out fails.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from crdtstore.errors import Unavailable
+from crdtstore.testing import powercut
+from tests.integration.clusters import Api, Books, check_books, running, until, writing
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(powercut.available() is not None, reason=f"no power cuts here: {powercut.available()}"),
+]
+
+ADDRESSES = [f"shop/orders/{key}" for key in ("de", "fr", "jp")]
+WRITERS = 8
+ACKNOWLEDGED = 150
+"""The kill comes when so many writes were acknowledged."""
+
+
+async def cut_power_under_load(directory: Path, environment: Mapping[str, str]) -> tuple[Books, list[str]]:
+    """Found a node, run it under the shim, kill it while it is written to, start it again; what is missing then."""
+    async with running(directory, ["us"]) as api:
+        await api.declare("us", "shop", orders="counter")
+    async with (
+        running(directory, env=environment) as api,
+        writing(api, ["us"], ADDRESSES, writers=WRITERS, pause_s=0) as by_region,
+    ):
+        books = by_region["us"]
+
+        async def is_enough() -> bool:
+            return len(books.dots) >= ACKNOWLEDGED
+
+        await until(is_enough, f"{ACKNOWLEDGED} writes are acknowledged")
+        await api.cluster.kill("us")
+    assert not books.refused
+    async with running(directory) as api:
+        return books, await check_books(api, "us", books)
+
+
+async def test_a_power_cut_takes_nothing_that_was_acknowledged(tmp_path: Path) -> None:
+    books, missing = await cut_power_under_load(tmp_path, powercut.environment(tmp_path / "us-1"))
+    assert missing == []
+    assert books.unknown, "the kill met no write on its way: it came too late to show anything"
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+async def test_torn_sectors_at_the_end_of_the_log_take_nothing_either(tmp_path: Path, seed: int) -> None:
+    _, missing = await cut_power_under_load(tmp_path, powercut.environment(tmp_path / "us-1", leak=seed))
+    assert missing == []
+
+
+async def test_without_the_sync_this_test_finds_what_is_missing(tmp_path: Path) -> None:
+    environment = powercut.environment(tmp_path / "us-1", ignore_sync=True)
+    books, missing = await cut_power_under_load(tmp_path, environment)
+    assert len(missing) == len(books.dots) + len(books.acknowledged), "nothing was synced, so everything is missing"
+
+
+async def load_and_cut_power(api: Api, region: str) -> Books:
+    """Writes in every region while one of them loses power; what was acknowledged anywhere."""
+    async with writing(api, api.cluster.regions, ADDRESSES, writers=2) as by_region:
+        books = by_region[region]
+
+        async def is_enough() -> bool:
+            return len(books.dots) >= ACKNOWLEDGED
+
+        await until(is_enough, f"{ACKNOWLEDGED} writes are acknowledged")
+        await api.cluster.kill(region)
+        await asyncio.sleep(0.3)  # the others go on without it
+    return Books.joined(by_region.values())
+
+
+async def test_regions_agree_after_one_of_them_lost_power(tmp_path: Path) -> None:
+    """Nothing is told to others before it is durable: otherwise a dot of the restarted node would have two contents."""
+    async with running(tmp_path, env=powercut.environment(tmp_path, leak=4)) as api:
+        await api.declare("us", "shop", orders="counter")
+        books = await load_and_cut_power(api, "us")
+        await api.cluster.start("us")
+        assert (await api.write("us", ADDRESSES[0], op="add", amount=0)).status == 200
+        statuses = await api.converge()
+        assert [status["gossip"]["rejected"] for status in statuses.values()] == [0, 0, 0]
+        for region in api.cluster.regions:
+            assert await check_books(api, region, books) == []
+
+
+async def test_a_node_that_lost_what_it_told_others_takes_no_writes(tmp_path: Path) -> None:
+    """The same without the sync: its dots are known elsewhere, so it may not give them out again."""
+    async with running(tmp_path) as api:
+        await api.declare("us", "shop", orders="counter")
+        await api.converge()
+    environment = powercut.environment(tmp_path / "us-1", ignore_sync=True)
+    async with running(tmp_path, env=environment) as api:
+        await load_and_cut_power(api, "us")
+        with suppress(Unavailable):  # it is ready for a moment, or never
+            await api.cluster.start("us")
+
+        async def is_fenced() -> bool:
+            return (await api.send("us", "GET", "/readyz")).status == 503
+
+        await until(is_fenced, "the node notices that others hold writes under its id")
+        reply = await api.write("us", ADDRESSES[0], op="add", amount=1)
+        assert (reply.status, reply.body["code"]) == (503, "fenced")
