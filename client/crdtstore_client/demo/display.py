@@ -109,8 +109,8 @@ class Display:
             f" · received twice {measures.received_twice:.1%}"
         )
         self.say(
-            f' the same week on "read, add one, write back, last write wins" would have lost {loss.lost:,}'
-            f" of {loss.departures:,} departures (model)"
+            f" last-write-wins counters on this timeline lose {loss.lost:,} of {loss.departures:,} departures (model);"
+            f" ours lost {verdict.lost:,}"
         )
         self.say(Text.assemble(" verdict: ", (verdict.word, "bold red" if verdict.broken else "bold green")))
 

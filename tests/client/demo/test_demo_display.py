@@ -47,7 +47,7 @@ def test_the_cut_is_shown_with_who_lacks_what(evidence: Evidence, terminal: bool
     assert "grows, because nothing arrives" in shown
     assert re.search(r"departures counted +3,824 +- +3,824", shown)  # lga did not answer
     assert "verdict: ok" in shown
-    assert "would have lost 267 of 5,175 departures" in shown
+    assert "lose 267 of 5,175 departures (model); ours lost 0" in shown
 
 
 def test_without_a_terminal_lines_are_few_and_plain(evidence: Evidence) -> None:
