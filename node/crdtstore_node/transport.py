@@ -64,7 +64,8 @@ class Transport:
 
         Raises:  OSError when the address cannot be had.
         """
-        server = web.Server(self._on_connection, access_log=None)
+        patience_s = self._options.connect_timeout_ms / 1000
+        server = web.Server(self._on_connection, access_log=None, keepalive_timeout=patience_s)
         self._runner = web.ServerRunner(server, shutdown_timeout=1.0)
         await self._runner.setup()
         site = web.TCPSite(self._runner, address.host, address.port)

@@ -21,7 +21,7 @@ JSON, MSGPACK = "application/json", "application/msgpack"
 FAST = {
     "engine": {"gossip_interval_ms": 40, "ack_timeout_ms": 500, "relay_after_ms": 150},
     "log": {"segment_bytes": 1 << 20},
-    "links": {"heartbeat_ms": 50, "retry_least_ms": 10, "retry_most_ms": 50, "connect_timeout_ms": 500},
+    "links": {"heartbeat_ms": 50, "retry_least_ms": 10, "retry_most_ms": 50},
 }
 
 

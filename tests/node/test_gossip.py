@@ -142,9 +142,9 @@ class Impostor:
                 return None, ""
 
 
-async def pair(make_nodes: Callable[..., Nodes]) -> list[Node]:
+async def pair(make_nodes: Callable[..., Nodes], **links: int) -> list[Node]:
     """us and eu of a cluster of three, running."""
-    cluster = make_nodes("us", "eu", "ap")
+    cluster = make_nodes("us", "eu", "ap", links=links)
     nodes = [await cluster.start("us"), await cluster.start("eu")]
     await until(lambda: all(len(node.transport.links) == 1 for node in nodes))
     await declare(nodes[0], "shop", "counter")
@@ -224,7 +224,7 @@ async def test_a_wrong_message_is_refused_counted_and_logged_once(
     impostor = Impostor(nodes[0])
     words = [impostor.hello() if word is None else word] * 5
     assert await impostor.say(*words) == (None, "")  # the connection stays
-    assert nodes[0].transport.refused["ap-1"] == 5
+    await until(lambda: nodes[0].transport.refused.get("ap-1") == 5)
     logged = lines.of("refused what a peer said")
     assert [fields["peer"] for fields in logged] == ["ap-1"]
     assert said in logged[0]["reason"]
@@ -236,7 +236,7 @@ async def test_text_that_is_no_heartbeat_is_refused(make_nodes: Callable[..., No
     nodes = await pair(make_nodes)
     words = ("", "ping", "ping x", "ping -1", "pong 1", "pang 1", "ping " + "9" * 200, "ping ٣", "pong 1 2 3", "ping 1")
     assert await Impostor(nodes[0]).say(*words) == (None, "")
-    assert nodes[0].transport.refused["ap-1"] == 8
+    await until(lambda: nodes[0].transport.refused.get("ap-1") == 8)
     await until(lambda: len(nodes[0].transport.links) == 1)
     await unaffected(nodes)
 
@@ -316,7 +316,7 @@ async def test_what_is_no_websocket_is_refused(make_nodes: Callable[..., Nodes])
 
 
 async def test_who_connects_and_says_nothing_is_let_go(make_nodes: Callable[..., Nodes], lines: Lines) -> None:
-    nodes = await pair(make_nodes)
+    nodes = await pair(make_nodes, connect_timeout_ms=400)
     code, reason = await Impostor(nodes[0]).say(is_greeting=False, patience_s=3)
     assert (code, reason) == (4000, "no hello")
     assert nodes[0].transport._strangers == 0
@@ -353,3 +353,22 @@ async def test_a_node_that_forgot_what_it_acknowledged_is_fenced(
 async def test_a_peer_that_is_dialed_elsewhere_must_exist(make_nodes: Callable[..., Nodes]) -> None:
     with pytest.raises(UsageError, match=r"peers\.ap-1: there is no such node .* there are us-1, eu-1"):
         await make_nodes("us", "eu").start("us", peers={"ap": 1})
+
+
+async def test_who_connects_and_does_not_even_speak_http_is_let_go(make_nodes: Callable[..., Nodes]) -> None:
+    nodes = await pair(make_nodes, connect_timeout_ms=400)
+    silent = [await asyncio.open_connection("127.0.0.1", nodes[0].gossip.port) for _ in range(3)]
+    silent[0][1].write(b"GET /gossip HTTP/1.1\r\n")
+    async with asyncio.timeout(5):
+        for reader, writer in silent:
+            assert await reader.read() == b""
+            writer.close()
+    await unaffected(nodes)
+
+
+async def test_links_outlive_the_patience_with_strangers(make_nodes: Callable[..., Nodes]) -> None:
+    cluster = make_nodes("us", "eu", links={"connect_timeout_ms": 250})
+    nodes = await cluster.start_all()
+    pings = [link.heartbeat for node in nodes for link in node.transport.links.values()]
+    await until(lambda: all(len(ping._samples) >= 6 for ping in pings))  # 50 ms each
+    assert [node.transport.connected for node in nodes] == [1, 1]
