@@ -2,7 +2,8 @@
 
 Nothing of ours is imported but dots: no effects, no leaves, no cut. A model looks at every pair of operations and is as slow as that.
 Operations repeated under one id are first made one: it has the least stamp of them, saw what any of them saw, and was seen by whoever
-saw one of them.
+saw one of them. A write takes the place of those it has seen, an add to a set of the adds of its element too: ended by a removal that
+saw another attempt, it does not give that place back.
 """
 
 from __future__ import annotations
@@ -91,9 +92,8 @@ def _aw_set(ops: list[Did]) -> tuple[Any, bool, int]:
     elements = {element for one in ops for element in one.arguments.get("elements", ())}
     present = []
     for element in elements:
-        touching = [one for one in ops if element in one.arguments.get("elements", ())]
-        drops = [one for one in touching if one.op == "remove"] + [one for one in ops if one.op == "delete"]
-        if _survivors([one for one in touching if one.op == "add"], drops):
+        touching = [one for one in ops if one.op == "delete" or element in one.arguments["elements"]]
+        if _survivors([one for one in touching if one.op == "add"], touching):
             present.append(element)
     return sorted(present, key=_element_order), bool(present), 0
 
