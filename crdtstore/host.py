@@ -36,8 +36,8 @@ class Rejected(Struct, frozen=True, gc=False):
     reason: str
 
 
-class HostOutput(Struct, gc=False):
-    """What a driver has to do, in order of execution."""
+class HostOutput(Struct):
+    """What a driver has to do, in order of execution. Seen by the garbage collector: an error in it may hold the frame that holds it."""
 
     persist: list[Entry] = field(default_factory=list)
     """To be written as one record; then ``Persisted(persist_number)`` is due."""

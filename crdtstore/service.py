@@ -47,7 +47,7 @@ class Request(Struct, gc=False):
 
 
 class Cancelled(Struct, frozen=True, gc=False):
-    """Who asked is gone; a read is forgotten, a write goes on."""
+    """Who asked is gone: what still waits is forgotten, a write that was judged goes on."""
 
     ticket: int
 
@@ -167,6 +167,7 @@ class Service:
 
     def _fail(self, ticket: int, error: CrdtStoreError) -> None:
         self.refused_requests[error.code] = self.refused_requests.get(error.code, 0) + 1
+        error.__traceback__ = None  # an answer, no failure of ours; its frames would keep the whole step in memory
         self._out.replies.append((ticket, error))
 
     # --- waiting
@@ -242,7 +243,9 @@ class Service:
                 return False
         return True
 
-    def _reply_once_durable(self, request: Request, token: str | None, engine: Engine, number: int, body: dict[str, Any]) -> None:
+    def _reply_once_durable(
+        self, request: Request, token: str | None, engine: Engine, number: int, body: dict[str, Any]
+    ) -> None:
         """Reply with what was read as soon as the batch it came from is durable; the value is that of now, so no writer can starve it."""
         read_ms = self._now_ms
 
@@ -254,7 +257,9 @@ class Service:
         if engine.durability.synced >= number:
             reply(self._now_ms)
         else:
-            self._wait(request.ticket, _Waiting(self._now_ms + self.host.options.max_wait_ms, {}, (engine, number), reply))
+            self._wait(
+                request.ticket, _Waiting(self._now_ms + self.host.options.max_wait_ms, {}, (engine, number), reply)
+            )
 
     # --- tokens
 
@@ -373,7 +378,7 @@ class Service:
                 item["value"] = declared.crdt.read(engine.keyspace.view(declared.path, key))
             items.append(item)
         body = {"items": items, "next": following}
-        self._reply_once_durable(request, parsed.token, engine, engine.durability.number, body)
+        self._reply_once_durable(request, parsed.token, engine, engine.durability.waits_for(declared.path), body)
 
     # --- declarations
 

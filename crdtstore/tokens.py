@@ -14,7 +14,7 @@ import base64
 import binascii
 import hmac
 from collections.abc import Mapping
-from hashlib import sha256
+from hashlib import blake2b
 
 import msgspec
 
@@ -42,7 +42,7 @@ class Tokens:
     """Makes and reads the tokens of one cluster."""
 
     def __init__(self, nonce: bytes) -> None:
-        self._key = sha256(b"crdtstore token" + nonce).digest()
+        self._keyed = blake2b(b"crdtstore token", key=nonce, digest_size=_MAC_BYTES)
 
     def encode(self, seen: Mapping[str, Mapping[ReplicaId, int]]) -> str:
         flat: list[str | list[str | int]] = []
@@ -53,7 +53,9 @@ class Tokens:
         return base64.urlsafe_b64encode(bytes([_VERSION]) + self._mac(payload) + payload).rstrip(b"=").decode()
 
     def _mac(self, payload: bytes) -> bytes:
-        return hmac.digest(self._key, payload, "sha256")[:_MAC_BYTES]
+        mac = self._keyed.copy()
+        mac.update(payload)
+        return mac.digest()
 
     def decode(self, text: str) -> Seen:
         """What a token, or several joined by commas, has seen; the empty text has seen nothing.

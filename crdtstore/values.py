@@ -230,6 +230,9 @@ def _json_int(text: str) -> int:
     return int(text)
 
 
+_json = json.JSONDecoder(object_pairs_hook=_json_pairs, parse_constant=_no_constant, parse_int=_json_int)
+
+
 def from_json(data: bytes) -> Any:
     """Plain values from a JSON body.
 
@@ -240,7 +243,7 @@ def from_json(data: bytes) -> Any:
     except UnicodeDecodeError as error:
         raise ValueError(f"not UTF-8 at byte {error.start}") from None
     try:
-        return json.loads(text, object_pairs_hook=_json_pairs, parse_constant=_no_constant, parse_int=_json_int)
+        return _json.decode(text)
     except RecursionError:
         raise ValueError("nested too deeply") from None
 

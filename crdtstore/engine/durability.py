@@ -28,11 +28,14 @@ class Batch(NamedTuple):
     keys: set[tuple[str, str]]
     """The keys its commits touch; filled when the first read asks."""
 
-    def touches(self, collection: str, key: str) -> bool:
+    def touches(self, collection: str, key: str | None) -> bool:
+        """Whether one of its commits touches a key; None: any key of the collection."""
         if not self.keys:
             for _, commit in self.commits:
                 paths = commit.effects[1::3]
                 self.keys.update((path[0], path[1]) if len(path) > 1 else (path[0], "") for path in paths)
+        if key is None:
+            return any(touched == collection for touched, _ in self.keys)
         return (collection, key) in self.keys or (collection, "") in self.keys
 
 
@@ -75,8 +78,8 @@ class Durability:
         next(batch for batch in self._batches if batch.number == number).replies.append(reply)
         return True
 
-    def waits_for(self, collection: str, key: str) -> int:
-        """The batch a read of this key has to wait for; 0: none."""
+    def waits_for(self, collection: str, key: str | None = None) -> int:
+        """The batch a read of this key, or of the whole collection, has to wait for; 0: none."""
         touching = (batch.number for batch in reversed(self._batches) if batch.touches(collection, key))
         return next(touching, 0)
 

@@ -26,15 +26,15 @@ class Committed(Struct, gc=False):
     is_replayed: bool = False
 
 
-class Refused(Struct, gc=False):
+class Refused(Struct):
     """A local commit was refused; nothing changed."""
 
     ticket: int
     error: CrdtStoreError
 
 
-class Output(Struct, gc=False):
-    """The effects of one step."""
+class Output(Struct):
+    """The effects of one step. Seen by the garbage collector, as ``Refused`` is: an error may hold the frame that holds it."""
 
     persist: list[tuple[int, bytes]] = field(default_factory=list)
     """Commits (index of origin, bytes) to write; ``number`` names them in the event ``Persisted``."""
