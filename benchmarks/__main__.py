@@ -18,8 +18,17 @@ ROOT = Path(__file__).parents[1]
 
 
 def _machine() -> dict[str, str]:
-    model = next((line.partition(":")[2].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")), "")
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()  # noqa: S607
+    model = next(
+        (
+            line.partition(":")[2].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if line.startswith("model name")
+        ),
+        "",
+    )
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
+    ).stdout.strip()  # noqa: S607
     return {
         "cpu": f"{os.cpu_count()} x {model or platform.machine()}",
         "python": f"{platform.python_implementation()} {platform.python_version()}",
@@ -36,7 +45,9 @@ def _refuse_memory_disk(directory: Path) -> str:
         if str(directory).startswith(mount) and len(mount) > len(best):
             best, kind = mount, fs
     if kind in ("tmpfs", "ramfs"):
-        sys.exit(f"{directory} is on {kind}, where nothing is durable and a sync costs nothing: give --directory on a disk")
+        sys.exit(
+            f"{directory} is on {kind}, where nothing is durable and a sync costs nothing: give --directory on a disk"
+        )
     return kind
 
 
@@ -48,7 +59,11 @@ def _row(figure: Figure) -> str:
 
 
 def _page(figures: list[Figure], machine: dict[str, str]) -> str:
-    notes = [f"* {figure.name}: " + ", ".join(f"{key} {value:,}" for key, value in figure.notes.items()) for figure in figures if figure.notes]
+    notes = [
+        f"* {figure.name}: " + ", ".join(f"{key} {value:,}" for key, value in figure.notes.items())
+        for figure in figures
+        if figure.notes
+    ]
     lines = [
         "# Benchmarks",
         "",

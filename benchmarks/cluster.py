@@ -24,7 +24,9 @@ REGIONS = ("us", "eu", "ap")
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
-def _call(url: str, method: str, path: str, body: dict[str, Any] | None = None, headers: dict[str, str] | None = None) -> dict[str, Any]:
+def _call(
+    url: str, method: str, path: str, body: dict[str, Any] | None = None, headers: dict[str, str] | None = None
+) -> dict[str, Any]:
     """One request with the standard library: a reader that shares nothing with the client."""
     connection = http.client.HTTPConnection(urllib.parse.urlsplit(url).netloc, timeout=30)
     try:
@@ -61,7 +63,9 @@ def _metric(url: str, name: str) -> float:
 def _total(url: str) -> int:
     total, after = 0, ""
     while True:
-        page = _call(url, "GET", f"/v1/data/bench/orders?values=true&limit=1000&after={urllib.parse.quote(after, safe='')}")
+        page = _call(
+            url, "GET", f"/v1/data/bench/orders?values=true&limit=1000&after={urllib.parse.quote(after, safe='')}"
+        )
         total += sum(item["value"] for item in page["items"])
         if page["next"] is None:
             return total
@@ -71,7 +75,14 @@ def _total(url: str) -> int:
 async def _load(url: str) -> dict[str, Any]:
     host, _, port = urllib.parse.urlsplit(url).netloc.partition(":")
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "benchmarks.load", host, port, str(CONNECTIONS), str(SECONDS), stdout=asyncio.subprocess.PIPE
+        sys.executable,
+        "-m",
+        "benchmarks.load",
+        host,
+        port,
+        str(CONNECTIONS),
+        str(SECONDS),
+        stdout=asyncio.subprocess.PIPE,
     )
     out, _ = await asyncio.wait_for(process.communicate(), SECONDS + 30)
     result: dict[str, Any] = json.loads(out)
@@ -106,8 +117,12 @@ async def _durable_adds(directory: Path, runs: int) -> list[Figure]:
         assert read_back == acknowledged, f"acknowledged {acknowledged}, read back {read_back} after kill -9"
     notes = {"syncs": int(syncs), "acknowledged": acknowledged, "read back after kill -9": read_back}
     return [
-        Figure(f"HTTP single durable adds, {CONNECTIONS} connections", "1/CPU-s of the server", per_cpu, 6_000, notes=notes),
-        Figure(f"HTTP single durable adds, {CONNECTIONS} connections, three nodes and load on this machine", "1/s", wall),
+        Figure(
+            f"HTTP single durable adds, {CONNECTIONS} connections", "1/CPU-s of the server", per_cpu, 6_000, notes=notes
+        ),
+        Figure(
+            f"HTTP single durable adds, {CONNECTIONS} connections, three nodes and load on this machine", "1/s", wall
+        ),
         Figure("commits per sync under that load", "commits", per_sync),
         Figure("latency of these adds, p99", "ms", p99, is_at_least=False),
     ]
@@ -117,7 +132,12 @@ def _probe(cluster: LocalCluster, number: int) -> float:
     body = {"ops": [{"op": "add", "amount": 1}]}
     ack = _call(cluster.url("us"), "POST", f"/v1/data/bench/orders/probe-{number % 10}", body)
     at = time.perf_counter()
-    _call(cluster.url("eu"), "GET", f"/v1/data/bench/orders/probe-{number % 10}?wait_ms=5000", headers={"Crdtstore-Token": ack["token"]})
+    _call(
+        cluster.url("eu"),
+        "GET",
+        f"/v1/data/bench/orders/probe-{number % 10}?wait_ms=5000",
+        headers={"Crdtstore-Token": ack["token"]},
+    )
     return (time.perf_counter() - at) * 1000
 
 
@@ -133,14 +153,23 @@ async def _visibility(directory: Path, runs: int) -> list[Figure]:
             p99.append(latencies[int(PROBES * 0.99)])
         loads = await asyncio.gather(*(_load(cluster.url(region)) for region in REGIONS))
         await _settle(cluster)
-        gossip = [(await asyncio.to_thread(_call, cluster.url(region), "GET", "/v1/status"))["gossip"] for region in REGIONS]
+        gossip = [
+            (await asyncio.to_thread(_call, cluster.url(region), "GET", "/v1/status"))["gossip"] for region in REGIONS
+        ]
     received = sum(each["commits_received"] for each in gossip)
     twice = sum(each["commits_received_twice"] for each in gossip)
     notes = {"received": received, "twice": twice, "acknowledged": sum(load["acknowledged"] for load in loads)}
     return [
         Figure("from acknowledged here to readable there, loopback, median", "ms", medians, 20, is_at_least=False),
         Figure("from acknowledged here to readable there, loopback, p99", "ms", p99, is_at_least=False),
-        Figure("received twice, all three regions under load", "%", [100 * twice / received], 1, is_at_least=False, notes=notes),
+        Figure(
+            "received twice, all three regions under load",
+            "%",
+            [100 * twice / received],
+            1,
+            is_at_least=False,
+            notes=notes,
+        ),
     ]
 
 
@@ -149,7 +178,9 @@ async def _settle(cluster: LocalCluster) -> None:
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         status = [await asyncio.to_thread(_call, cluster.url(region), "GET", "/v1/status") for region in REGIONS]
-        vectors = [sorted((group["domain"], sorted(group["vector"].items())) for group in each["groups"]) for each in status]
+        vectors = [
+            sorted((group["domain"], sorted(group["vector"].items())) for group in each["groups"]) for each in status
+        ]
         if vectors[0] == vectors[1] == vectors[2]:
             return
         await asyncio.sleep(0.05)

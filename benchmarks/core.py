@@ -22,7 +22,9 @@ BATCH = 64
 FRAME = 256
 _NOW_MS = 1_767_225_600_000
 
-_CLUSTER = Cluster("bench", bytes(16), tuple(Member(make_replica_id(f"{r}-1", at + 1), r) for at, r in enumerate(("us", "eu", "ap"))))
+_CLUSTER = Cluster(
+    "bench", bytes(16), tuple(Member(make_replica_id(f"{r}-1", at + 1), r) for at, r in enumerate(("us", "eu", "ap")))
+)
 
 
 def _engine(member: int) -> Engine:
@@ -88,5 +90,11 @@ def figures(runs: int) -> list[Figure]:
     size = sum(map(len, frames)) / COMMITS
     return [
         Figure(f"local adds, batches of {BATCH}, in memory", "1/CPU-s", locals_, 150_000, notes={"keys": KEYS}),
-        Figure(f"remote apply, frames of {FRAME}", "1/CPU-s", remotes, 200_000, notes={"wire bytes a commit": round(size, 1)}),
+        Figure(
+            f"remote apply, frames of {FRAME}",
+            "1/CPU-s",
+            remotes,
+            200_000,
+            notes={"wire bytes a commit": round(size, 1)},
+        ),
     ]

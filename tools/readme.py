@@ -62,8 +62,13 @@ def blocks(readme: str) -> dict[str, str]:
 
 
 def paste(readme: str, outputs: dict[str, str]) -> str:
-    """README.md with these outputs in their places."""
-    return _BLOCK.sub(lambda match: f"<!-- run: {match[1]} -->\n```\n{outputs.get(match[1], match[2] or "")}```\n<!-- end -->", readme)
+    """README.md with these outputs in their places; a run that has none keeps what is shown."""
+
+    def block(match: re.Match[str]) -> str:
+        output = outputs.get(match[1], match[2] or "")
+        return f"<!-- run: {match[1]} -->\n```\n{output}```\n<!-- end -->"
+
+    return _BLOCK.sub(block, readme)
 
 
 def _script(lines: list[str]) -> str:
