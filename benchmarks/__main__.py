@@ -28,7 +28,7 @@ def _machine() -> dict[str, str]:
     )
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
-    ).stdout.strip()  # noqa: S607
+    ).stdout.strip()
     return {
         "cpu": f"{os.cpu_count()} x {model or platform.machine()}",
         "python": f"{platform.python_implementation()} {platform.python_version()}",

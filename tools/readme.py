@@ -92,7 +92,7 @@ def _run(name: str, directory: Path) -> str:
     elif not (directory / ".venv").exists():
         (directory / ".venv").symlink_to(ROOT / ".venv")
     result = subprocess.run(
-        ["bash", "-c", _script(TRANSCRIPTS[name])],  # noqa: S607 - the user's own shell
+        ["bash", "-c", _script(TRANSCRIPTS[name])],
         cwd=directory,
         env=environment,
         capture_output=True,

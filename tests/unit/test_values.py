@@ -33,7 +33,7 @@ from crdtstore.values import (
 
 
 def _id(value: Any) -> str:
-    return repr(value)[:30]
+    return repr(value).partition(" at 0x")[0][:30]  # an address would be another in every worker
 
 
 BIG = (1 << (8 * MAX_INTEGER_BYTES - 1)) - 1
