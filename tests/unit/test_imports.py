@@ -19,7 +19,11 @@ PACKAGES = ("crdtstore", "node/crdtstore_node", "client/crdtstore_client", "simu
     [
         ("crdtstore/kernel.py", "import asyncio", "The core knows neither sockets nor clocks of a driver"),
         ("crdtstore/cli.py", "import crdtstore_node", "The core stands below node, client and simulator"),
-        ("node/crdtstore_node/__init__.py", "import crdtstore_client", "Node, client and simulator do not know each other"),
+        (
+            "node/crdtstore_node/__init__.py",
+            "import crdtstore_client",
+            "Node, client and simulator do not know each other",
+        ),
         ("client/crdtstore_client/__init__.py", "import crdtstore.engine", "The client needs no server"),
     ],
 )
