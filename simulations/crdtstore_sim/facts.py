@@ -116,6 +116,8 @@ class Facts:
         self.windows_us: list[int] = []
         """Per commit of users: from its making until the last replica applied it."""
         self.now_us = now_us
+        self.told: dict[int, dict[str, list[int]]] = {}
+        """Per node that stands still, what it had been told to be durable: its disk goes on without it."""
         self._everybody = (1 << len(members)) - 1
 
     def report(self, checker: str, detail: str) -> None:
@@ -158,6 +160,14 @@ class Facts:
         index = self.index
         for name, origin, _ in entries:
             self.groups[name].durable[node][index[origin]] += 1
+
+    def note_pause(self, node: int) -> None:
+        self.told[node] = {name: list(group.durable[node]) for name, group in self.groups.items()}
+
+    def told_durable(self, group: Group, node: int) -> list[int]:
+        """What a node surely knows to be durable, and so shows to whoever asks."""
+        told = self.told.get(node)
+        return group.durable[node] if told is None else told.get(group.name, [0] * len(self.members))
 
     def note_crash(self, node: int, survived: list[list[Entry]]) -> None:
         """A node lost its memory and the end of its log; what is left is what its log holds."""

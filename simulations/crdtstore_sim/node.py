@@ -77,6 +77,7 @@ class Node:
         self.life += 1
         self.is_alive = True
         self._held = None
+        self._observer.facts.told.pop(self.index, None)
         self._trace.note(self._timeline.now_us, _START, self.index)
         host = Host(self._cluster, self.replica, self._options, Random(self._random.random()))  # noqa: S311
         host.recover(entry for record in self.disk.log.replay() for entry in record)
@@ -97,12 +98,14 @@ class Node:
 
     def pause(self, is_paused: bool) -> None:
         """The process stands still; what comes meanwhile is taken in at once afterwards."""
-        if is_paused:
-            self._held = self._held or []
-        elif self._held is not None:
+        if is_paused and self._held is None:
+            self._held = []
+            self._observer.facts.note_pause(self.index)
+        elif not is_paused and self._held is not None:
             events, self._held = self._held, None
             if self.is_alive and events:
                 self.step(events)
+            self._observer.facts.told.pop(self.index, None)
 
     @property
     def now_ms(self) -> int:

@@ -108,6 +108,15 @@ class Observer:
         if not body["replayed"] and len(keys) == len(ops) and dot.seq <= len(group.records[origin]):
             self.values.on_written(group, node, ops, body["values"], (origin, dot.seq))
 
+    def on_matched(
+        self, domain: str, op: tuple[str, str, str, dict[str, Any]], body: dict[str, Any], read: dict[str, Any]
+    ) -> None:
+        """A commit on the condition that a key is as it was read was taken."""
+        if not body["replayed"]:
+            dot = Dot.parse(body["dot"])
+            record_at = self.facts.index[dot.replica], dot.seq
+            self.values.on_matched(self.facts.group(f"{domain}/0"), record_at, op[0], op[1], read)
+
     def on_read(
         self,
         node: int,

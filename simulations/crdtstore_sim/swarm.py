@@ -141,6 +141,7 @@ def _engine(random: Random) -> Options:
         frame_bytes=random.choice((1024, 4096, 256 << 10)),
         window_bytes=random.choice((4096, 16384, 4 << 20)),
         early_bytes=random.choice((1024, 8192, 32 << 20)),
+        max_waiting=random.choice((2, 10_000)),
     )
 
 

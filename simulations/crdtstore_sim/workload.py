@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from random import Random
 from typing import Any, NamedTuple
+from uuid import UUID
 
 from crdtstore.errors import CrdtStoreError
-from crdtstore.service import Request
+from crdtstore.service import Cancelled, Request
 from crdtstore.types import REGISTRY
 from crdtstore_sim import scenario
 from crdtstore_sim.arguments import random_op
@@ -27,10 +28,12 @@ _KEYS = ("k0", "k1", "é/ß", "k 3")
 _WAIT_MS = 1_500
 _SLOWEST_RETRY_US = 800_000
 _BURST = 0.1
+_IF_MATCH = 0.06
+_OWN_ID_MS = 600_000
 
 
 class _Session:
-    __slots__ = ("index", "is_busy", "last_id", "node", "token")
+    __slots__ = ("index", "is_busy", "last_id", "last_read", "node", "token")
 
     def __init__(self, index: int, node: int) -> None:
         self.index = index
@@ -38,6 +41,8 @@ class _Session:
         self.token: str | None = None
         self.is_busy = False
         self.last_id: str | None = None
+        self.last_read: tuple[dict[str, Any], dict[str, Any]] | None = None
+        """Fields and body of the last read."""
 
 
 class _Open(NamedTuple):
@@ -80,6 +85,7 @@ class Workload:
         self._ticket = 0
         self._sessions = [_Session(index, index % len(nodes)) for index in range(options.sessions)]
         self._open: dict[int, _Open] = {}
+        self._cancelled: set[int] = set()
         self._pause_us = 1_000_000 / (options.writes_per_s + options.reads_per_s)
         self._read_share = options.reads_per_s / (options.writes_per_s + options.reads_per_s)
         self._domains = [f"d{index}" for index in range(options.domains)]
@@ -170,7 +176,21 @@ class Workload:
         fields["key"] = self._key()
         if dice < 0.2:
             fields["consistency"] = "local"
-        return self._request(session, node.index, "read", fields, address=(address, fields["key"]))
+        elif dice < 0.3:
+            fields["max_staleness_ms"] = random.choice((0, 300, 3_000))
+        request = self._request(session, node.index, "read", fields, address=(address, fields["key"]))
+        if dice > 0.97:
+            self._timeline.after(int(random.random() * 100_000), self._on_cancel, (request.ticket, node))
+        return request
+
+    def _on_cancel(self, argument: tuple[int, Node]) -> None:
+        """Who asked is gone: whatever was not answered yet never will be."""
+        ticket, node = argument
+        asked = self._open.pop(ticket, None)
+        if asked is not None and asked.session is not None:
+            asked.session.is_busy = False
+            self._cancelled.add(ticket)
+            node.step([Cancelled(ticket)])
 
     def _key(self) -> str:
         index = self._random.randrange(self._options.keys)
@@ -182,16 +202,27 @@ class Workload:
         random, options = self._random, self._options
         domain = random.choice(self._domains)
         fields: dict[str, Any] = {"domain": domain, "ops": self._ops(), "wait_ms": _WAIT_MS}
+        if session.last_read is not None and random.random() < _IF_MATCH:
+            read, body = session.last_read
+            op = self._op(read["collection"][:-1], read["key"])
+            fields |= {"domain": read["domain"], "ops": [{**op, "if_match": body["etag"]}]}
         if session.token is not None and random.random() < 0.7:
             fields["token"] = session.token
         if random.random() < options.with_id:
             if session.last_id is not None and random.random() < options.reuse:
                 fields["id"] = session.last_id
             else:
-                fields["id"] = session.last_id = f"s{session.index}-{self._ticket}"
+                fields["id"] = session.last_id = self._new_id(session, node)
             if random.random() < options.retry:
                 self._timeline.after(int(random.random() * _SLOWEST_RETRY_US), self._on_retry, (fields, node.index))
         return self._commit(session, node.index, fields)
+
+    def _new_id(self, session: _Session, node: Node) -> str:
+        """An idempotency key: a user's own, or one that says when it was made and expires ten minutes later."""
+        if self._random.random() < 0.8:
+            return f"s{session.index}-{self._ticket}"
+        made_ms = node.now_ms - self._random.randint(0, _OWN_ID_MS + 5_000)
+        return f"~{UUID(int=made_ms << 80 | 7 << 76 | 2 << 62 | self._ticket)}"
 
     def _ops(self) -> list[dict[str, Any]]:
         random, options = self._random, self._options
@@ -211,7 +242,7 @@ class Workload:
     def _commit(self, session: _Session | None, node: int, fields: dict[str, Any]) -> Request:
         """One attempt of a commit, known to the models by its trace id."""
         self.writes += 1
-        given = {"collection", "key", "op"}
+        given = {"collection", "key", "op", "if_match"}
         ops = [
             (
                 f"{op['collection']}:{op['collection'][:-1]}",
@@ -251,6 +282,8 @@ class Workload:
     def on_replies(self, node: Node, replies: list[tuple[int, dict[str, Any] | CrdtStoreError]]) -> None:
         """A node answers."""
         for ticket, body in replies:
+            if ticket in self._cancelled:  # answered while the cancellation was on its way into a standing process
+                continue
             asked = self._open.pop(ticket, None)
             if asked is None or asked.node != node.index:
                 self._observer.facts.report("refusals", f"an answer to nobody: ticket {ticket}")
@@ -275,6 +308,8 @@ class Workload:
             self.acknowledged += 1
             self.replayed += body["replayed"]
             observer.on_committed(node.index, session.index if session else -1, fields["domain"], asked.ops, body)
+            if session is not None and session.last_read is not None and "if_match" in fields["ops"][0]:
+                observer.on_matched(fields["domain"], asked.ops[0], body, session.last_read[1])
         elif asked.do == "declare":
             self._undeclared.discard((fields["domain"], fields["type"]))
         if session is None or "token" not in body:
@@ -285,6 +320,7 @@ class Workload:
             session.token = _joined(session.token, body["token"])  # this reply knows nothing of the session
             return
         if asked.do == "read":
+            session.last_read = fields, body
             observer.on_read(node.index, session.index, domain, asked.address, body, now_ms, asked.since_us)
         elif asked.do == "list":
             observer.on_list(node.index, session.index, domain, asked.address[0], body, asked.since_us)

@@ -36,4 +36,5 @@ class Sessions:
                 "sessions",
                 f"{group.name}: session {session} had seen {seen}, {self._facts.members[node]} answers at {shown}",
             )
-        self._seen[session, group.name] = [max(pair) for pair in zip(seen, shown, strict=True)]
+        told = self._facts.told_durable(group, node)
+        self._seen[session, group.name] = [max(pair) for pair in zip(seen, told, strict=True)]

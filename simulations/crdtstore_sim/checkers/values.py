@@ -22,6 +22,14 @@ def _nothing(collection: str) -> Reading:
     return Reading(REGISTRY[collection.partition(":")[2]].read(View([], None)), False, 0)
 
 
+def _under_etag(collection: str, reading: Reading) -> Any:
+    """What an etag tells apart. It is a share of the state digest, and the digest takes amounts modulo 2^128 (DESIGN 2): the etag of a
+    counter sees no more of its value, nor whether there are amounts that add up to nothing."""
+    if collection.endswith(":counter"):
+        return reading.value % (1 << 128)
+    return canonical(list(reading))
+
+
 class Values:
     """Keeps nothing of its own."""
 
@@ -86,6 +94,19 @@ class Values:
                     node,
                     f"answers a write on {collection}/{key} with {shown(value)}, at {vector} it is {shown(expected)}",
                 )
+
+    def on_matched(self, group: Group, dot: tuple[int, int], collection: str, key: str, read: dict[str, Any]) -> None:
+        """A commit was taken on the condition that a key still is as it was read."""
+        origin, seq = dot
+        model = group.keys.get((collection, key))
+        if model is None or seq > len(group.records[origin]):
+            return
+        before = model.reading(group.records[origin][seq - 1].deps)
+        shown_then = Reading(read["value"], read["exists"], read["conflicts"])
+        if _under_etag(collection, before) != _under_etag(collection, shown_then):
+            self._report(
+                group, origin, f"took a commit if {collection}/{key} is {shown(read['value'])}; it was {shown(before)}"
+            )
 
     def on_look(self, group: Group, node: int, collection: str, key: str, engine: Engine) -> Reading | None:
         """Look at a key in the state of a node."""
