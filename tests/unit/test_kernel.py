@@ -1,0 +1,225 @@
+"""The kernel against the plainest thing that could do its work: a dict of dicts, every drop a scan."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from xxhash import xxh3_128_intdigest
+
+from crdtstore.causal import make_replica_id
+from crdtstore.kernel import Tree, normal_form
+from crdtstore.leaves import ADD, DROP, MARK, MAX, MIN, PUT, SEQ_BITS, SEQ_MASK, Branch, Many, One, Run, Sum
+from crdtstore.types import View
+from crdtstore.values import element_order, pack
+
+REPLICAS = [make_replica_id("us", 1), make_replica_id("eu", 2)]
+FUTURE = 9
+
+PATHS = st.builds(
+    lambda head, rest: [*head, *rest],
+    st.sampled_from([["c"], ["c", "k"], ["c", "l"], ["d", "k"]]),
+    st.lists(st.sampled_from(["x", 1, b"x"]), max_size=2),
+).filter(lambda path: len(path) < 2 or isinstance(path[1], str))
+VALUES = {
+    ADD: st.sampled_from([0, 1, -2, 1 << 62, 1 << 70]),
+    PUT: st.sampled_from([None, "v", {"a": [1]}]),
+    MAX: st.sampled_from([1, 5, "a"]),
+    MIN: st.sampled_from([1, 5, "a"]),
+    MARK: st.none(),
+    FUTURE: st.sampled_from(["v", 1]),
+    DROP: st.none(),
+}
+
+
+@st.composite
+def effects(draw: st.DrawFn) -> list[Any]:
+    flat: list[Any] = []
+    for _ in range(draw(st.integers(0, 3))):
+        kind = draw(st.sampled_from(sorted(VALUES)))
+        flat += (kind, draw(PATHS), draw(VALUES[kind]))
+    return flat
+
+
+class Plain:
+    """The same rules without any cleverness."""
+
+    def __init__(self) -> None:
+        self.leaves: dict[bytes, tuple[list[Any], int, dict[int, tuple[int, Any]]]] = {}
+
+    def apply(self, dot: int, hlc: int, cut: Sequence[int], effects: list[Any]) -> None:
+        for at in range(0, len(effects), 3):
+            kind, path, value = effects[at : at + 3]
+            if kind == DROP:
+                for name, (where, _, dots) in list(self.leaves.items()):
+                    if where[: len(path)] == path:
+                        for old in [old for old in dots if old & SEQ_MASK <= cut[old >> SEQ_BITS]]:
+                            del dots[old]
+                        if not dots:
+                            del self.leaves[name]
+                continue
+            dots = self.leaves.setdefault(pack([path, kind]), (path, kind, {}))[2]
+            if dot in dots and kind == ADD:
+                value += dots[dot][1]
+            elif dot in dots and kind in (MAX, MIN):
+                value = (max if kind == MAX else min)(value, dots[dot][1], key=element_order)
+            elif dot in dots:
+                value = dots[dot][1]
+            dots[dot] = (hlc, value)
+
+    def digest(self) -> int:
+        return sum(self._share(*leaf) for leaf in self.leaves.values()) % (1 << 128)
+
+    def _share(self, path: list[Any], kind: int, dots: dict[int, tuple[int, Any]]) -> int:
+        values = [value for _, value in dots.values()]
+        if kind == MARK:
+            return 0
+        if kind in (MAX, MIN):
+            best = (max if kind == MAX else min)(values, key=element_order)
+            return xxh3_128_intdigest(pack([path, kind, best]))
+        if kind == ADD:
+            return sum(
+                value * xxh3_128_intdigest(pack([path, ADD, REPLICAS[dot >> SEQ_BITS]]))
+                for dot, (_, value) in dots.items()
+            )
+        return sum(
+            xxh3_128_intdigest(pack([path, kind, REPLICAS[dot >> SEQ_BITS], dot & SEQ_MASK, value]))
+            for dot, (_, value) in dots.items()
+        )
+
+    def at(self, path: list[Any], kind: int) -> list[tuple[Any, ...]]:
+        dots = self.leaves.get(pack([path, kind]), (path, kind, {}))[2]
+        return sorted((hlc, REPLICAS[dot >> SEQ_BITS], dot & SEQ_MASK, value) for dot, (hlc, value) in dots.items())
+
+    def keys(self, collection: str) -> list[str]:
+        return sorted({where[1] for where, _, _ in self.leaves.values() if len(where) > 1 and where[0] == collection})
+
+
+COMMITS = st.lists(st.tuples(st.integers(0, 1), st.integers(0, 9), effects()), max_size=14)
+
+
+@given(COMMITS, st.booleans())
+def test_the_kernel_does_what_the_plainest_thing_does(drawn: list[tuple[int, int, list[Any]]], listed: bool) -> None:
+    tree, plain, made = Tree(list(REPLICAS)), Plain(), [0, 0]
+    for origin, seen, flat in drawn:
+        if listed:
+            list(tree.keys("c"))
+        other = 1 - origin
+        cut = [0, 0]
+        cut[origin], cut[other] = made[origin], min(seen, made[other])
+        made[origin] += 1
+        dot = origin << SEQ_BITS | made[origin]
+        tree.apply(dot, seen, cut, flat)
+        plain.apply(dot, seen, cut, flat)
+        assert tree.digest == tree.share([]) == plain.digest()
+    for collection in ("c", "d"):
+        assert list(tree.keys(collection)) == plain.keys(collection)
+        for key in plain.keys(collection):
+            view = View(tree.replicas, tree.entry(collection, key))
+            assert view.exists
+            assert view.total() == sum(live[3] for live in plain.at([collection, key], ADD))
+            for kind in (PUT, MAX, MIN, MARK, FUTURE):
+                assert [live[:3] for live in view.live(kind)] == [
+                    live[:3] for live in plain.at([collection, key], kind)
+                ]
+    assert _is_lean(tree.root)
+
+
+def _is_lean(level: dict[Any, Any]) -> bool:
+    """Nothing empty is kept, and no branch stands where a leaf would do."""
+    for entry in level.values():
+        if isinstance(entry, Branch):
+            if not entry.children and len(entry.leaves) < 2:
+                return False
+            if not _is_lean(entry.children):
+                return False
+        elif isinstance(entry, Many):
+            assert entry.dots
+        elif isinstance(entry, Sum):
+            assert entry.runs
+        else:
+            assert isinstance(entry, One)
+    return True
+
+
+@given(effects(), effects(), st.lists(st.sampled_from([0, 1]), max_size=2))
+def test_normal_form_leaves_what_the_steps_leave(before: list[Any], flat: list[Any], cuts: list[int]) -> None:
+    steps, at_once = Tree(list(REPLICAS)), Tree(list(REPLICAS))
+    for tree in (steps, at_once):
+        tree.apply(1 << SEQ_BITS | 1, 5, [0, 0], before)
+    seen = sum(cuts) and 1
+    for at in range(0, len(flat), 3):
+        steps.apply(1, 6, [1, seen], flat[at : at + 3])
+    normal = normal_form(flat)
+    at_once.apply(1, 6, [0, seen], normal)
+    assert at_once.digest == steps.digest
+    assert normal_form(normal) == normal
+    names = [pack([normal[at + 1], normal[at]]) for at in range(0, len(normal), 3)]
+    assert len(set(names)) == len(names), "at most one put per path and class"
+
+
+@pytest.mark.parametrize(
+    ("flat", "normal"),
+    [
+        ([ADD, ["c", "k"], 3, ADD, ["c", "k"], 4], [ADD, ["c", "k"], 7]),
+        ([PUT, ["c", "k", "x"], 1, DROP, ["c", "k"], None], [DROP, ["c", "k"], None]),
+        ([DROP, ["c", "k"], None, DROP, ["c", "k"], None], [DROP, ["c", "k"], None]),
+        ([MAX, ["c", "k"], 3, MAX, ["c", "k"], 5, MAX, ["c", "k"], 4], [MAX, ["c", "k"], 5]),
+        ([MIN, ["c", "k"], 3, MIN, ["c", "k"], "a"], [MIN, ["c", "k"], 3]),
+        ([PUT, ["c", "k"], 1, DROP, ["c", "l"], None], [DROP, ["c", "l"], None, PUT, ["c", "k"], 1]),
+        ([PUT, ["c", "k"], 1, PUT, ["c", "k"], 2], [PUT, ["c", "k"], 1]),
+        ([], []),
+    ],
+)
+def test_normal_form(flat: list[Any], normal: list[Any]) -> None:
+    assert normal_form(flat) == normal
+
+
+# --- runs
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["add", "cut", "extract"]),
+            st.integers(1, 12),
+            st.sampled_from([0, 1, -5, 1 << 63, 1 << 80]),
+        ),
+        max_size=40,
+    )
+)
+def test_a_run_is_a_dict_of_amounts(moves: list[tuple[str, int, int]]) -> None:
+    run, amounts, seq = Run(0, 1), dict[int, int](), 0
+    for what, number, amount in moves:
+        if what == "add":
+            seq += number % 3
+            seq = max(seq, 1)
+            run.append(seq, amount)
+            amounts[seq] = amounts.get(seq, 0) + amount
+        elif what == "cut":
+            assert run.cut(number) == sum(amounts.pop(at) for at in [at for at in amounts if at <= number])
+        elif number in amounts:
+            assert run.holds(number)
+            assert run.extract(number) == amounts.pop(number)
+        else:
+            assert not run.holds(number)
+        assert run.total() == sum(amounts.values())
+        assert [at for at in range(1, seq + 1) if run.holds(at)] == sorted(amounts)
+
+
+def test_a_scratch_shares_nothing_that_changes() -> None:
+    tree = Tree(list(REPLICAS))
+    for seq in range(1, 5):
+        tree.apply(seq, seq, [0, 0], [ADD, ["c", "k"], seq, PUT, ["c", "k", "x"], seq, PUT, ["c", "l"], 1])
+    before = (tree.digest, tree.share([]))
+    scratch = tree.scratch([("c", "k"), ("c", "never")])
+    assert scratch.share([]) == tree.share(["c", "k"])
+    scratch.apply(9, 9, [2, 0], [DROP, ["c", "k"], None, ADD, ["c", "k"], 5, PUT, ["c", "k", "y"], 1])
+    assert (tree.digest, tree.share([])) == before
+    assert scratch.share([]) != tree.share(["c", "k"])
+    assert list(tree.keys("c", after="k")) == ["l"]
+    assert list(tree.keys("c", prefix="l")) == ["l"]
+    assert tree.share(["c", "never"]) == tree.share(["c", "k", "x", "deeper"]) == 0
