@@ -9,6 +9,7 @@ from uuid import UUID
 
 import pytest
 
+from crdtstore.engine.events import Tick
 from crdtstore.errors import ReplicaBehind
 from crdtstore.host import Host
 from crdtstore.service import Cancelled, Request, Service
@@ -197,6 +198,18 @@ def test_writes_of_one_step_are_one_batch(made: Regions) -> None:
     assert [made.reply(1_000 + at)["values"] for at in range(3)] == [[1], [2], [3]]
 
 
+def test_events_of_one_step_happen_in_their_order(made: Regions) -> None:
+    """A write is handed to its engine before the next event that is no request, so what that event says of the state is true."""
+    made.settle(500)
+    before = made.numbers["us"].copy()
+    asked = Request(2_000, "commit", {"domain": "shop", "ops": [ADD]})
+    made.step("us", asked, Tick(), Request(2_001, "read", READ), Cancelled(2_001))
+    assert len(made.numbers["us"]) == len(before) + 1
+    made.sync("us")
+    assert made.reply(2_000)["values"] == [1]
+    assert made.answer(2_001) is None, "who asked went away in the same step"
+
+
 # --- tokens
 
 
@@ -227,15 +240,16 @@ def test_too_late_says_who_can_serve() -> None:
     error = made.error(ticket)
     assert isinstance(error, ReplicaBehind)
     assert (error.status, error.effect, error.retryable, error.retry_after) == (503, "none", True, 0.1)
-    assert error.regions == ["ap"]
-    assert "regions that can serve: ap" in error.detail
+    assert error.regions == ["us", "ap"], "who made the write has it; ap said so"
+    assert "regions that can serve: us, ap" in error.detail
 
 
-def test_nobody_may_be_known_to_have_it(made: Regions) -> None:
-    token = made.commit("us", ADD)["token"]
+def test_nobody_may_be_known_to_have_it() -> None:
+    """The session wrote in two regions that cannot hear each other: each has its own write and not the other's."""
+    made = shop("us", "eu", "ap")
+    both = f"{made.commit('us', ADD)['token']},{made.commit('ap', ADD)['token']}"
     made.lose()
-    ticket = made.ask("eu", "read", **READ, token=token, wait_ms=0)
-    error = made.error(ticket)
+    error = made.error(made.ask("eu", "read", **READ, token=both, wait_ms=0))
     assert isinstance(error, ReplicaBehind)
     assert error.regions == []
     assert "no region is known" in error.detail
@@ -277,6 +291,13 @@ def test_a_token_of_a_group_that_is_not_here_yet_waits(made: Regions) -> None:
     assert made.answer(ticket) is None
     made.settle(500)
     assert made.reply(ticket)["value"] == 1
+
+
+def test_a_token_keeps_what_it_names_of_groups_that_are_not_here(made: Regions) -> None:
+    tokens = made.services["us"].tokens
+    token = tokens.encode({"crm/0": {made.replicas["eu"]: 7}})
+    reply = made.do("us", "read", **READ, token=token)
+    assert tokens.decode(reply["token"])["crm/0"] == {made.replicas["eu"]: 7}
 
 
 def test_a_token_leaves_out_what_all_members_have(made: Regions) -> None:
