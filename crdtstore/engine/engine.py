@@ -13,7 +13,7 @@ from random import Random
 from typing import Any
 
 from crdtstore.causal import ReplicaId
-from crdtstore.clock import Clock, physical_ms
+from crdtstore.clock import COUNTER_BITS, Clock, physical_ms
 from crdtstore.commit import (
     EXPIRY,
     FORMAT,
@@ -377,7 +377,12 @@ class Engine:
         """What this replica says of itself: durable things only, and a heartbeat below every commit that is not in it."""
         vector = list(self.durability.vector)
         limit = self.durability.heartbeat_limit()
-        hlc = self.clock.read(now_ms) if limit is None else limit - 1
+        self.clock.read(now_ms)  # what comes is stamped later
+        hlc = (
+            now_ms << COUNTER_BITS
+        )  # not the clock's last stamp: others may have pushed it, and a restart forgets that
+        if limit is not None:
+            hlc = min(hlc, limit - 1)
         chains = [self.history.chain(origin, seq) for origin, seq in enumerate(vector)]
         return Row(self.configuration.id, vector, hlc, chains)
 
