@@ -117,7 +117,7 @@ async def test_keys_of_any_characters_and_many_of_them(tmp_path: Path) -> None:
         orders = store.domain("shop").counter("orders")
         for amount, key in enumerate(KEYS, 1):
             assert (await orders[key].add(amount)).value == amount, key
-        assert [key async for key in orders.keys()] == sorted(KEYS, key=str.encode)
+        assert [key async for key in orders.keys(after="")] == sorted(KEYS, key=str.encode)
         assert {key: value async for key, value in orders.items()} == {key: at for at, key in enumerate(KEYS, 1)}
         for key in (".", "..", "a\nb", "x" * 513):
             with pytest.raises(UsageError, match="Nothing changed"):
@@ -183,7 +183,7 @@ async def test_one_id_counts_once_in_all_regions(tmp_path: Path) -> None:
         await api.converge()
         again = await shops["ap"].commit(orders["ap"].add(3), id="order-1")
         assert (again.value, again.replayed, again.dot) == ([3], True, first.dot)
-        with pytest.raises(UsageError, match="idempotency key|same id|used") as caught:
+        with pytest.raises(UsageError, match="Nothing changed") as caught:
             await shops["eu"].commit(orders["eu"].add(4), id="order-1")
         assert caught.value.code == "key-reused"
 
