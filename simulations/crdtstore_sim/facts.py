@@ -113,8 +113,8 @@ class Facts:
         self.asked: dict[str, Asked] = {}
         """Every commit that a user asked for, by its trace id."""
         self.violations: list[Violation] = []
-        self.windows_us: list[int] = []
-        """Per commit of users: from its making until the last replica applied it."""
+        self.windows_us: list[tuple[int, int]] = []
+        """Per commit of users when it was made, and how long after that the last replica applied it."""
         self.now_us = now_us
         self.told: dict[int, dict[str, list[int]]] = {}
         """Per node that stands still, what it had been told to be durable: its disk goes on without it."""
@@ -153,7 +153,7 @@ class Facts:
         if record.missing_at:
             record.missing_at &= ~(1 << node)
             if not record.missing_at and record.trace is not None:
-                self.windows_us.append(self.now_us() - record.made_us)
+                self.windows_us.append((record.made_us, self.now_us() - record.made_us))
 
     def note_durable(self, node: int, entries: list[Entry]) -> None:
         """A sync returned: these entries are safe."""

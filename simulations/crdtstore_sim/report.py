@@ -51,6 +51,7 @@ def document(result: Result, plant: str | None = None) -> dict[str, Any]:
         "messages_lost": result.messages_lost,
         "bytes_moved": result.bytes_moved,
         "divergence_window_ms": dict(zip(("p50", "p99", "max"), windows, strict=True)) if windows else None,
+        "closed_form_ms": dict(zip(("expected", "measured"), result.cut_ms, strict=True)) if result.cut_ms else None,
         "settled_s": result.settled_s,
         "checkers": {name: "failed" if name in failed(result) else "ok" for name in _checkers(result)},
         "violations": [
@@ -92,6 +93,11 @@ def lines(result: Result, plant: str | None = None) -> Iterable[str]:
     if result.windows_ms:
         p50, p99, most = (f"{value / 1000:.3f} s" for value in result.windows_ms)
         yield f" divergence window   p50 {p50}   p99 {p99}   max {most}"
+    if result.cut_ms:
+        half, measured = (value / 1000 for value in result.cut_ms)
+        yield (
+            f" closed form         a cut of length P adds P/2 to the mean of commits inside it: {half:.2f} s; measured {measured:.2f} s"
+        )
     if result.settled_s is not None:
         yield f" equal everywhere    {result.settled_s:.2f} s after the last write and fault"
     found = failed(result)

@@ -20,7 +20,7 @@ from crdtstore_sim.faults import Faults
 from crdtstore_sim.network import SimulatedNetwork
 from crdtstore_sim.node import Node
 from crdtstore_sim.observer import Observer
-from crdtstore_sim.scenario import Scenario, names
+from crdtstore_sim.scenario import Cut, Scenario, names
 from crdtstore_sim.timeline import Streams, Timeline, Trace
 from crdtstore_sim.workload import Workload
 
@@ -52,6 +52,8 @@ class Result(NamedTuple):
     bytes_moved: int
     windows_ms: tuple[float, float, float] | None
     """Divergence window of users' commits: p50, p99, max; None when there was none."""
+    cut_ms: tuple[float, float] | None
+    """Of a run with one whole cut: by the closed form, half its length, and the measured mean window of commits made inside it."""
     settled_s: float | None
     """From the end of users and faults until everybody had everything; None when that did not happen."""
     violations: list[Violation]
@@ -196,7 +198,8 @@ class Simulation:
             messages=network.sent,
             messages_lost=network.lost,
             bytes_moved=network.bytes_sent,
-            windows_ms=_percentiles(facts.windows_us),
+            windows_ms=_percentiles([window_us for _, window_us in facts.windows_us]),
+            cut_ms=_closed_form(self.scenario, facts.windows_us),
             settled_s=settled_s,
             violations=facts.violations,
         )
@@ -207,6 +210,19 @@ def _percentiles(values_us: list[int]) -> tuple[float, float, float] | None:
         return None
     ordered = sorted(values_us)
     return tuple(ordered[min(len(ordered) - 1, int(share * len(ordered)))] / 1000 for share in (0.5, 0.99, 1))  # type: ignore[return-value]
+
+
+def _closed_form(scenario: Scenario, windows_us: list[tuple[int, int]]) -> tuple[float, float] | None:
+    """A commit made inside a cut waits for its end: on average half the length of the cut (ALGORITHMS 3), if users work
+    evenly, which they do as long as nobody goes over to the side that lacks what he wrote and waits there."""
+    if scenario.work.roam:
+        return None
+    match scenario.cuts:
+        case [Cut(from_s=from_s, to_s=float(to_s), groups=groups)] if groups:
+            inside = [window_us for made_us, window_us in windows_us if from_s <= made_us / _SECOND_US < to_s]
+            if inside:
+                return (to_s - from_s) * 500, sum(inside) / len(inside) / 1000
+    return None
 
 
 def run(scenario: Scenario, seed: int) -> Result:

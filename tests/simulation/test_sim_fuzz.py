@@ -35,6 +35,12 @@ def test_a_cut_is_seen_in_the_divergence_windows_and_a_crash_in_the_restarts() -
     assert cut.windows_ms[0] < 100
 
 
+def test_a_cut_adds_half_its_length_to_the_mean_window_of_the_commits_inside_it() -> None:
+    expected, measured = zip(*(run_seed(seed, "split-2-2").cut_ms or (0, 0) for seed in range(4)), strict=True)
+    assert set(expected) == {4000}
+    assert sum(measured) / 4 == pytest.approx(4000, rel=0.07)
+
+
 def test_two_processes_give_the_same_results_in_the_same_order() -> None:
     alone = [result.trace for result in fuzz(range(4), None, None, 1)]
     together = [result.trace for result in fuzz(range(4), None, None, 2)]
