@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import ast
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from crdtstore.types import REGISTRY
+from crdtstore_sim import models
 from crdtstore_sim.models import MODELS, Event, Key, Reading, canonical
 
 REPLICAS = ["a-1.0000000000000001", "b-1.0000000000000002"]
@@ -23,6 +26,13 @@ def key(type_name: str, *history: tuple[Event, str, dict[str, Any]]) -> Key:
     for happened, op, arguments in history:
         made.add(happened, op, arguments)
     return made
+
+
+def test_the_models_import_nothing_of_ours_but_dots_and_stamps() -> None:
+    tree = ast.parse(Path(models.__file__).read_text())
+    ours = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module is not None}
+    plain = {name.name for node in ast.walk(tree) if isinstance(node, ast.Import) for name in node.names}
+    assert {name for name in ours | plain if name.startswith("crdtstore")} == {"crdtstore.causal", "crdtstore.clock"}
 
 
 def test_every_type_has_a_model_with_every_operation() -> None:
