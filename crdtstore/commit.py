@@ -152,18 +152,24 @@ def _check_effects(effects: list[Any]) -> None:
         kind, path, value = effects[index : index + 3]
         if type(kind) is not int or not 0 <= kind <= MAX_KIND:
             raise DecodeError(f"an effect's kind is a number up to {MAX_KIND}")
-        if type(path) is not list or not 0 < len(path) <= MAX_PATH:
+        length = len(path) if type(path) is list else 0
+        if not 0 < length <= MAX_PATH:
             raise DecodeError(f"a path is a list of 1 to {MAX_PATH} parts")
-        for part in path:
-            if type(part) is not str and type(part) is not int and type(part) is not bytes:
-                raise DecodeError("a part of a path is text, an integer or bytes")
-        if type(path[0]) is not str or (len(path) > 1 and type(path[1]) is not str):
+        if type(path[0]) is not str or (length > 1 and type(path[1]) is not str):
             raise DecodeError("a path begins with a collection and a key, which are text")
+        if length > 2:
+            _check_parts(path)
         if kind == ADD:
             if type(value) is not int:
                 raise DecodeError("an amount is an integer")
-        elif kind != PUT or type(value) not in _SCALARS:
+        elif (kind != DROP or value is not None) and (kind != PUT or type(value) not in _SCALARS):
             _check_stored(kind, value)
+
+
+def _check_parts(path: list[Any]) -> None:
+    for part in path:
+        if type(part) is not str and type(part) is not int and type(part) is not bytes:
+            raise DecodeError("a part of a path is text, an integer or bytes")
 
 
 def _check_stored(kind: int, value: Any) -> None:
