@@ -42,7 +42,7 @@ from crdtstore.leaves import (
     narrow,
     spent,
 )
-from crdtstore.values import element_order, pack
+from crdtstore.values import check_integer, element_order, pack
 
 __all__ = ["Effects", "Sibling", "Siblings", "Tree", "leaf_name", "normal_form"]
 
@@ -70,29 +70,36 @@ def normal_form(effects: Effects) -> list[Any]:
 
     A put that a later drop of the same commit covers is left out: the drop removes what came before it, also within the commit. Of two
     puts with no drop between, the first stands, because the one order of all writes is (hlc, replica, seq, index in the commit).
+
+    Cost:    O(effects): a commit of many elements must not hold up all others.
+    Raises:  UsageError when amounts sum up to more than an integer may have; nothing changed.
     """
-    drops: dict[bytes, list[Any]] = {}
-    puts: dict[bytes, list[Any]] = {}
+    dropped: dict[tuple[Any, ...], int] = {}
+    for index in range(0, len(effects), 3):
+        if effects[index] == DROP:
+            dropped[tuple(effects[index + 1])] = index
+    puts: dict[tuple[tuple[Any, ...], int], list[Any]] = {}
     for index in range(0, len(effects), 3):
         kind, path, value = effects[index : index + 3]
         if kind == DROP:
-            drops.setdefault(pack(path), path)
-            length = len(path)
-            puts = {key: put for key, put in puts.items() if put[1][:length] != path}
             continue
-        key = pack([path, kind])
-        before = puts.pop(key, None)
+        name = tuple(path)
+        if any(dropped.get(name[:length], -1) > index for length in range(1, len(name) + 1)):
+            continue
+        before = puts.pop((name, kind), None)
         if before is not None and kind == ADD:
             value = before[2] + value
         elif before is not None and kind in _BEST:
             value = _BEST[kind](before[2], value)
         elif before is not None:
             value = before[2]
-        puts[key] = [kind, path, value]
+        puts[name, kind] = [kind, path, value]
     flat: list[Any] = []
-    for path in drops.values():
-        flat += (DROP, path, None)
+    for name in dropped:
+        flat += (DROP, list(name), None)
     for put in puts.values():
+        if put[0] == ADD:  # what peers refuse must not be written here: nobody could read the log again
+            check_integer(put[2], "the sum of the amounts that one commit adds to a key")
         flat += put
     return flat
 

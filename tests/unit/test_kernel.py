@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from time import process_time
 from typing import Any
 
 import pytest
@@ -11,10 +12,11 @@ from hypothesis import strategies as st
 from xxhash import xxh3_128_intdigest
 
 from crdtstore.causal import make_replica_id
+from crdtstore.errors import UsageError
 from crdtstore.kernel import Tree, normal_form
 from crdtstore.leaves import ADD, DROP, MARK, MAX, MIN, PUT, SEQ_BITS, SEQ_MASK, Branch, Many, One, Run, Sum
 from crdtstore.types import View
-from crdtstore.values import element_order, pack
+from crdtstore.values import MAX_INTEGER_BYTES, element_order, pack
 
 REPLICAS = [make_replica_id("us", 1), make_replica_id("eu", 2)]
 FUTURE = 9
@@ -176,6 +178,22 @@ def test_normal_form_leaves_what_the_steps_leave(before: list[Any], flat: list[A
 )
 def test_normal_form(flat: list[Any], normal: list[Any]) -> None:
     assert normal_form(flat) == normal
+
+
+def test_the_normal_form_of_many_effects_is_linear() -> None:
+    flat = [
+        part for element in range(50_000) for part in (DROP, ["c", "k", element], None, PUT, ["c", "k", element], None)
+    ]
+    started = process_time()
+    assert len(normal_form(flat)) == len(flat)
+    assert process_time() - started < 10, "compared each with each it takes minutes"
+
+
+def test_a_commit_adds_no_more_than_peers_take() -> None:
+    most = (1 << 8 * MAX_INTEGER_BYTES - 1) - 1
+    with pytest.raises(UsageError, match=r"sum of the amounts.*at most 1024 bytes"):
+        normal_form([ADD, ["c", "k"], most, ADD, ["c", "k"], 1])
+    assert normal_form([ADD, ["c", "k"], most, ADD, ["c", "k"], 1, ADD, ["c", "k"], -1])[2] == most
 
 
 # --- runs
