@@ -74,10 +74,7 @@ def normal_form(effects: Effects) -> list[Any]:
     Cost:    O(effects): a commit of many elements must not hold up all others.
     Raises:  UsageError when amounts sum up to more than an integer may have; nothing changed.
     """
-    dropped: dict[tuple[Any, ...], int] = {}
-    for index in range(0, len(effects), 3):
-        if effects[index] == DROP:
-            dropped[tuple(effects[index + 1])] = index
+    dropped = {tuple(effects[index + 1]): index for index in range(0, len(effects), 3) if effects[index] == DROP}
     puts: dict[tuple[tuple[Any, ...], int], list[Any]] = {}
     for index in range(0, len(effects), 3):
         kind, path, value = effects[index : index + 3]
@@ -159,13 +156,18 @@ class Tree:
             self._attach(children, path, entry, leaf)
             self.digest = (self.digest + self._share(path, leaf)) & _MASK
         else:
-            many = self._widen(leaf, path)
+            self._put_beside(self._widen(leaf, path), path, dot, hlc, value)
+
+    def _put_beside(self, many: Many, path: list[Any], dot: int, hlc: int, value: Any) -> None:
+        """Put into a leaf that holds dots already."""
+        kind = many.kind
+        if kind in _BEST:
             before = self._share(path, many)
-            if dot in many.dots:  # twice in one commit, as in ``normal_form``
-                first = many.dots[dot][1]
-                value = _BEST[kind](first, value) if kind in _BEST else first
-            many.dots[dot] = (hlc, value)
+            many.dots[dot] = (hlc, _BEST[kind](many.dots.get(dot, (hlc, value))[1], value))
             self.digest = (self.digest + self._share(path, many) - before) & _MASK
+        elif dot not in many.dots:  # twice in one commit: the first stands, as in ``normal_form``
+            many.dots[dot] = (hlc, value)
+            self.digest = (self.digest + self._share(path, One(kind, dot, hlc, value))) & _MASK
 
     def _add(self, leaf: Sum, path: list[Any], dot: int, amount: int) -> None:
         origin = dot >> SEQ_BITS

@@ -13,12 +13,15 @@ from crdtstore.causal import ReplicaId
 from crdtstore.commit import Commit
 from crdtstore.engine.events import Op
 from crdtstore.engine.operations import Operations
-from crdtstore.errors import PreconditionFailed
+from crdtstore.errors import PreconditionFailed, UsageError
 from crdtstore.kernel import Tree, normal_form
 from crdtstore.leaves import DROP
 from crdtstore.types import View
 
 __all__ = ["Keyspace"]
+
+MAX_EFFECTS = 100_000
+"""A set add has two an element: what one request asks for is done before any other is heard."""
 
 
 class Keyspace:
@@ -42,7 +45,7 @@ class Keyspace:
         """The effects of operations in normal form and, if they had to be tried, the readings after each.
 
         Shape:   ``cut`` covers all that is applied here and, in its own entry, the commit itself.
-        Raises:  UsageError from a type, PreconditionFailed; nothing changed.
+        Raises:  UsageError from a type or for too many effects, PreconditionFailed; nothing changed.
         """
         for op in ops:
             if op.if_match is not None and (etag := self.etag(op.collection, op.key)) != op.if_match:
@@ -50,13 +53,15 @@ class Keyspace:
                     f"{op.key!r} has the etag {etag} in this region, not {op.if_match}. Nothing changed."
                 )
         if len(ops) == 1 or len({(op.collection, op.key) for op in ops}) == len(ops):
-            effects = [part for op in ops for part in _effects(op, self.view(op.collection, op.key))]
+            effects: list[Any] = []
+            for op in ops:
+                effects += _effects(op, self.view(op.collection, op.key), len(effects))
             return (effects if len(effects) == 3 else normal_form(effects)), None
         scratch = self.tree.scratch([(op.collection, op.key) for op in ops])
         effects, values = [], []
         for op in ops:
             view = View(self.replicas, scratch.entry(op.collection, op.key))
-            step = _effects(op, view)
+            step = _effects(op, view, len(effects))
             effects += step
             scratch.apply(dot, hlc, cut, step)
             values.append(_shown(op, View(self.replicas, scratch.entry(op.collection, op.key))))
@@ -73,12 +78,14 @@ class Keyspace:
         self.tree.apply(dot, commit.hlc, cut, commit.effects, siblings)
 
 
-def _effects(op: Op, view: View) -> list[Any]:
-    """The effects of one operation on full paths."""
+def _effects(op: Op, view: View, before: int) -> list[Any]:
+    """The effects of one operation on full paths; ``before``: the length of those before it in the commit."""
     path = [op.collection, op.key]
     if op.mutator is None:
         return [DROP, path, None]
     effects = op.mutator.effects(op.crdt, view, op.arguments)
+    if before + len(effects) > 3 * MAX_EFFECTS:
+        raise UsageError(f"a commit has at most {MAX_EFFECTS} effects. Nothing changed.", code="too-large")
     for at in range(1, len(effects), 3):
         effects[at] = path + effects[at]
     return effects

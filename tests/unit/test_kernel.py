@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from xxhash import xxh3_128_intdigest
 
+from crdtstore import kernel
 from crdtstore.causal import make_replica_id
 from crdtstore.errors import UsageError
 from crdtstore.kernel import Tree, normal_form
@@ -226,6 +227,21 @@ def test_a_run_is_a_dict_of_amounts(moves: list[tuple[str, int, int]]) -> None:
             assert not run.holds(number)
         assert run.total() == sum(amounts.values())
         assert [at for at in range(1, seq + 1) if run.holds(at)] == sorted(amounts)
+
+
+def test_one_more_dot_in_a_leaf_costs_one_hash(monkeypatch: pytest.MonkeyPatch) -> None:
+    tree, hashed = Tree(list(REPLICAS)), 0
+
+    def counted(data: bytes) -> int:
+        nonlocal hashed
+        hashed += 1
+        return xxh3_128_intdigest(data)
+
+    monkeypatch.setattr(kernel, "xxh3_128_intdigest", counted)
+    for seq in range(1, 101):
+        tree.apply(seq, seq, [seq - 1, 0], [PUT, ["c", "k", "id"], seq])
+    assert hashed == 100, "an event whose id is appended again and again would cost more each time"
+    assert tree.digest == tree.share([])
 
 
 def test_a_scratch_shares_nothing_that_changes() -> None:

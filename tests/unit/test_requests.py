@@ -96,6 +96,11 @@ def commit(*ops: Any, **fields: Any) -> dict[str, Any]:
         (commit(op("aw-set", "k", "add", elements=[])), "invalid-value", "at least one item"),
         (commit(op("aw-set", "k", "add", elements="x")), "invalid-value", "must be a list"),
         (commit(op("aw-set", "k", "add", elements=list(range(10_001)))), "invalid-value", "at most 10000 items"),
+        (
+            commit(*(op("aw-set", "k", "add", elements=list(range(9_999))) for _ in range(6))),
+            "too-large",
+            "100000 effects",
+        ),
         (commit(op("aw-set", "k", "add", elements=[1.0])), "invalid-value", "text, an integer or bytes"),
         (commit(op("aw-set", "k", "add", elements=[True])), "invalid-value", "text, an integer or bytes"),
         (commit(op("aw-set", "k", "remove", elements=[["x"]])), "invalid-value", "text, an integer or bytes"),
