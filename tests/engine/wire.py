@@ -284,3 +284,22 @@ class Wire:
             return f"refused: {reply.error.code}"
         again = " (replayed)" if reply.is_replayed else ""
         return f"answers {self.names[reply.origin]}:{reply.seq}{again} {reply.values}"
+
+
+def pair(**options: int) -> Wire:
+    """Two engines that have heard each other, with nothing on its way."""
+    wire = Wire("us", "eu", **options)
+    wire.connect()
+    wire.settle()
+    flush(wire)
+    return wire
+
+
+def flush(wire: Wire) -> None:
+    """Let everything that is on its way arrive, without any time passing."""
+    while any(wire.deliver(source, target) for source, target in list(wire.links)):
+        wire.sync()
+
+
+def add(wire: Wire, name: str, amount: int = 1, key: str = "k") -> int:
+    return wire.write(name, op("counter", key, "add", amount=amount))
