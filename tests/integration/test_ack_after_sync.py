@@ -45,7 +45,12 @@ async def cut_power(api: Api, region: str, books: Books) -> None:
     await until(is_enough, f"{ACKNOWLEDGED} writes are acknowledged")
     pid = api.cluster.node(region).pid
     assert pid is not None
-    await asyncio.to_thread(lambda: (time.sleep(0.005), os.kill(pid, signal.SIGKILL)))
+
+    def kill() -> None:
+        time.sleep(0.005)
+        os.kill(pid, signal.SIGKILL)
+
+    await asyncio.to_thread(kill)
     await until(is_noticed, "writers notice that the node is gone")
 
 
