@@ -19,6 +19,7 @@ from crdtstore.engine.events import Op
 from crdtstore.errors import UsageError
 from crdtstore.types import REGISTRY, CrdtType
 from crdtstore.types.event_log import first_events
+from crdtstore.values import show
 
 __all__ = ["Declarations", "Declared", "check_name"]
 
@@ -45,9 +46,8 @@ def check_name(name: Any, what: str) -> str:
     Raises:  UsageError ``bad-request``; nothing changed.
     """
     if not isinstance(name, str) or not _NAME.fullmatch(name):
-        shown = str(name)[:100]
         raise UsageError(
-            f"a {what} is named like orders: [a-z][a-z0-9_-]*, at most 63 characters, got {shown!r}. Nothing changed."
+            f"a {what} is named like orders: [a-z][a-z0-9_-]*, at most 63 characters, got {show(name)}. Nothing changed."
         )
     return name
 

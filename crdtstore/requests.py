@@ -276,9 +276,11 @@ def parse(do: str, fields: Mapping[str, Any]) -> _Base:
         raise UsageError(f"there is no request {do[:100]!r}; there are {', '.join(_REQUESTS)}. Nothing changed.")
     try:
         request = convert(fields, kind)
+        request.check()
     except ValidationError as error:
         raise UsageError(f"{error}. Nothing changed.") from None
-    except UnicodeEncodeError:  # it cannot even be named
-        raise UsageError("the name of a field is no valid Unicode. Nothing changed.") from None
-    request.check()
+    except (ValueError, RecursionError):  # it cannot even be quoted
+        raise UsageError(
+            "a field is no valid Unicode, nested too deeply or a number of too many digits. Nothing changed."
+        ) from None
     return request

@@ -33,6 +33,7 @@ from crdtstore.requests import (
 from crdtstore.status import status
 from crdtstore.tokens import Seen, Tokens
 from crdtstore.types import REGISTRY
+from crdtstore.values import show
 
 __all__ = ["Cancelled", "Event", "PeerChanged", "Received", "Request", "Service"]
 
@@ -353,7 +354,7 @@ class Service:
         staleness_ms = engine.rows.staleness_ms(self._now_ms)
         if parsed.max_staleness_ms is not None and (staleness_ms is None or staleness_ms > parsed.max_staleness_ms):
             how = "unknown" if staleness_ms is None else f"{staleness_ms} ms"
-            asked = f"at most {parsed.max_staleness_ms} ms was asked for"
+            asked = f"at most {show(parsed.max_staleness_ms)} ms was asked for"
             raise ReplicaBehind(f"the staleness of this region is {how}, {asked}.", regions=[])
         view = engine.keyspace.view(declared.path, parsed.key)
         body = {

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import reduce
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from crdtstore.engine.rows import Rows
 from crdtstore.errors import CODES, CrdtStoreError, problem
 from crdtstore.service import Request
 from crdtstore.testing.strategies import values
@@ -17,6 +19,10 @@ from tests.unit.regions import Regions, op, shop
 
 ADD = op("counter", "k", "add")
 BIG = 1 << 8 * 1024
+ENDLESS = 10**5_000
+"""Python refuses to print it."""
+DEEP: Any = reduce(lambda inner, _: [inner], range(990), 1)
+"""Deeper than Python prints lists, not deeper than msgpack reads them."""
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +74,9 @@ def commit(*ops: Any, **fields: Any) -> dict[str, Any]:
         (commit(op("other", "k", "add")), "not-declared", "collection shop/other is not declared in region us"),
         (commit(op("Counter", "k", "add")), "bad-request", "collection is named like"),
         (commit(op("counter@counter", "k", "add")), "bad-request", "collection is named like"),
+        (commit(op(DEEP, "k", "add")), "bad-request", "collection is named like"),
+        (commit(op(ENDLESS, "k", "add")), "bad-request", "collection is named like"),
+        (commit(ADD, regions=ENDLESS), "bad-request", "too many digits"),
         (commit({"key": "k", "op": "add"}), "bad-request", "collection is named like"),
         (commit({"collection": "counter", "op": "add"}), "bad-request", "a key is text"),
         (commit(op("counter", "", "add")), "bad-request", "1 to 512 bytes, got 0"),
@@ -171,6 +180,9 @@ def at(**fields: Any) -> dict[str, Any]:
         ("read", at(key="k", limit=1), "bad-request", "limit"),
         ("list", at(limit=0), "bad-request", "limit is 1 to 1000"),
         ("list", at(limit=1_001), "bad-request", "limit is 1 to 1000"),
+        ("list", at(limit=ENDLESS), "bad-request", "too many digits"),
+        ("list", at(wait_ms=-ENDLESS), "bad-request", "too many digits"),
+        ("read", at(key="k", max_staleness_ms=-ENDLESS), "bad-request", "too many digits"),
         ("list", at(prefix="\ud800"), "invalid-value", "prefix must be valid Unicode"),
         ("list", at(after="\ud800"), "invalid-value", "after must be valid Unicode"),
         ("list", at(values=1), "bad-request", "bool"),
@@ -194,6 +206,13 @@ def at(**fields: Any) -> dict[str, Any]:
 )
 def test_a_request_that_is_wrong(asked: Regions, do: str, fields: dict[str, Any], code: str, why: str) -> None:
     check(asked, do, fields, code, why)
+
+
+def test_a_staleness_that_no_node_exceeds_nor_prints() -> None:
+    made = shop("us")
+    assert made.do("us", "read", **at(key="k", max_staleness_ms=ENDLESS))["staleness_ms"] == 0  # there are no others
+    made.services["us"].host.groups["shop/0"].rows = Rows(2, 0)
+    assert "at most an integer of" in made.refused("us", "read", **at(key="k", max_staleness_ms=ENDLESS)).detail
 
 
 FIELDS = st.dictionaries(
