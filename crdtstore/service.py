@@ -30,8 +30,9 @@ from crdtstore.requests import (
     ReadRequest,
     parse,
 )
+from crdtstore.sessions import Sessions, durable
 from crdtstore.status import status
-from crdtstore.tokens import Seen, Tokens
+from crdtstore.tokens import Seen
 from crdtstore.types import REGISTRY
 from crdtstore.values import show
 
@@ -69,6 +70,9 @@ class PeerChanged(Struct, frozen=True, gc=False):
 
 Event = Request | Cancelled | Received | PeerChanged | Persisted | Tick
 
+_NEVER = 1 << 63
+"""Unix ms at which nothing is due."""
+
 
 class _Waiting(Struct, gc=False):
     """A request that waits: until when, for what, and how it goes on."""
@@ -84,14 +88,14 @@ class Service:
 
     def __init__(self, host: Host) -> None:
         self.host = host
-        self.tokens = Tokens(host.cluster.nonce)
+        self.sessions = Sessions(host)
         host.on_replies = self._on_replies
         self._out = HostOutput()
         self._now_ms = 0
         self._drafts: dict[str, list[Draft]] = {}
         self._pending: dict[int, Callable[[Committed], dict[str, Any]]] = {}
         self._waiting: dict[int, _Waiting] = {}
-        self._next_deadline_ms = 0
+        self._next_deadline_ms = _NEVER
         self.refused_requests: dict[str, int] = {}
         """How often each code was answered."""
 
@@ -101,7 +105,7 @@ class Service:
         """Let events happen in order; return what is to be done."""
         out = self._out = HostOutput()
         self._now_ms = now_ms
-        host = self.host
+        host, has_moved = self.host, False
         for event in events:
             if not isinstance(event, Request) and self._drafts:
                 self._flush()
@@ -112,6 +116,7 @@ class Service:
                     host.receive(peer, data, now_ms, out)
                 case Persisted(number):
                     host.persisted(number, now_ms, out)
+                    has_moved = True
                 case Tick():
                     host.tick(now_ms, out)
                 case PeerChanged(peer, is_connected):
@@ -119,12 +124,11 @@ class Service:
                 case Cancelled(ticket):
                     self._waiting.pop(ticket, None)
         self._flush()
-        if self._waiting:
+        if self._waiting and (has_moved or now_ms >= self._next_deadline_ms):
             self._resume_waiting()
             self._flush()
         host.finish(out)
-        if self._waiting:
-            out.wake_ms = min(out.wake_ms, *(waiting.deadline_ms for waiting in self._waiting.values()))
+        out.wake_ms = min(out.wake_ms, self._next_deadline_ms)
         return out
 
     def status(self, now_ms: int) -> dict[str, Any]:
@@ -175,10 +179,10 @@ class Service:
 
     def _after_token(self, request: Request, parsed: Any, domain: str | None, go: Callable[[int], None]) -> None:
         """Go on as soon as this region has seen what the token names, in the groups that this request touches."""
-        seen = self.tokens.decode(parsed.token) if parsed.token else {}
+        seen = self.sessions.seen(parsed.token)
         groups = {SYSTEM_GROUP} if domain is None else {SYSTEM_GROUP, group_of(domain)}
         needed = {group: vector for group, vector in seen.items() if group in groups}
-        if self._has_seen(needed):
+        if self.sessions.has_seen(needed):
             go(self._now_ms)
         else:
             wait_ms = min(parsed.wait_ms, self.host.options.max_wait_ms)
@@ -190,22 +194,15 @@ class Service:
                 "too many requests wait on this node. Nothing changed.", code="overloaded", retry_after=1.0
             )
         self._waiting[ticket] = waiting
-
-    def _has_seen(self, seen: Seen) -> bool:
-        for group, vector in seen.items():
-            engine = self.host.groups.get(group)
-            if engine is None:
-                return False
-            durable = engine.durability.vector
-            for replica, seq in vector.items():
-                if replica not in engine.members or durable[engine.members.index(replica)] < seq:
-                    return False
-        return True
+        self._next_deadline_ms = min(self._next_deadline_ms, waiting.deadline_ms)
 
     def _resume_waiting(self) -> None:
+        """Go on with what can, refuse what waited too long. Costs a look at each, so only when something durable moved or time is up."""
         for ticket, waiting in list(self._waiting.items()):
             batch = waiting.batch
-            is_ready = batch[0].durability.synced >= batch[1] if batch is not None else self._has_seen(waiting.seen)
+            is_ready = (
+                batch[0].durability.synced >= batch[1] if batch is not None else self.sessions.has_seen(waiting.seen)
+            )
             if not is_ready and self._now_ms < waiting.deadline_ms:
                 continue
             del self._waiting[ticket]
@@ -215,38 +212,20 @@ class Service:
                 waiting.resume(self._now_ms)
             except CrdtStoreError as error:
                 self._fail(ticket, error)
+        self._next_deadline_ms = min((waiting.deadline_ms for waiting in self._waiting.values()), default=_NEVER)
 
     def _too_late(self, waiting: _Waiting) -> CrdtStoreError:
         if waiting.batch is not None:
             return Unavailable(
                 "the disk of this node does not answer. Nothing changed.", code="storage-failed", retry_after=1.0
             )
-        regions = [
-            member.region for member in self.host.cluster.members if self._peer_has_seen(member.replica, waiting.seen)
-        ]
+        regions = self.sessions.able_regions(waiting.seen)
         able = f"regions that can serve: {', '.join(regions)}" if regions else "no region is known to have caught up"
         return ReplicaBehind(
             f"this region has not seen all that the token names; {able}. Nothing changed.",
             regions=regions,
             retry_after=0.1,
         )
-
-    def _peer_has_seen(self, replica: ReplicaId, seen: Seen) -> bool:
-        """Whether a member is known to have all that: by its last row, but its own commits without a word, for it acknowledged them."""
-        for group, vector in seen.items():
-            others = {name: seq for name, seq in vector.items() if name != replica}
-            if not others:
-                continue
-            engine = self.host.groups.get(group)
-            row = engine.rows.newest[engine.members.index(replica)] if engine and replica in engine.members else None
-            if engine is None or row is None:
-                return False
-            if any(
-                name not in engine.members or row.vector[engine.members.index(name)] < seq
-                for name, seq in others.items()
-            ):
-                return False
-        return True
 
     def _reply_once_durable(
         self, request: Request, token: str | None, engine: Engine, number: int, body: dict[str, Any]
@@ -257,7 +236,7 @@ class Service:
         def reply(now_ms: int) -> None:
             if body.get("staleness_ms") is not None:
                 body["staleness_ms"] += now_ms - read_ms  # it has grown older meanwhile
-            self._reply(request.ticket, {**body, "token": self._token(token, engine.group, self._durable(engine))})
+            self._reply(request.ticket, {**body, "token": self.sessions.token(token, engine.group, durable(engine))})
 
         if engine.durability.synced >= number:
             reply(self._now_ms)
@@ -265,27 +244,6 @@ class Service:
             self._wait(
                 request.ticket, _Waiting(self._now_ms + self.host.options.max_wait_ms, {}, (engine, number), reply)
             )
-
-    # --- tokens
-
-    def _token(self, text: str | None, group: str, new: dict[ReplicaId, int]) -> str:
-        """The token of a reply: what the session had seen joined with what this reply shows, less what all members have."""
-        seen = self.tokens.decode(text) if text else {}
-        vector = seen.setdefault(group, {})
-        for replica, seq in new.items():
-            vector[replica] = max(seq, vector.get(replica, 0))
-        return self.tokens.encode({name: self._not_everywhere(name, entries) for name, entries in seen.items()})
-
-    def _not_everywhere(self, group: str, vector: dict[ReplicaId, int]) -> dict[ReplicaId, int]:
-        engine = self.host.groups.get(group)
-        if engine is None:
-            return vector
-        floor, durable = engine.rows.floor, engine.durability.vector
-        everywhere = {member: min(floor[at], durable[at]) for at, member in enumerate(engine.members)}
-        return {replica: seq for replica, seq in vector.items() if seq > everywhere.get(replica, 0)}
-
-    def _durable(self, engine: Engine) -> dict[ReplicaId, int]:
-        return dict(zip(engine.members, engine.durability.vector, strict=True))
 
     # --- writes
 
@@ -322,7 +280,7 @@ class Service:
         replica = engine.members[committed.origin]
         return {
             "dot": str(Dot(replica, committed.seq)),
-            "token": self._token(parsed.token, engine.group, {replica: committed.seq}),
+            "token": self.sessions.token(parsed.token, engine.group, {replica: committed.seq}),
             "values": committed.values,
             "replayed": committed.is_replayed,
             "durable_in": [self.host.me.region],
@@ -404,7 +362,7 @@ class Service:
 
         def answer(committed: Committed) -> dict[str, Any]:
             seen = {system.members[committed.origin]: committed.seq}
-            return {**body(), "token": self._token(parsed.token, SYSTEM_GROUP, seen)}
+            return {**body(), "token": self.sessions.token(parsed.token, SYSTEM_GROUP, seen)}
 
         if op is None:
             self._show_system(request, parsed, body())

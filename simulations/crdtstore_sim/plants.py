@@ -23,7 +23,7 @@ from crdtstore.errors import UsageError
 from crdtstore.host import Host
 from crdtstore.kernel import Tree
 from crdtstore.leaves import SEQ_MASK
-from crdtstore.service import Service
+from crdtstore.sessions import Sessions
 from crdtstore.storage.protocol import Entry
 from crdtstore.types import REGISTRY, Live, View
 from crdtstore_sim.scenario import Scenario, load
@@ -245,6 +245,6 @@ PLANTS: dict[str, Plant] = {
     "silence-is-health": Plant(Progress, "is_overdue", _silence_is_health, "who never acknowledges is left alone"),
     "read-before-durable": Plant(Durability, "waits_for", _never_waits, "reads do not wait for the disk"),
     "heartbeat-too-far": Plant(Durability, "heartbeat_limit", _no_limit, "a heartbeat promises more than is durable"),
-    "token-ignored": Plant(Service, "_has_seen", _token_ignored, "a session is served whatever it has seen"),
+    "token-ignored": Plant(Sessions, "has_seen", _token_ignored, "a session is served whatever it has seen"),
     "no-relay": Plant(AntiEntropy, "_relay", _no_relay, "nobody carries what others made"),
 }

@@ -12,6 +12,7 @@ from crdtstore.engine.events import Tick
 from crdtstore.errors import ReplicaBehind
 from crdtstore.host import Host
 from crdtstore.service import Cancelled, Request, Service
+from crdtstore.tokens import Seen
 from tests.unit.regions import Regions, op, shop
 
 ADD = op("counter", "k", "add")
@@ -243,6 +244,14 @@ def test_too_late_says_who_can_serve() -> None:
     assert "regions that can serve: us, ap" in error.detail
 
 
+def test_who_is_behind_its_own_past_sends_nobody_to_itself() -> None:
+    made = shop("us", "eu")
+    token = made.services["us"].sessions.token(None, "shop/0", {made.replicas["us"]: 7})
+    error = made.error(made.ask("us", "read", **READ, token=token, wait_ms=0))
+    assert isinstance(error, ReplicaBehind)
+    assert error.regions == []
+
+
 def test_nobody_may_be_known_to_have_it() -> None:
     """The session wrote in two regions that cannot hear each other: each has its own write and not the other's."""
     made = shop("us", "eu", "ap")
@@ -277,7 +286,7 @@ def test_tokens_of_other_domains_make_nobody_wait(made: Regions) -> None:
     made.lose()
     ticket = made.ask("eu", "domain", domain="crm", token=token)
     assert made.reply(ticket)["domain"] == "crm"
-    assert made.services["eu"].tokens.decode(made.reply(ticket)["token"])["shop/0"] == {made.replicas["us"]: 1}, (
+    assert made.services["eu"].sessions.seen(made.reply(ticket)["token"])["shop/0"] == {made.replicas["us"]: 1}, (
         "but it is not forgotten"
     )
 
@@ -293,7 +302,7 @@ def test_a_token_of_a_group_that_is_not_here_yet_waits(made: Regions) -> None:
 
 
 def test_a_token_keeps_what_it_names_of_groups_that_are_not_here(made: Regions) -> None:
-    tokens = made.services["us"].tokens
+    tokens = made.services["us"].sessions.tokens
     token = tokens.encode({"crm/0": {made.replicas["eu"]: 7}})
     reply = made.do("us", "read", **READ, token=token)
     assert tokens.decode(reply["token"])["crm/0"] == {made.replicas["eu"]: 7}
@@ -301,15 +310,14 @@ def test_a_token_keeps_what_it_names_of_groups_that_are_not_here(made: Regions) 
 
 def test_a_token_leaves_out_what_all_members_have(made: Regions) -> None:
     token = made.commit("us", ADD)["token"]
-    assert made.services["us"].tokens.decode(token) == {"shop/0": {made.replicas["us"]: 1}}
+    assert made.services["us"].sessions.seen(token) == {"shop/0": {made.replicas["us"]: 1}}
     made.settle()
     token = made.do("us", "read", **READ, token=token)["token"]
-    assert made.services["us"].tokens.decode(token) == {}
+    assert made.services["us"].sessions.seen(token) == {}
 
 
 def test_a_token_that_names_a_stranger_is_never_seen(made: Regions) -> None:
-    service = made.services["us"]
-    token = service.tokens.encode({"shop/0": {"ap-1.00000000000000ff": 1}})  # type: ignore[dict-item]
+    token = made.services["us"].sessions.tokens.encode({"shop/0": {"ap-1.00000000000000ff": 1}})  # type: ignore[dict-item]
     error = made.refused("us", "read", **READ, token=token, wait_ms=0)
     assert error.code == "replica-behind"
 
@@ -350,6 +358,27 @@ def test_requests_that_wait_are_bounded() -> None:
     assert (error.code, error.status, error.retry_after) == ("overloaded", 503, 1.0)
     made.flush()
     assert [made.reply(ticket)["value"] for ticket in waiting] == [1, 1, 1]
+
+
+def test_who_waits_costs_nothing_until_something_became_durable(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = shop("us", "eu")
+    token = made.commit("us", ADD)["token"]
+    made.lose()
+    waiting = [made.ask("eu", "read", **READ, token=token, wait_ms=wait_ms) for wait_ms in (500, 900)]
+    sessions = made.services["eu"].sessions
+    looked: list[Seen] = []
+    has_seen = sessions.has_seen
+    monkeypatch.setattr(sessions, "has_seen", lambda seen: looked.append(seen) or has_seen(seen))
+    for _ in range(10):
+        made.tick(40)
+        made.lose()
+    assert looked == []
+    made.tick(100)
+    assert made.error(waiting[0]).code == "replica-behind"
+    assert made.output.wake_ms <= made.now_ms + 400
+    made.lose()
+    made.tick(400)
+    assert made.error(waiting[1]).code == "replica-behind"
 
 
 def test_writes_that_wait_for_the_disk_are_bounded() -> None:
