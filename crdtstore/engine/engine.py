@@ -104,8 +104,8 @@ class Engine:
         if origin == self.me:  # stamps of others never drag the clock unjudged, or a poisoned one would after a restart
             self.clock.last = max(self.clock.last, commit.hlc)
             self.measures.note_issued(physical_ms(commit.hlc), is_recovered=True)
-        else:
-            self.rows.applied(origin, commit.seq, commit.hlc, physical_ms(commit.hlc))
+        elif self.clock.last:  # it came after our last commit, so not before that was made; when, nobody knows any more
+            self.rows.applied(origin, commit.seq, commit.hlc, physical_ms(self.clock.last))
         return commit
 
     # --- local writes

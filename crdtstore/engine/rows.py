@@ -75,12 +75,10 @@ class Rows:
             return None
         return max(0, now_ms - min(frontier for frontier in frontiers if frontier is not None))
 
-    def lag_ms(self, durable: Sequence[int], now_ms: int) -> int:
-        """Age of the oldest commit known to be missing here, at least as far as the frontier tells; 0 when nothing is."""
-        known = self.known(durable)
-        ages = [
-            now_ms - (self._frontier[origin] or 0) if self._frontier[origin] is not None else now_ms
-            for origin in range(len(durable))
-            if known[origin] > durable[origin]
-        ]
-        return max(0, *ages) if ages else 0
+    def lag_ms(self, durable: Sequence[int], now_ms: int) -> int | None:
+        """The commits known to be missing here are at most so old; 0 when none is, None when it cannot be told (never 0: L6)."""
+        missing = [origin for origin, seq in enumerate(self.known(durable)) if seq > durable[origin]]
+        frontiers = [frontier for origin in missing if (frontier := self._frontier[origin]) is not None]
+        if len(frontiers) < len(missing):
+            return None
+        return max(0, now_ms - min(frontiers)) if frontiers else 0

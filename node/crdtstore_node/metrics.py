@@ -98,8 +98,8 @@ _DOMAIN = (
     _OfDomain(
         "crdtstore_lag_seconds",
         "gauge",
-        "Age of the oldest commit known to be missing here.",
-        lambda e, now: e.rows.lag_ms(e.durability.vector, now) / 1000,
+        "The commits known to be missing here are at most so old; absent when that cannot be told.",
+        lambda e, now: _seconds(e.rows.lag_ms(e.durability.vector, now)),
     ),
     _OfDomain(
         "crdtstore_staleness_seconds",

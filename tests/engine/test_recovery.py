@@ -81,3 +81,37 @@ def test_a_window_is_measured_for_what_was_written_since_the_start() -> None:
         wire.tick(50)
     assert us.count == 1
     assert us.greatest <= 100
+
+
+def test_a_stamp_of_the_future_makes_nobody_fresh_after_a_start() -> None:
+    """Staleness counts from when something arrived, which the log does not say: from our own commit before it, then."""
+    wire = pair()
+    add(wire, "us")
+    wire.settle()
+    own_ms = wire.now_ms
+    wire.now_ms += 86_400_000
+    add(wire, "eu")
+    wire.sync("eu")
+    wire.now_ms -= 86_400_000
+    wire.deliver("eu", "us")
+    wire.sync("us")
+    wire.crash("us")
+    us = wire.engines["us"]
+    assert us.applied == [1, 1]
+    assert us.rows.staleness_ms(own_ms + 3_600_000) >= 3_600_000
+    wire.connect()
+    wire.settle()
+    flush(wire)
+    assert us.rows.staleness_ms(wire.now_ms) == 0
+
+
+def test_a_start_without_own_commits_knows_no_staleness_until_it_hears() -> None:
+    wire = pair()
+    add(wire, "eu")
+    wire.settle()
+    wire.crash("us")
+    assert wire.engines["us"].rows.staleness_ms(wire.now_ms) is None
+    wire.connect()
+    wire.settle()
+    flush(wire)
+    assert wire.engines["us"].rows.staleness_ms(wire.now_ms) is not None

@@ -6,6 +6,7 @@ from typing import Any
 
 from crdtstore.service import PeerChanged
 from crdtstore.values import to_json_bytes
+from tests.engine.wire import Wire, add
 from tests.unit.regions import Regions, op, shop
 
 
@@ -83,6 +84,23 @@ def test_what_is_known_to_be_missing_is_behind() -> None:
     assert eu["lag_ms"] > 0
     window = group_of(made.do("us", "status"))["window_ms"]
     assert window["count"] == 0, "eu does not have it"
+
+
+def test_the_age_of_what_was_only_heard_of_is_unknown() -> None:
+    wire = Wire("us", "eu", "ap")
+    add(wire, "us")
+    wire.sync()
+    wire.connect(("us", "ap"), ("eu", "ap"))
+    for _ in range(4):
+        wire.sync()
+        wire.deliver("us", "ap")
+        wire.deliver("ap", "us")
+        wire.tick(100)
+        wire.deliver("ap", "eu")
+        wire.deliver("eu", "ap")
+    eu = wire.engines["eu"]
+    assert eu.rows.known(eu.durability.vector) == [1, 0, 0]
+    assert eu.rows.lag_ms(eu.durability.vector, wire.now_ms) is None
 
 
 def test_windows_and_traffic_are_counted() -> None:
