@@ -6,7 +6,7 @@ State is a tree of leaves. A commit is a list of effects, each on a path:
   the receiver holds everything below it, and what the issuer had not observed survives.
 * ``put`` and its kin store a value under the commit's dot.
 
-The question this file turns on: how can two replicas prove that they hold the same? The state digest is a sum (modulo 2^128) of one hash
+The question this file turns on: how can two replicas prove that they hold the same? The state digest is a sum (modulo a prime below 2^128) of one hash
 per dot, so each effect changes it by a few additions, in any order, and equal sets of commits give equal digests.
 
 Source: DESIGN 2; observed-remove sets without tombstones (Bieniusa et al. 2012) carried over to whole trees by causal delivery.
@@ -46,7 +46,8 @@ from crdtstore.values import check_integer, element_order, pack
 
 __all__ = ["Effects", "Sibling", "Siblings", "Tree", "leaf_name", "normal_form"]
 
-_MASK = (1 << 128) - 1
+_MODULUS = (1 << 128) - 159
+"""A prime: modulo 2^128 an amount that is a multiple of a power of two would count with fewer bits of its weight, or not at all."""
 _BEST: dict[int, Any] = {MAX: partial(max, key=element_order), MIN: partial(min, key=element_order)}
 """Integers and text have an order even where peers mix them: applying never refuses."""
 
@@ -154,7 +155,7 @@ class Tree:
         elif leaf is None:
             leaf = One(kind, dot, hlc, value)
             self._attach(children, path, entry, leaf)
-            self.digest = (self.digest + self._share(path, leaf)) & _MASK
+            self.digest = (self.digest + self._share(path, leaf)) % _MODULUS
         else:
             self._put_beside(self._widen(leaf, path), path, dot, hlc, value)
 
@@ -164,10 +165,10 @@ class Tree:
         if kind in _BEST:
             before = self._share(path, many)
             many.dots[dot] = (hlc, _BEST[kind](many.dots.get(dot, (hlc, value))[1], value))
-            self.digest = (self.digest + self._share(path, many) - before) & _MASK
+            self.digest = (self.digest + self._share(path, many) - before) % _MODULUS
         elif dot not in many.dots:  # twice in one commit: the first stands, as in ``normal_form``
             many.dots[dot] = (hlc, value)
-            self.digest = (self.digest + self._share(path, One(kind, dot, hlc, value))) & _MASK
+            self.digest = (self.digest + self._share(path, One(kind, dot, hlc, value))) % _MODULUS
 
     def _add(self, leaf: Sum, path: list[Any], dot: int, amount: int) -> None:
         origin = dot >> SEQ_BITS
@@ -176,7 +177,7 @@ class Tree:
             run = leaf.open_run(origin, xxh3_128_intdigest(pack([path, ADD, self.replicas[origin]])))
         run.append(dot & SEQ_MASK, amount)
         leaf.total += amount
-        self.digest = (self.digest + amount * run.weight) & _MASK
+        self.digest = (self.digest + amount * run.weight) % _MODULUS
 
     def _admit(self, leaf: Leaf | None, path: list[Any], dot: int, hlc: int, siblings: list[Sibling]) -> Leaf | None:
         """The leaf to put into when a dot of a repeated operation counts there, None when it does not.
@@ -234,7 +235,7 @@ class Tree:
         if isinstance(entry, One):
             if entry.dot & SEQ_MASK > cut[entry.dot >> SEQ_BITS]:
                 return entry
-            self.digest = (self.digest - self._share(path, entry)) & _MASK
+            self.digest = (self.digest - self._share(path, entry)) % _MODULUS
             return None
         if isinstance(entry, Sum):
             self._remove(entry, path, spent(entry.shadows, cut))
@@ -263,18 +264,18 @@ class Tree:
             before = self._share(path, leaf)
             for dot in dots:
                 leaf.dots.pop(dot, None)
-            self.digest = (self.digest + self._share(path, leaf) - before) & _MASK
+            self.digest = (self.digest + self._share(path, leaf) - before) % _MODULUS
 
     def _lose(self, leaf: Sum, run: Run, amount: int) -> None:
         leaf.total -= amount
-        self.digest = (self.digest - amount * run.weight) & _MASK
+        self.digest = (self.digest - amount * run.weight) % _MODULUS
 
     # --- the state digest
 
     def _share(self, path: list[Any], leaf: Leaf) -> int:
         """What a leaf adds to the state digest: its reading for max and min, nothing for marks, else one hash per dot or origin."""
         if isinstance(leaf, Sum):
-            return sum(run.total() * run.weight for run in leaf.runs) & _MASK
+            return sum(run.total() * run.weight for run in leaf.runs) % _MODULUS
         kind = leaf.kind
         if kind == MARK:
             return 0
@@ -291,7 +292,7 @@ class Tree:
     def share(self, path: list[Any]) -> int:
         """The part of the state digest that belongs to a path and all below it, computed anew; of the root path: the whole."""
         entry = self._at(path)
-        return 0 if entry is None else self._total_share(entry, path) & _MASK
+        return 0 if entry is None else self._total_share(entry, path) % _MODULUS
 
     def _total_share(self, entry: Entry, path: list[Any]) -> int:
         if type(entry) is not Branch:

@@ -291,5 +291,5 @@ def test_the_state_digest_is_a_sum_of_hashes_of_canonical_bytes() -> None:
         + of(["r:lww_register", "k"], 1, US, 1, {"a": 1})
         + of(["m:max_register", "k"], 3, 9)
     )
-    assert tree.digest == expected % (1 << 128)
+    assert tree.digest == expected % ((1 << 128) - 159)
     assert tree.share([]) == tree.digest

@@ -23,10 +23,10 @@ def _nothing(collection: str) -> Reading:
 
 
 def _under_etag(collection: str, reading: Reading) -> Any:
-    """What an etag tells apart. It is a share of the state digest, and the digest takes amounts modulo 2^128 (DESIGN 2): the etag of a
-    counter sees no more of its value, nor whether there are amounts that add up to nothing."""
+    """What an etag tells apart. It is a share of the state digest, which is linear: the etag of a counter does not tell whether there are
+    amounts that add up to nothing."""
     if collection.endswith(":counter"):
-        return reading.value % (1 << 128)
+        return reading.value
     return canonical(list(reading))
 
 
