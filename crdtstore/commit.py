@@ -24,6 +24,7 @@ import msgspec
 from xxhash import xxh3_64_intdigest
 
 from crdtstore.causal import ReplicaId, parse_replica_id
+from crdtstore.clock import COUNTER_BITS
 from crdtstore.errors import DecodeError
 from crdtstore.leaves import ADD, DROP, MARK, MAX, MIN, PUT
 from crdtstore.values import ext_hook, pack
@@ -43,6 +44,7 @@ __all__ = [
     "encode_commit",
     "operation_id",
     "request_hash",
+    "with_operation",
 ]
 
 FORMAT = 1
@@ -219,3 +221,10 @@ def operation_id(author: str, key: str) -> bytes:
 def request_hash(ops: list[Any]) -> int:
     """A request's operations as one number: the same key with another body is told apart by it."""
     return xxh3_64_intdigest(pack(ops))
+
+
+def with_operation(attributes: list[Any], operation: tuple[bytes, int], expires_ms: int) -> list[Any]:
+    """Attributes with the operation id and its expiry, keys ascending."""
+    pairs = [(attributes[at], attributes[at + 1]) for at in range(0, len(attributes), 2)]
+    pairs += [(OPERATION, list(operation)), (EXPIRY, expires_ms << COUNTER_BITS)]
+    return [part for pair in sorted(pairs, key=lambda pair: pair[0]) for part in pair]

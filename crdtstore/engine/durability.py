@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from crdtstore.commit import Commit
 from crdtstore.engine.events import Op
-from crdtstore.engine.output import Committed
+from crdtstore.engine.output import Committed, Refused
 
 __all__ = ["Batch", "Durability"]
 
@@ -23,7 +23,7 @@ class Batch(NamedTuple):
     number: int
     vector: list[int]
     first_own_hlc: int
-    replies: list[Committed]
+    replies: list[Committed | Refused]
     commits: list[tuple[int, Commit]]
     keys: set[tuple[str, str]]
     """The keys its commits touch; filled when the first read asks."""
@@ -53,16 +53,16 @@ class Durability:
         self._batches: deque[Batch] = deque()
 
     def hold(
-        self, applied: list[int], own_hlc: int, replies: list[Committed], commits: list[tuple[int, Commit]]
+        self, applied: list[int], own_hlc: int, replies: list[Committed | Refused], commits: list[tuple[int, Commit]]
     ) -> int:
         """Open a batch for what was just applied; return its number. ``own_hlc``: stamp of its first own commit, 0: none."""
         self.number += 1
         self._batches.append(Batch(self.number, list(applied), own_hlc, replies, commits, set()))
         return self.number
 
-    def release(self, number: int) -> list[Committed]:
+    def release(self, number: int) -> list[Committed | Refused]:
         """All batches up to ``number`` are durable: the vector moves; return the replies that waited."""
-        replies: list[Committed] = []
+        replies: list[Committed | Refused] = []
         while self._batches and self._batches[0].number <= number:
             batch = self._batches.popleft()
             self.vector = batch.vector
@@ -70,7 +70,7 @@ class Durability:
             replies += batch.replies
         return replies
 
-    def hold_reply(self, reply: Committed, ops: Iterable[Op]) -> bool:
+    def hold_reply(self, reply: Committed | Refused, ops: Iterable[Op]) -> bool:
         """Let a reply wait until all it shows is durable: its commit, and later ones on the keys read; False when it is."""
         number = max(self.waits_for(op.collection, op.key) for op in ops)
         if not number:

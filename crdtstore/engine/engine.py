@@ -9,20 +9,19 @@ This file dispatches; the rules stand in the files beside it.
 
 from __future__ import annotations
 
+from operator import le
 from random import Random
-from typing import Any
 
 from crdtstore.causal import ReplicaId
 from crdtstore.clock import COUNTER_BITS, Clock, physical_ms
 from crdtstore.commit import (
-    EXPIRY,
     FORMAT,
     MAX_COMMIT_BYTES,
-    OPERATION,
     Commit,
     chain_start,
     decode_commit,
     encode_commit,
+    with_operation,
 )
 from crdtstore.configuration import Configuration
 from crdtstore.engine.antientropy import AntiEntropy
@@ -68,6 +67,8 @@ class Engine:
         self.measures = Measures(count)
         self.rows = Rows(count, self.me)
         self.antientropy = AntiEntropy(self, random)
+        self._checked: list[Row | None] = [None] * count
+        """Per member a row whose chains were all compared: rows are relayed with every digest, most say what is known."""
         self.is_fenced = False
         """Set when a peer holds commits of ours that we do not: somebody else wrote, or we forgot. No write is taken any more."""
 
@@ -112,22 +113,23 @@ class Engine:
 
     def _on_local_commit(self, drafts: list[Draft], now_ms: int, out: Output) -> None:
         first_own_hlc = 0
-        replies: list[Committed] = []
-        replayed: list[tuple[Committed, list[Op]]] = []
+        replies: list[Committed | Refused] = []
+        judged: list[tuple[Committed | Refused, list[Op]]] = []
+        """Answers that write nothing but show what is here: an etag, an operation that is known."""
         for draft in drafts:
             try:
                 if (known := self._find_operation(draft, now_ms)) is not None:
-                    replayed.append((known, draft.ops))
+                    judged.append((known, draft.ops))
                     continue
                 committed, commit = self._make_commit(draft, now_ms, out)
             except CrdtStoreError as error:
-                out.replies.append(Refused(draft.ticket, error))
+                judged.append((Refused(draft.ticket, error), draft.ops))
                 continue
             first_own_hlc = first_own_hlc or commit.hlc
             replies.append(committed)
         if out.persist:
             out.number = self.durability.hold(self.applied, first_own_hlc, replies, out.changed)
-        out.replies += [reply for reply, ops in replayed if not self.durability.hold_reply(reply, ops)]
+        out.replies += [reply for reply, ops in judged if not self.durability.hold_reply(reply, ops)]
 
     def _find_operation(self, draft: Draft, now_ms: int) -> Committed | None:
         """The answer to a request that was heard before, None when it is new.
@@ -167,7 +169,7 @@ class Engine:
         deps, resolved = self.causality.increase(self.me, self.applied)
         attributes = draft.attributes
         if draft.operation is not None:
-            attributes = _with_operation(attributes, draft.operation, draft.expires_ms)
+            attributes = with_operation(attributes, draft.operation, draft.expires_ms)
         cut = [*self.applied]
         cut[self.me] = seq
         try:
@@ -229,9 +231,9 @@ class Engine:
             raise ProtocolError("a row of another configuration or size")
         if min(row.vector) < 0 or row.hlc < 0:
             raise ProtocolError("a row counts from zero")
-        known = self.rows.newest[member]
+        known = self._checked[member]
         if known is not None and known.vector == row.vector and known.chains == row.chains:
-            return  # said before
+            return
         for origin, (seq, chain) in enumerate(zip(row.vector, row.chains, strict=True)):
             self._check_chain(origin, seq, chain)
         if row.vector[self.me] > self.applied[self.me]:
@@ -239,6 +241,8 @@ class Engine:
             raise ProtocolError(
                 f"{self.members[member]} has {row.vector[self.me]} commits of this replica, which made {self.applied[self.me]}"
             )
+        if all(map(le, row.vector, self.applied)):  # else there is more to check once that is here
+            self._checked[member] = row
 
     def check_own_row(self, row: Row) -> None:
         """Fence this replica when a peer remembers more of it than it does itself: it has forgotten what it acknowledged."""
@@ -381,9 +385,7 @@ class Engine:
         vector = list(self.durability.vector)
         limit = self.durability.heartbeat_limit()
         self.clock.read(now_ms)  # what comes is stamped later
-        hlc = (
-            now_ms << COUNTER_BITS
-        )  # not the clock's last stamp: others may have pushed it, and a restart forgets that
+        hlc = now_ms << COUNTER_BITS  # not the last stamp: others may have pushed it, and a restart forgets that
         if limit is not None:
             hlc = min(hlc, limit - 1)
         chains = [self.history.chain(origin, seq) for origin, seq in enumerate(vector)]
@@ -395,10 +397,3 @@ class Engine:
     def digest(self) -> int:
         """The state digest: of what is applied."""
         return self.keyspace.tree.digest
-
-
-def _with_operation(attributes: list[Any], operation: tuple[bytes, int], expires_ms: int) -> list[Any]:
-    """Attributes with the operation id and its expiry, keys ascending."""
-    pairs = [(attributes[at], attributes[at + 1]) for at in range(0, len(attributes), 2)]
-    pairs += [(OPERATION, list(operation)), (EXPIRY, expires_ms << 16)]
-    return [part for pair in sorted(pairs, key=lambda pair: pair[0]) for part in pair]

@@ -58,6 +58,17 @@ def row_of(wire: Wire, name: str, **changes: Any) -> Row:
     return msgspec.structs.replace(wire.engines[name].own_row(wire.now_ms), **changes)
 
 
+def test_a_row_of_another_history_is_refused_once_its_commits_are_here(wire: Wire) -> None:
+    eu, ap = wire.engines["eu"], wire.engines["ap"]
+    row = row_of(wire, "ap", vector=[2, 0, 0], chains=[b"another", *ap.own_row(wire.now_ms).chains[1:]])
+    assert wire.step("eu", Received(2, Ack(GROUP, wire.configuration.id, row))).rejected == []
+    wire.deliver("us", "eu")
+    wire.sync("eu")
+    assert eu.applied == [2, 0, 0]
+    [reason] = told(wire, "eu", "ap", Ack(GROUP, wire.configuration.id, row))
+    assert "another history" in reason
+
+
 @pytest.mark.parametrize(
     ("changes", "why"),
     [

@@ -98,6 +98,16 @@ def test_if_match_compares_with_this_region(made: Regions) -> None:
 # --- lists
 
 
+def test_a_refusal_that_shows_an_etag_waits_for_the_disk(made: Regions) -> None:
+    made.ask("us", "commit", domain="shop", ops=[ADD])
+    refused = made.ask("us", "commit", domain="shop", ops=[op("counter", "k", "add", if_match='"0"')])
+    other = made.ask("us", "commit", domain="shop", ops=[op("counter", "other", "add", if_match='"0"')])
+    assert made.answer(refused) is None, "a power cut could take what it shows"
+    assert made.error(other).code == "precondition-failed"
+    made.sync("us")
+    assert made.error(refused).code == "precondition-failed"
+
+
 def test_a_list_is_in_key_order_and_paged(made: Regions) -> None:
     keys = ["a", "b", "ba", "bb", "c", "ä", "z/y", "B"]
     for key in keys:
