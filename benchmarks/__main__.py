@@ -11,7 +11,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks import cluster, core
+from benchmarks import cluster, core, simulator
 from benchmarks.figures import Figure
 
 ROOT = Path(__file__).parents[1]
@@ -96,6 +96,7 @@ def main() -> None:
         for name, measure in (
             ("core", lambda: core.figures(arguments.runs)),
             ("cluster", lambda: cluster.figures(arguments.runs, Path(scratch))),
+            ("simulator", lambda: simulator.figures(arguments.runs)),
         ):
             if arguments.only in (None, name):
                 for figure in measure():

@@ -200,7 +200,7 @@ class Host:
             out.persist_number = self._number
             self._inflight.append((self._number, list(self._numbers.values())))
             self._numbers = {}
-        out.wake_ms = min(engine.antientropy.wake_ms() for engine in self.groups.values())
+        out.wake_ms = min([engine.antientropy.wake_ms for engine in self.groups.values()])
 
     # --- inside
 

@@ -34,6 +34,8 @@ class AntiEntropy:
         count = len(engine.members)
         self.peers = {index: Progress(count) for index in range(count) if index != engine.me}
         self._next_gossip_ms = 0
+        self.wake_ms = 0
+        """When a tick may have something to do: never later than it has."""
         self._all_heard = count == 1
 
     # --- time
@@ -53,11 +55,8 @@ class AntiEntropy:
             connected = [peer for peer, progress in self.peers.items() if progress.state != "down"]
             if connected:
                 self._send_digest(self._random.choice(connected), now_ms, out, wants_answer=True)
-
-    def wake_ms(self) -> int:
-        """When the next tick has something to do."""
         due = [progress.ack_due_ms for progress in self.peers.values() if progress.ack_due_ms is not None]
-        return min([self._next_gossip_ms, *due])
+        self.wake_ms = min([self._next_gossip_ms, *due])
 
     def on_peer_changed(self, peer: int, is_connected: bool, now_ms: int, out: Output) -> None:
         progress = self.peers[peer]
@@ -104,7 +103,7 @@ class AntiEntropy:
             progress.asked_ms = now_ms
             self._send_digest(peer, now_ms, out, wants_answer=True, is_missing=True)
         elif progress.ack_due_ms is None and not has_moved:  # a repetition: its sender does not know how far we are
-            progress.ack_due_ms = now_ms + self._options.ack_delay_ms
+            self._acknowledge_at(now_ms + self._options.ack_delay_ms, progress)
 
     # --- what is durable
 
@@ -115,11 +114,15 @@ class AntiEntropy:
             if progress.state != "down" and vector[peer] > progress.acknowledged:
                 due = now_ms + self._options.ack_delay_ms
                 if progress.ack_due_ms is None or progress.ack_due_ms > due:
-                    progress.ack_due_ms = due
+                    self._acknowledge_at(due, progress)
                 if due <= now_ms:
                     self._acknowledge(peer, progress, now_ms, out)
         self._note_windows(now_ms)
         self._push(now_ms, out)
+
+    def _acknowledge_at(self, due_ms: int, progress: Progress) -> None:
+        progress.ack_due_ms = due_ms
+        self.wake_ms = min(self.wake_ms, due_ms)
 
     def _acknowledge(self, peer: int, progress: Progress, now_ms: int, out: Output) -> None:
         engine = self._engine

@@ -113,11 +113,11 @@ class Progress:
         """Whether the peer should have acknowledged something long ago: four round trips, at least twice ``resend_ms``, and longer
         each time in vain, up to ``timeout_ms``.
         """
+        if self.state == "down" or (self.state == "streaming" and self.sent <= self.has[own]):
+            return False
         if self.round_trip_ms is not None:
             timeout_ms = min(timeout_ms, self._patience * max(4 * self.round_trip_ms, 2 * resend_ms))
-        if self.state == "probing":
-            return now_ms - self._quiet_since_ms >= timeout_ms
-        return self.state == "streaming" and self.sent > self.has[own] and now_ms - self._quiet_since_ms >= timeout_ms
+        return now_ms - self._quiet_since_ms >= timeout_ms
 
     def stalled(self, own: int, peer: int, now_ms: int, after_ms: int) -> list[int]:
         """Third origins whose commits the peer has lacked, without any progress, for so long that a relay is in order."""
