@@ -18,7 +18,9 @@ from crdtstore.errors import UsageError
 
 __all__ = ["Clocks", "Crash", "Cut", "Disk", "Latency", "Network", "Pause", "Scenario", "Step", "Work", "load", "names"]
 
-DIRECTORY = Path(__file__).parents[1] / "scenarios"
+_BESIDE, _PACKAGED = Path(__file__).parents[1] / "scenarios", Path(__file__).parent / "scenarios"
+DIRECTORY = _BESIDE if _BESIDE.is_dir() else _PACKAGED
+"""The scenarios that come along: beside the package in the repository, inside it once installed."""
 
 _Rate = Annotated[float, Meta(ge=0, le=0.9)]
 _Seconds = Annotated[float, Meta(ge=0, le=86_400)]
