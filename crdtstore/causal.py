@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple, NewType
 
-__all__ = ["Dot", "ReplicaId", "Vector", "covers", "join", "make_replica_id", "node_of", "parse_replica_id"]
+__all__ = ["NAME", "Dot", "ReplicaId", "Vector", "covers", "join", "make_replica_id", "node_of", "parse_replica_id"]
 
 ReplicaId = NewType("ReplicaId", str)
 """Node name, a full stop and 64 random bits in hex: ``eu-1.0123456789abcdef``."""
@@ -18,8 +18,9 @@ ReplicaId = NewType("ReplicaId", str)
 Vector = Mapping[ReplicaId, int]
 """A version vector; a missing entry is zero."""
 
-_NODE = r"[a-z][a-z0-9_-]{0,62}"
-_REPLICA = re.compile(rf"{_NODE}\.[0-9a-f]{{16}}")
+NAME = re.compile(r"[a-z][a-z0-9_-]{0,62}")
+"""How nodes, regions, clusters, domains and collections are named."""
+_REPLICA = re.compile(rf"{NAME.pattern}\.[0-9a-f]{{16}}")
 
 
 def make_replica_id(node: str, random_bits: int) -> ReplicaId:

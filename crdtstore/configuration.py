@@ -9,19 +9,17 @@ The order of ``members`` is the order of vectors on the wire and of replica inde
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from hashlib import sha256
 
 import msgspec
 
-from crdtstore.causal import ReplicaId, node_of
+from crdtstore.causal import NAME, ReplicaId, node_of
 from crdtstore.errors import UsageError
 
 __all__ = ["SYSTEM_GROUP", "Cluster", "Configuration", "ConfigurationId", "Member", "group_of"]
 
 SYSTEM_GROUP = "_sys/0"
-_NAME = re.compile(r"[a-z][a-z0-9_-]{0,62}")
 
 
 class ConfigurationId(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -69,7 +67,7 @@ class Cluster:
         if not self.members:
             raise UsageError("a cluster has at least one member")
         for name in (self.name, *(member.region for member in self.members)):
-            if not _NAME.fullmatch(name):
+            if not NAME.fullmatch(name):
                 raise UsageError(f"a cluster or region is named like [a-z][a-z0-9_-]*, got {name[:100]!r}")
         for what in ("replica", "node"):
             names = [getattr(member, what) for member in self.members]

@@ -10,10 +10,10 @@ collection is a key of an event log with one entry per type: the first event is 
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+from crdtstore.causal import NAME
+from crdtstore.commit import Commit
 from crdtstore.engine.engine import Engine
 from crdtstore.engine.events import Op
 from crdtstore.errors import UsageError
@@ -23,7 +23,6 @@ from crdtstore.values import show
 
 __all__ = ["Declarations", "Declared", "check_name"]
 
-_NAME = re.compile(r"[a-z][a-z0-9_-]{0,62}")
 _COLLECTIONS, _DOMAINS = "collections:event_log", "domains:lww_map"
 
 
@@ -45,7 +44,7 @@ def check_name(name: Any, what: str) -> str:
 
     Raises:  UsageError ``bad-request``; nothing changed.
     """
-    if not isinstance(name, str) or not _NAME.fullmatch(name):
+    if not isinstance(name, str) or not NAME.fullmatch(name):
         raise UsageError(
             f"a {what} is named like orders: [a-z][a-z0-9_-]*, at most 63 characters, got {show(name)}. Nothing changed."
         )
@@ -62,9 +61,11 @@ class Declarations:
     def forget_cache(self) -> None:
         self._cache.clear()
 
-    def domains(self) -> Iterator[str]:
-        """Names of the declared domains, in order; what cannot be a name is passed over."""
-        return (key for key in self._system.keyspace.tree.keys(_DOMAINS) if _NAME.fullmatch(key))
+    def domains_in(self, commit: Commit) -> list[str]:
+        """Names of the domains that this commit declares, in order; what cannot be a name is passed over."""
+        effects = commit.effects
+        names = {path[1] for path in effects[1::3] if len(path) > 1 and path[0] == _DOMAINS}
+        return [name for name in sorted(names) if NAME.fullmatch(name) and self.domain(name) is not None]
 
     def domain(self, domain: str) -> dict[str, Any] | None:
         """Owner and description of a domain, None when it is not declared here."""

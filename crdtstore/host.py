@@ -104,10 +104,10 @@ class Host:
                 raise ProtocolError(f"the log holds the group {group}, which is not declared before it")
             if origin not in engine.members:
                 raise ProtocolError(f"the log holds commits of {origin} in {group}, which is not a member")
-            engine.recover(engine.members.index(origin), data)
+            commit = engine.recover(engine.members.index(origin), data)
             count += 1
             if engine is self._system:
-                self._open_declared(None, HostOutput())
+                self._open_declared([commit], None, HostOutput())
         return count
 
     # --- connections
@@ -218,7 +218,7 @@ class Host:
             if result.changed:
                 out.changed += [(group, origin, commit) for origin, commit in result.changed]
                 if engine is self._system:
-                    self._open_declared(now_ms, out)
+                    self._open_declared([commit for _, commit in result.changed], now_ms, out)
             if result.replies:
                 self.on_replies(result.replies)
 
@@ -235,10 +235,10 @@ class Host:
         self.rejected_count += 1
         out.rejected.append(Rejected(peer, reason))
 
-    def _open_declared(self, now_ms: int | None, out: HostOutput) -> None:
-        """Open the groups of domains that are declared by now (at start: without telling anybody)."""
+    def _open_declared(self, commits: list[Commit], now_ms: int | None, out: HostOutput) -> None:
+        """Open the groups of domains that these commits of ``_sys`` declare (at start: without telling anybody)."""
         self.declarations.forget_cache()
-        for domain in list(self.declarations.domains()):
+        for domain in [domain for commit in commits for domain in self.declarations.domains_in(commit)]:
             if group_of(domain) in self.groups:
                 continue
             engine = self._open(group_of(domain))

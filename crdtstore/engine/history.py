@@ -10,8 +10,9 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Collection, Iterator, Sequence
-from hashlib import sha256
 from heapq import merge
+
+from crdtstore.commit import chain_next
 
 __all__ = ["History"]
 
@@ -34,7 +35,7 @@ class History:
 
     def append(self, origin: int, data: bytes) -> None:
         """Take in the next commit of an origin."""
-        head = sha256(self.heads[origin] + data).digest()
+        head = chain_next(self.heads[origin], data)
         self.heads[origin] = head
         self._chains[origin] += head
         self._commits[origin].append(data)
