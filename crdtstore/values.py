@@ -43,6 +43,10 @@ __all__ = [
 MAX_DEPTH = 32
 MAX_INTEGER_BYTES = 1024
 MAX_VALUE_BYTES = 1 << 20
+_MAX_SUM_BYTES = MAX_INTEGER_BYTES + 8
+"""A counter's reading may be longer than its amounts; what comes in is checked against ``MAX_INTEGER_BYTES`` where it is stored."""
+_MAX_SUM_DIGITS = len(str(256**_MAX_SUM_BYTES))
+"""Python itself refuses more than 4,300."""
 _BIG_INTEGER = 1
 _INT64_MIN, _UINT64_MAX = -(1 << 63), (1 << 64) - 1
 
@@ -52,14 +56,18 @@ _INT64_MIN, _UINT64_MAX = -(1 << 63), (1 << 64) - 1
 
 def ext_hook(code: int, data: memoryview) -> Any:
     """What msgspec calls for an extension: an integer beyond 64 bits in its one form, ValueError for anything else."""
+    return _big_integer(code, bytes(data), MAX_INTEGER_BYTES)
+
+
+def _big_integer(code: int, data: bytes, max_bytes: int) -> int:
     if code != _BIG_INTEGER:
         raise ValueError(f"unknown msgpack extension {code}")
-    if len(data) > MAX_INTEGER_BYTES:
+    if len(data) > max_bytes:
         raise ValueError(f"an integer of {len(data)} bytes, at most {MAX_INTEGER_BYTES} are allowed")
     number = int.from_bytes(data, "big", signed=True)
     if _INT64_MIN <= number <= _UINT64_MAX:
         raise ValueError("an integer that fits 64 bits must not travel as an extension")
-    if _integer_bytes(number) != bytes(data):
+    if _integer_bytes(number) != data:
         raise ValueError("an extension integer must be as short as possible")
     return number
 
@@ -225,7 +233,7 @@ def _no_constant(name: str) -> Any:
 
 
 def _json_int(text: str) -> int:
-    if len(text) > 2467:  # digits of an integer of 1,024 bytes; Python itself refuses more than 4,300
+    if len(text) > _MAX_SUM_DIGITS:
         raise ValueError(f"an integer of {len(text)} digits, at most {MAX_INTEGER_BYTES} bytes are allowed")
     return int(text)
 
@@ -265,7 +273,7 @@ def to_json_bytes(value: Any) -> bytes:
 
 
 def _ext_in(code: int, data: bytes) -> Any:
-    return ext_hook(code, memoryview(data))
+    return _big_integer(code, data, _MAX_SUM_BYTES)
 
 
 def from_msgpack(data: bytes, *, max_bytes: int = 4 << 20) -> Any:

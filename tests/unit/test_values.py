@@ -90,7 +90,7 @@ def test_integers_beyond_64_bits_are_extension_1(number: int, head: bytes) -> No
     [
         (1, (5).to_bytes(1, "big"), "fits 64 bits"),
         (1, (1 << 64).to_bytes(10, "big"), "as short as possible"),
-        (1, b"\x01" * (MAX_INTEGER_BYTES + 1), "at most 1024"),
+        (1, b"\x01" * (MAX_INTEGER_BYTES + 9), "at most 1024"),
         (2, b"x", "unknown msgpack extension 2"),
     ],
     ids=_id,
@@ -99,6 +99,17 @@ def test_an_extension_has_one_form(code: int, data: bytes, why: str) -> None:
     for read in (unpack, from_msgpack):
         with pytest.raises(ValueError, match=why):
             read(msgpack.packb(msgpack.ExtType(code, data)))
+
+
+@pytest.mark.parametrize("total", [1 << 8 * MAX_INTEGER_BYTES, -(10**2_470)], ids=("positive", "negative"))
+def test_a_sum_may_be_longer_than_its_amounts(total: int) -> None:
+    """A counter reads as the sum of amounts of up to 1,024 bytes each: who asks must be able to take it in."""
+    assert from_msgpack(to_msgpack({"value": total})) == {"value": total}
+    assert from_json(to_json_bytes({"value": total})) == {"value": total}
+    with pytest.raises(UsageError, match="at most 1024 bytes"):
+        check_integer(total, "amount")
+    with pytest.raises(ValueError, match="at most 1024"):
+        unpack(pack(total))
 
 
 @pytest.mark.parametrize(
