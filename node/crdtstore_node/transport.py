@@ -108,14 +108,16 @@ class Transport:
 
     async def _keep_dialing(self, member: Member) -> None:
         least, most = self._options.retry_least_ms / 1000, self._options.retry_most_ms / 1000
-        pause = least
+        pause, loop = least, asyncio.get_running_loop()
         while True:
+            began = loop.time()
             try:
                 was_linked = await self._dial(member)
             except Exception:  # whatever a peer does, this goes on dialing it
                 _log.exception("a connection to a peer failed", extra={"fields": {"peer": member.node}})
                 was_linked = False
-            pause = least if was_linked else min(pause * 2, most)
+            has_lasted = was_linked and loop.time() - began >= most  # one that breaks at once is no reason to hurry
+            pause = least if has_lasted else min(pause * 2, most)
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 (jitter)
 
     async def _dial(self, member: Member) -> bool:
