@@ -4,8 +4,9 @@ The question: how can a reader in another region be sure to read its own writes?
 names waits, or says who has. Because delivery is causal the dot of a write stands for everything its writer had seen. What all members
 are known to have is left out, so a token stays short.
 
-Form: base64url of ``version, MAC (16 bytes), msgpack [group, [replica, seq, ...], ...]``. The MAC keeps honest programs from carrying a
-token into another cluster; it is no secret and gives no right. A header may carry several, separated by commas: their join.
+Form: base64url of ``version, MAC (16 bytes), msgpack [[replica, ...], group, [index, seq, ...], ...]``: an id is long and stands there
+once, for a session may have seen many domains. The MAC keeps honest programs from carrying a token into another cluster; it is no secret
+and gives no right. A header may carry several, separated by commas: their join.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import binascii
 import hmac
 from collections.abc import Mapping
 from hashlib import blake2b
+from typing import Any
 
 import msgspec
 
@@ -30,12 +32,12 @@ _MAC_BYTES = 16
 Seen = dict[str, dict[ReplicaId, int]]
 """Per group the vector of what was seen."""
 
-_decoder = msgspec.msgpack.Decoder(list[str | list[str | int]])
+_decoder = msgspec.msgpack.Decoder(list[Any])
 _encode = msgspec.msgpack.Encoder().encode
 
 
-def _vector(flat: str | list[str | int]) -> dict[ReplicaId, int]:
-    return {ReplicaId(str(flat[at])): int(flat[at + 1]) for at in range(0, len(flat), 2)}
+def _vector(flat: list[int], roster: list[str]) -> dict[ReplicaId, int]:
+    return {ReplicaId(roster[flat[at]]): flat[at + 1] for at in range(0, len(flat), 2)}
 
 
 class Tokens:
@@ -45,10 +47,12 @@ class Tokens:
         self._keyed = blake2b(b"crdtstore token", key=nonce, digest_size=_MAC_BYTES)
 
     def encode(self, seen: Mapping[str, Mapping[ReplicaId, int]]) -> str:
-        flat: list[str | list[str | int]] = []
+        roster = sorted({replica for vector in seen.values() for replica in vector})
+        positions = {replica: at for at, replica in enumerate(roster)}
+        flat: list[Any] = [roster]
         for group in sorted(seen):
             if vector := seen[group]:
-                flat += (group, [part for replica in sorted(vector) for part in (replica, vector[replica])])
+                flat += (group, [part for replica in sorted(vector) for part in (positions[replica], vector[replica])])
         payload = _encode(flat)
         return base64.urlsafe_b64encode(bytes([_VERSION]) + self._mac(payload) + payload).rstrip(b"=").decode()
 
@@ -75,9 +79,9 @@ class Tokens:
             data = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
             mac, payload = data[1 : 1 + _MAC_BYTES], data[1 + _MAC_BYTES :]
             if data[0] == _VERSION and hmac.compare_digest(mac, self._mac(payload)):
-                flat = _decoder.decode(payload)
-                return {str(flat[at]): _vector(flat[at + 1]) for at in range(0, len(flat), 2)}
-        except (ValueError, IndexError, binascii.Error, UnicodeEncodeError):
+                roster, *flat = _decoder.decode(payload)
+                return {flat[at]: _vector(flat[at + 1], roster) for at in range(0, len(flat), 2)}
+        except (ValueError, IndexError, TypeError, binascii.Error):
             pass
         raise UsageError(
             "this token was not made by this cluster, or was altered on its way. Nothing changed.", code="foreign-token"

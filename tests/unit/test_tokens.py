@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -71,6 +72,12 @@ def test_what_is_no_token(text: str) -> None:
         TOKENS.decode(text)
 
 
+def test_a_token_of_a_hundred_domains_is_short() -> None:
+    """While a region is cut off nothing is everywhere, and the token of a session grows with the domains it touches."""
+    token = TOKENS.encode({f"domain{at}/0": dict.fromkeys(REPLICAS, 100_000) for at in range(100)})
+    assert len(token) <= MAX_TOKEN_BYTES
+
+
 def test_a_token_of_another_cluster_is_foreign() -> None:
     token = TOKENS.encode({"shop/0": {REPLICAS[0]: 1}})
     with pytest.raises(UsageError) as caught:
@@ -86,3 +93,10 @@ def test_a_header_has_a_size() -> None:
 def test_a_token_of_many_regions_is_short() -> None:
     regions = {make_replica_id(f"region-{at}", at): 1_000_000 for at in range(20)}
     assert len(TOKENS.encode({"shop/0": regions})) < MAX_TOKEN_BYTES
+
+
+def test_a_payload_of_another_form_is_refused() -> None:
+    payload = msgspec.msgpack.encode(["shop/0", [REPLICAS[0], 1], "crm/0"])
+    data = b"\x01" + TOKENS._mac(payload) + payload
+    with pytest.raises(UsageError, match="not made by this cluster"):
+        TOKENS.decode(base64.urlsafe_b64encode(data).rstrip(b"=").decode())
