@@ -29,21 +29,23 @@ class Rows:
         self._beats: list[tuple[int, int] | None] = [None] * members
         """Per origin the oldest heartbeat (seq, ms) whose commits are not all here yet; keeping the newest would starve."""
 
-    def take(self, member: int, row: Row, applied: Sequence[int], now_ms: int) -> bool:
-        """Take in a row of a member, from itself or by way of others; True when it is news."""
-        known = self.newest[member]
-        if known is not None and (sum(row.vector), row.hlc) <= (sum(known.vector), known.hlc):
-            return False
-        self.newest[member] = row
-        others = [other for at, other in enumerate(self.newest) if at != self._me]
-        if None not in others:
-            self.floor = [min(entries) for entries in zip(*(other.vector for other in others if other), strict=True)]
+    def take(self, member: int, row: Row, applied: Sequence[int], now_ms: int) -> None:
+        """Take in a row of a member, from itself or by way of others.
+
+        Its heartbeat is true whether it is news or not, and counts: after a clock was set back the newest heartbeat is not the greatest.
+        """
         heard_ms = min(physical_ms(row.hlc), now_ms)
         if row.vector[member] <= applied[member]:
             self._advance(member, heard_ms)
         elif self._beats[member] is None:
             self._beats[member] = (row.vector[member], heard_ms)
-        return True
+        known = self.newest[member]
+        if known is not None and (sum(row.vector), row.hlc) <= (sum(known.vector), known.hlc):
+            return
+        self.newest[member] = row
+        others = [other for at, other in enumerate(self.newest) if at != self._me]
+        if None not in others:
+            self.floor = [min(entries) for entries in zip(*(other.vector for other in others if other), strict=True)]
 
     def applied(self, origin: int, seq: int, hlc: int, now_ms: int) -> None:
         """A commit of an origin was applied here."""

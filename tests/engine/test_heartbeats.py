@@ -6,8 +6,11 @@ from random import Random
 
 from crdtstore.clock import COUNTER_BITS
 from crdtstore.commit import decode_commit
+from crdtstore.configuration import ConfigurationId
 from crdtstore.engine import Engine
 from crdtstore.engine.events import Draft, LocalCommit
+from crdtstore.engine.rows import Rows
+from crdtstore.messages import Row
 from tests.engine.wire import GROUP, Wire, op
 
 
@@ -42,3 +45,18 @@ def test_a_heartbeat_stays_below_a_commit_that_is_not_durable_and_follows_the_ow
     assert us.own_row(wire.now_ms + 50).hlc == made - 1
     wire.sync("us-1")
     assert us.own_row(wire.now_ms + 50).hlc == wire.now_ms + 50 << COUNTER_BITS
+
+
+def test_a_heartbeat_counts_after_a_clock_was_set_back() -> None:
+    rows = Rows(2, 0)
+    configuration = ConfigurationId(0, b"n")
+
+    def hear(stamp_ms: int, now_ms: int) -> int | None:
+        rows.take(1, Row(configuration, [0, 3], stamp_ms << 16, [b"", b""]), [0, 3], now_ms)
+        return rows.staleness_ms(now_ms)
+
+    assert hear(1_000, 1_000) == 0
+    assert hear(900_000, 2_000) == 0, "a clock far ahead; it counts from its arrival"
+    assert hear(3_000, 3_000) == 0, "and set right again: it is no news, but true"
+    assert rows.newest[1] is not None
+    assert rows.staleness_ms(5_000) == 2_000
