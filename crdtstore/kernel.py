@@ -6,8 +6,8 @@ State is a tree of leaves. A commit is a list of effects, each on a path:
   the receiver holds everything below it, and what the issuer had not observed survives.
 * ``put`` and its kin store a value under the commit's dot.
 
-The question this file turns on: how can two replicas prove that they hold the same? The state digest is a sum (modulo a prime below 2^128) of one hash
-per dot, so each effect changes it by a few additions, in any order, and equal sets of commits give equal digests.
+The question this file turns on: how can two replicas prove that they hold the same? The state digest is a sum (modulo a prime below
+2^128) of one hash per dot, so each effect changes it by a few additions, in any order, and equal sets of commits give equal digests.
 
 Source: DESIGN 2; observed-remove sets without tombstones (Bieniusa et al. 2012) carried over to whole trees by causal delivery.
 """
