@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from crdtstore.causal import ReplicaId, make_replica_id
 from crdtstore.configuration import SYSTEM_GROUP, Cluster, Member
+from crdtstore.engine import Engine
 from crdtstore.engine.events import Persisted, Tick
 from crdtstore.engine.options import Options
 from crdtstore.errors import DecodeError, ProtocolError
@@ -392,3 +393,22 @@ def test_a_cluster_of_one_is_never_behind() -> None:
     assert [group["staleness_ms"] for group in status["groups"]] == [0, 0]
     assert [group["unacked"] for group in status["groups"]] == [0, 0]
     assert status["peers"] == []
+
+
+def test_a_tick_is_for_the_groups_that_have_something_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    service = Service(Host(CLUSTER, US, Options(), Random(1)))
+    for at in range(9):
+        service.step([Request(at, "declare_domain", {"domain": f"domain{at}"})], START_MS)
+    stepped: list[str] = []
+    step = Engine.step
+    monkeypatch.setattr(Engine, "step", lambda engine, *event: stepped.append(engine.group) or step(engine, *event))
+    service.step([Tick()], START_MS)
+    assert len(set(stepped)) == len(stepped) == 10
+    now_ms = START_MS
+    for _ in range(10):
+        stepped.clear()
+        now_ms = service.step([], now_ms).wake_ms
+        service.step([Tick()], now_ms)
+        due = [engine for engine in service.host.groups.values() if engine.group in stepped]
+        assert 0 < len(stepped) < 10
+        assert all(engine.antientropy.wake_ms > now_ms for engine in due)
