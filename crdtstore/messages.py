@@ -33,6 +33,7 @@ PROTOCOL_VERSION = 1
 MAX_MESSAGE_BYTES = 8 << 20
 _COMPRESS_BYTES = 1024
 _PLAIN, _ZSTD = 0, 1
+_PLAIN_HEAD, _ZSTD_HEAD = bytes((PROTOCOL_VERSION, _PLAIN)), bytes((PROTOCOL_VERSION, _ZSTD))
 
 
 class Row(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -117,8 +118,8 @@ def encode_message(message: Message) -> bytes:
     if len(payload) > _COMPRESS_BYTES:
         packed = _compressor.compress(payload)
         if len(packed) < len(payload):
-            return bytes((PROTOCOL_VERSION, _ZSTD)) + packed
-    return bytes((PROTOCOL_VERSION, _PLAIN)) + payload
+            return _ZSTD_HEAD + packed
+    return _PLAIN_HEAD + payload
 
 
 def decode_message(data: bytes) -> Message:

@@ -55,8 +55,10 @@ class AntiEntropy:
             connected = [peer for peer, progress in self.peers.items() if progress.state != "down"]
             if connected:
                 self._send_digest(self._random.choice(connected), now_ms, out, wants_answer=True)
-        due = [progress.ack_due_ms for progress in self.peers.values() if progress.ack_due_ms is not None]
-        self.wake_ms = min([self._next_gossip_ms, *due])
+        self.wake_ms = self._next_gossip_ms
+        for progress in self.peers.values():
+            if progress.ack_due_ms is not None and progress.ack_due_ms < self.wake_ms:
+                self.wake_ms = progress.ack_due_ms
 
     def on_peer_changed(self, peer: int, is_connected: bool, now_ms: int, out: Output) -> None:
         progress = self.peers[peer]
@@ -148,7 +150,8 @@ class AntiEntropy:
         self, peer: int, now_ms: int, out: Output, *, wants_answer: bool, is_missing: bool = False
     ) -> None:
         engine = self._engine
-        others = [None if member in (engine.me, peer) else row for member, row in enumerate(engine.rows.newest)]
+        others = list(engine.rows.newest)
+        others[engine.me] = others[peer] = None
         row = engine.own_row(now_ms)
         self.peers[peer].acknowledged = row.vector[peer]
         out.send.append((peer, Digest(engine.group, engine.configuration.id, row, others, wants_answer, is_missing)))
@@ -159,7 +162,7 @@ class AntiEntropy:
         me, upto, history = engine.me, engine.durability.vector[engine.me], engine.history
         frames: dict[int, tuple[Frame, int]] = {}
         for peer, progress in self.peers.items():
-            if progress.state != "streaming":
+            if progress.sent >= upto or progress.state != "streaming":
                 continue
             while progress.sent < upto and history.size(me, progress.has[me], progress.sent) < options.window_bytes:
                 after = progress.sent

@@ -28,7 +28,7 @@ from crdtstore.engine.antientropy import AntiEntropy
 from crdtstore.engine.causality import Causality
 from crdtstore.engine.durability import Durability
 from crdtstore.engine.early import Early
-from crdtstore.engine.events import Draft, Event, LocalCommit, Op, PeerChanged, Persisted, Received, Tick
+from crdtstore.engine.events import Draft, Event, LocalCommit, Op, Persisted, Received, Tick
 from crdtstore.engine.history import History
 from crdtstore.engine.keyspace import Keyspace
 from crdtstore.engine.measures import Measures
@@ -69,6 +69,9 @@ class Engine:
         self.antientropy = AntiEntropy(self, random)
         self._checked: list[Row | None] = [None] * count
         """Per member a row whose chains were all compared: rows are relayed with every digest, most say what is known."""
+        self._own_vector: list[int] = []
+        self._own_chains: list[bytes] = []
+        """The durable vector as it was last told, and its chains; never changed in place, rows of ours hold them."""
         self.is_fenced = False
         """Set when a peer holds commits of ours that we do not: somebody else wrote, or we forgot. No write is taken any more."""
 
@@ -77,17 +80,16 @@ class Engine:
     def step(self, event: Event, now_ms: int) -> Output:
         """Let one event happen; return what is to be done, in order."""
         out = Output()
-        match event:
-            case Received(peer, message):
-                self._on_received(peer, message, now_ms, out)
-            case LocalCommit(drafts):
-                self._on_local_commit(drafts, now_ms, out)
-            case Persisted(number):
-                self._on_persisted(number, now_ms, out)
-            case Tick():
-                self.antientropy.on_tick(now_ms, out)
-            case PeerChanged(peer, is_connected):
-                self.antientropy.on_peer_changed(peer, is_connected, now_ms, out)
+        if isinstance(event, Received):
+            self._on_received(event.peer, event.message, now_ms, out)
+        elif isinstance(event, LocalCommit):
+            self._on_local_commit(event.drafts, now_ms, out)
+        elif isinstance(event, Persisted):
+            self._on_persisted(event.number, now_ms, out)
+        elif isinstance(event, Tick):
+            self.antientropy.on_tick(now_ms, out)
+        else:
+            self.antientropy.on_peer_changed(event.peer, event.is_connected, now_ms, out)
         return out
 
     def recover(self, origin: int, data: bytes) -> Commit:
@@ -201,14 +203,13 @@ class Engine:
             out.rejected.append((peer, f"{self.group}: another configuration"))
             return
         try:
-            match message:
-                case Frame():
-                    self._on_frame(peer, message, now_ms, out)
-                case Digest():
-                    self._on_digest(peer, message, now_ms, out)
-                case Ack():
-                    self.check_row(peer, message.row)
-                    self.antientropy.take_row(peer, message.row, now_ms, out)
+            if isinstance(message, Frame):
+                self._on_frame(peer, message, now_ms, out)
+            elif isinstance(message, Digest):
+                self._on_digest(peer, message, now_ms, out)
+            else:
+                self.check_row(peer, message.row)
+                self.antientropy.take_row(peer, message.row, now_ms, out)
         except (ProtocolError, DecodeError) as error:
             self._refuse(peer, error, out)
 
@@ -227,13 +228,17 @@ class Engine:
 
     def check_row(self, member: int, row: Row) -> None:
         """Refuse a row that cannot be true; fence this replica when it is our own past that is contested."""
-        if row.configuration != self.configuration.id or not len(row.vector) == len(row.chains) == len(self.members):
+        if row.configuration != self.configuration.id:
             raise ProtocolError("a row of another configuration or size")
-        if min(row.vector) < 0 or row.hlc < 0:
+        if row.hlc < 0:
             raise ProtocolError("a row counts from zero")
         known = self._checked[member]
         if known is not None and known.vector == row.vector and known.chains == row.chains:
             return
+        if not len(row.vector) == len(row.chains) == len(self.members):
+            raise ProtocolError("a row of another configuration or size")
+        if min(row.vector) < 0:
+            raise ProtocolError("a row counts from zero")
         for origin, (seq, chain) in enumerate(zip(row.vector, row.chains, strict=True)):
             self._check_chain(origin, seq, chain)
         if row.vector[self.me] > self.applied[self.me]:
@@ -252,7 +257,7 @@ class Engine:
             raise ProtocolError("a peer remembers more of this replica than it does itself")
 
     def _check_chain(self, origin: int, seq: int, chain: bytes) -> None:
-        if 0 <= seq <= self.applied[origin] and self.history.chain(origin, seq) != chain:
+        if 0 <= seq <= self.applied[origin] and not self.history.has_chain(origin, seq, chain):
             if origin == self.me:
                 self.is_fenced = True
             raise ProtocolError(f"another history of {self.members[origin]} up to commit {seq}: its id is used twice")
@@ -382,14 +387,16 @@ class Engine:
 
     def own_row(self, now_ms: int) -> Row:
         """What this replica says of itself: durable things only, and a heartbeat below every commit that is not in it."""
-        vector = list(self.durability.vector)
+        vector = self.durability.vector
         limit = self.durability.heartbeat_limit()
         self.clock.read(now_ms)  # what comes is stamped later
         hlc = now_ms << COUNTER_BITS  # not the last stamp: others may have pushed it, and a restart forgets that
         if limit is not None:
             hlc = min(hlc, limit - 1)
-        chains = [self.history.chain(origin, seq) for origin, seq in enumerate(vector)]
-        return Row(self.configuration.id, vector, hlc, chains)
+        if vector != self._own_vector:
+            self._own_vector = list(vector)
+            self._own_chains = [self.history.chain(origin, seq) for origin, seq in enumerate(vector)]
+        return Row(self.configuration.id, self._own_vector, hlc, self._own_chains)
 
     # --- views
 

@@ -49,7 +49,13 @@ class History:
 
     def chain(self, origin: int, seq: int) -> bytes:
         """The chain hash after commit ``seq`` of an origin; 0 gives the start."""
+        if seq == len(self._commits[origin]):  # the hottest case
+            return self.heads[origin]
         return bytes(self._chains[origin][seq * _HASH_BYTES : (seq + 1) * _HASH_BYTES])
+
+    def has_chain(self, origin: int, seq: int, chain: bytes) -> bool:
+        """Whether this is the chain hash after commit ``seq`` of an origin."""
+        return len(chain) == _HASH_BYTES and self._chains[origin].startswith(chain, seq * _HASH_BYTES)
 
     def commit(self, origin: int, seq: int) -> bytes:
         return self._commits[origin][seq - 1]

@@ -81,16 +81,17 @@ class Progress:
     def take_vector(self, vector: Sequence[int], durable: Sequence[int], own: int, now_ms: int) -> None:
         """Take in what the peer says it has; words that overtook each other never take it back."""
         self.heard_ms = now_ms
-        for origin, seq in enumerate(vector):
-            if seq > self.has[origin]:
-                self.has[origin] = seq
-                self._lacks_since_ms[origin] = None
+        has, lacks_since_ms = self.has, self._lacks_since_ms
+        for origin, (seq, here) in enumerate(zip(vector, durable, strict=True)):
+            if seq > has[origin]:
+                has[origin] = seq
+                lacks_since_ms[origin] = None
                 if origin == own:
                     self._quiet_since_ms = now_ms
-            if self.has[origin] >= durable[origin]:
-                self._lacks_since_ms[origin] = None
-            elif self._lacks_since_ms[origin] is None:
-                self._lacks_since_ms[origin] = now_ms
+            if has[origin] >= here:
+                lacks_since_ms[origin] = None
+            elif lacks_since_ms[origin] is None:
+                lacks_since_ms[origin] = now_ms
         if self._timed is not None and self.has[own] >= self._timed[0]:
             took_ms = now_ms - self._timed[1]
             self.round_trip_ms = max(took_ms, (7 * (self.round_trip_ms or 0) + took_ms) // 8)

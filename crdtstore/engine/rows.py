@@ -40,12 +40,17 @@ class Rows:
         elif self._beats[member] is None:
             self._beats[member] = (row.vector[member], heard_ms)
         known = self.newest[member]
-        if known is not None and (sum(row.vector), row.hlc) <= (sum(known.vector), known.hlc):
-            return
-        self.newest[member] = row
-        others = [other for at, other in enumerate(self.newest) if at != self._me]
-        if None not in others:
-            self.floor = [min(entries) for entries in zip(*(other.vector for other in others if other), strict=True)]
+        if known is not None and row.vector == known.vector:  # a heartbeat, mostly
+            if row.hlc > known.hlc:
+                self.newest[member] = row
+        elif known is None or (sum(row.vector), row.hlc) > (sum(known.vector), known.hlc):
+            self.newest[member] = row
+            self._raise_floor()
+
+    def _raise_floor(self) -> None:
+        others = [other.vector for at, other in enumerate(self.newest) if at != self._me and other is not None]
+        if len(others) == len(self.newest) - 1:
+            self.floor = list(map(min, zip(*others, strict=True)))
 
     def applied(self, origin: int, seq: int, hlc: int, now_ms: int) -> None:
         """A commit of an origin was applied here."""

@@ -125,8 +125,6 @@ class Simulation:
     def run(self) -> Result:
         """Let it all happen. Whatever a node raises is a violation too."""
         began = time.perf_counter()
-        was_enabled = gc.isenabled()
-        gc.disable()  # nothing of a run is garbage before its end, and cycles are few
         settled_s: float | None = None
         try:
             for node in self.nodes:
@@ -146,9 +144,6 @@ class Simulation:
                 f"{frame.name} ({frame.filename.rpartition('/')[2]}:{frame.lineno})" for frame in frames[::-1]
             )
             self.facts.report("errors", f"{type(error).__name__}: {error} in {where}")
-        finally:
-            if was_enabled:
-                gc.enable()
         return self._result(time.perf_counter() - began, settled_s)
 
     def _is_over(self) -> bool:
@@ -226,5 +221,12 @@ def _closed_form(scenario: Scenario, windows_us: list[tuple[int, int]]) -> tuple
 
 
 def run(scenario: Scenario, seed: int) -> Result:
-    """Run a scenario with a seed."""
-    return Simulation(scenario, seed).run()
+    """Run a scenario with a seed. Nothing of a run is garbage before its end: it is collected in one go, when all of it is."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        return Simulation(scenario, seed).run()
+    finally:
+        if was_enabled:
+            gc.collect(1)
+            gc.enable()
