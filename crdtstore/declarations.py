@@ -96,6 +96,11 @@ class Declarations:
                 return declared
         return None
 
+    def batch_of(self, domain: str, name: str) -> tuple[Engine, int]:
+        """The batch of ``_sys`` that a reader of this collection has to wait for; 0: none."""
+        plain = name.partition("@")[0]
+        return self._system, self._system.durability.waits_for(_COLLECTIONS, f"{domain}/{plain}")
+
     def all_of(self, domain: str, name: str) -> list[Declared]:
         """Every declaration of a name, the one that serves first."""
         view = self._system.keyspace.view(_COLLECTIONS, f"{domain}/{name}")

@@ -79,7 +79,7 @@ class _Waiting(Struct, gc=False):
 
     deadline_ms: int
     seen: Seen
-    batch: tuple[Engine, int] | None
+    batches: list[tuple[Engine, int]]
     resume: Callable[[int], None]
 
 
@@ -186,7 +186,7 @@ class Service:
             go(self._now_ms)
         else:
             wait_ms = min(parsed.wait_ms, self.host.options.max_wait_ms)
-            self._wait(request.ticket, _Waiting(self._now_ms + wait_ms, needed, None, go))
+            self._wait(request.ticket, _Waiting(self._now_ms + wait_ms, needed, [], go))
 
     def _wait(self, ticket: int, waiting: _Waiting) -> None:
         if len(self._waiting) >= self.host.options.max_waiting:
@@ -199,10 +199,7 @@ class Service:
     def _resume_waiting(self) -> None:
         """Go on with what can, refuse what waited too long. Costs a look at each, so only when something durable moved or time is up."""
         for ticket, waiting in list(self._waiting.items()):
-            batch = waiting.batch
-            is_ready = (
-                batch[0].durability.synced >= batch[1] if batch is not None else self.sessions.has_seen(waiting.seen)
-            )
+            is_ready = _are_durable(waiting.batches) and self.sessions.has_seen(waiting.seen)
             if not is_ready and self._now_ms < waiting.deadline_ms:
                 continue
             del self._waiting[ticket]
@@ -215,7 +212,7 @@ class Service:
         self._next_deadline_ms = min((waiting.deadline_ms for waiting in self._waiting.values()), default=_NEVER)
 
     def _too_late(self, waiting: _Waiting) -> CrdtStoreError:
-        if waiting.batch is not None:
+        if waiting.batches:
             return Unavailable(
                 "the disk of this node does not answer. Nothing changed.", code="storage-failed", retry_after=1.0
             )
@@ -228,9 +225,13 @@ class Service:
         )
 
     def _reply_once_durable(
-        self, request: Request, token: str | None, engine: Engine, number: int, body: dict[str, Any]
+        self, request: Request, token: str | None, batches: list[tuple[Engine, int]], body: dict[str, Any]
     ) -> None:
-        """Reply with what was read as soon as the batch it came from is durable; the value is that of now, so no writer can starve it."""
+        """Reply with what was read as soon as the batches it came from are durable; the value is that of now, so no writer starves it.
+
+        The first batch is of the group that the token is to name.
+        """
+        engine = batches[0][0]
         read_ms = self._now_ms
 
         def reply(now_ms: int) -> None:
@@ -238,12 +239,10 @@ class Service:
                 body["staleness_ms"] += now_ms - read_ms  # it has grown older meanwhile
             self._reply(request.ticket, {**body, "token": self.sessions.token(token, engine.group, durable(engine))})
 
-        if engine.durability.synced >= number:
+        if _are_durable(batches):
             reply(self._now_ms)
         else:
-            self._wait(
-                request.ticket, _Waiting(self._now_ms + self.host.options.max_wait_ms, {}, (engine, number), reply)
-            )
+            self._wait(request.ticket, _Waiting(self._now_ms + self.host.options.max_wait_ms, {}, batches, reply))
 
     # --- writes
 
@@ -325,7 +324,8 @@ class Service:
             "conflicts": declared.crdt.conflicts(view),
         }
         number = engine.durability.waits_for(declared.path, parsed.key)
-        self._reply_once_durable(request, parsed.token, engine, number, body)
+        batches = [(engine, number), self.host.declarations.batch_of(parsed.domain, parsed.collection)]
+        self._reply_once_durable(request, parsed.token, batches, body)
 
     def _list(self, request: Request, parsed: ListRequest) -> None:
         engine = self._engine(parsed.domain)
@@ -341,7 +341,9 @@ class Service:
                 item["value"] = declared.crdt.read(engine.keyspace.view(declared.path, key))
             items.append(item)
         body = {"items": items, "next": following}
-        self._reply_once_durable(request, parsed.token, engine, engine.durability.waits_for(declared.path), body)
+        number = engine.durability.waits_for(declared.path)
+        batches = [(engine, number), self.host.declarations.batch_of(parsed.domain, parsed.collection)]
+        self._reply_once_durable(request, parsed.token, batches, body)
 
     # --- declarations
 
@@ -381,7 +383,7 @@ class Service:
 
     def _show_system(self, request: Request, parsed: Any, body: dict[str, Any]) -> None:
         system = self.host.groups[SYSTEM_GROUP]
-        self._reply_once_durable(request, parsed.token, system, system.durability.number, body)
+        self._reply_once_durable(request, parsed.token, [(system, system.durability.number)], body)
 
     def _domain_body(self, domain: str) -> dict[str, Any]:
         declarations = self.host.declarations
@@ -391,3 +393,7 @@ class Service:
     def _collection_body(self, domain: str, name: str) -> dict[str, Any]:
         declared = self._declared(domain, name)
         return {"domain": domain, "collection": name, "type": declared.crdt.name, "options": declared.options}
+
+
+def _are_durable(batches: list[tuple[Engine, int]]) -> bool:
+    return all(engine.durability.synced >= number for engine, number in batches)

@@ -155,6 +155,18 @@ def test_a_read_waits_for_what_it_would_show(made: Regions) -> None:
     assert made.reply(waiting)["value"] == 1
 
 
+@pytest.mark.parametrize("name", ["fresh", "fresh@counter"])
+def test_a_collection_is_read_once_its_declaration_is_durable(made: Regions, name: str) -> None:
+    made.ask("us", "declare", domain="shop", collection="fresh", type="counter")
+    read = made.ask("us", "read", domain="shop", collection=name, key="k")
+    listed = made.ask("us", "list", domain="shop", collection=name)
+    other = made.ask("us", "read", **READ)
+    assert made.answer(read) is made.answer(listed) is None, "a power cut could take the declaration"
+    assert made.reply(other)["value"] == 0
+    made.sync("us")
+    assert (made.reply(read)["value"], made.reply(listed)["items"]) == (0, [])
+
+
 def test_a_read_beside_a_busy_writer_shows_what_was_there_when_it_was_asked(made: Regions) -> None:
     made.ask("us", "commit", domain="shop", ops=[ADD])
     first = made.numbers["us"].copy()
