@@ -136,32 +136,19 @@ class Engine:
     def _find_operation(self, draft: Draft, now_ms: int) -> Committed | None:
         """The answer to a request that was heard before, None when it is new.
 
-        Raises:  UsageError ``key-reused`` or ``key-expired``, Unavailable ``fenced``; nothing changed.
+        Raises:  what ``Operations.heard`` raises, Unavailable ``fenced``; nothing changed.
         """
-        if draft.operation is None:
-            self._refuse_when_fenced()
-            return None
-        name, request = draft.operation
-        attempts = self.keyspace.operations.attempts(name)
-        for attempt in attempts:
-            if attempt.request == request:
-                origin, seq = attempt.dot >> SEQ_BITS, attempt.dot & SEQ_MASK
-                return Committed(draft.ticket, origin, seq, self.keyspace.shown(draft.ops), is_replayed=True)
-        if attempts:
-            raise UsageError("this idempotency key was used for another request. Nothing changed.", code="key-reused")
-        if draft.expires_ms <= max(now_ms, physical_ms(self.clock.last)):
-            raise UsageError(
-                "this idempotency key has expired: whether it was used is not known any more. Nothing changed.",
-                code="key-expired",
-            )
-        self._refuse_when_fenced()
-        return None
-
-    def _refuse_when_fenced(self) -> None:
+        if draft.operation is not None:
+            clock_ms = physical_ms(self.clock.last)
+            heard = self.keyspace.operations.heard(draft.operation, draft.expires_ms, now_ms, clock_ms)
+            if heard is not None:
+                values = self.keyspace.shown(draft.ops)
+                return Committed(draft.ticket, heard.dot >> SEQ_BITS, heard.dot & SEQ_MASK, values, is_replayed=True)
         if self.is_fenced:
             raise Unavailable(
                 "a peer holds writes under this node's id that this node does not have. Nothing changed.", code="fenced"
             )
+        return None
 
     def _make_commit(self, draft: Draft, now_ms: int, out: Output) -> tuple[Committed, Commit]:
         seq = self.applied[self.me] + 1

@@ -12,6 +12,7 @@ from __future__ import annotations
 from msgspec import Struct
 
 from crdtstore.commit import Commit
+from crdtstore.errors import Unavailable, UsageError
 from crdtstore.kernel import Sibling, Siblings, leaf_name
 from crdtstore.leaves import DROP
 
@@ -44,6 +45,31 @@ class Operations:
         if known is None:
             return []
         return known if isinstance(known, list) else [known]
+
+    def heard(self, operation: tuple[bytes, int], expires_ms: int, now_ms: int, clock_ms: int) -> Attempt | None:
+        """The commit that answers a request, None when it is new; ``clock_ms``: the newest stamp of this replica.
+
+        Raises:  UsageError ``key-reused`` or ``key-expired``; Unavailable ``not-ready`` where only our own stamps have passed the
+                 expiry: a region whose clock did not run ahead can take it. Nothing changed.
+        """
+        name, request = operation
+        attempts = self.attempts(name)
+        for attempt in attempts:
+            if attempt.request == request:
+                return attempt
+        if attempts:
+            raise UsageError("this idempotency key was used for another request. Nothing changed.", code="key-reused")
+        if expires_ms <= now_ms:
+            raise UsageError(
+                "this idempotency key has expired: whether it was used is not known any more. Nothing changed.",
+                code="key-expired",
+            )
+        if expires_ms <= clock_ms:
+            raise Unavailable(
+                f"the clock of this node ran ahead, its stamps have passed the expiry of this idempotency key by "
+                f"{clock_ms - expires_ms} ms. Nothing changed."
+            )
+        return None
 
     def record(self, operation: tuple[bytes, int], dot: int, commit: Commit) -> Siblings | None:
         """Take note of a commit about to be applied; return the commits of the same operation, by leaf (None: there are none)."""

@@ -103,3 +103,15 @@ def test_a_fenced_node_reads_and_does_not_write(made: Regions) -> None:
     status = made.do("us", "status")
     assert (status["ready"], "shop" in status["why"]) == (False, True)
     assert [group["fenced"] for group in status["groups"]] == [False, True]
+
+
+def test_a_node_whose_clock_ran_ahead_sends_keys_elsewhere(made: Regions) -> None:
+    made.now_ms += 7 * 86_400_000
+    made.commit("us", ADD)
+    made.now_ms -= 7 * 86_400_000
+    fields = {"domain": "shop", "ops": [ADD], "id": "order-1"}
+    error = made.refused("us", "commit", **fields)
+    assert (error.code, error.effect, error.retryable) == ("not-ready", "none", True)
+    assert "ran ahead" in error.detail
+    made.lose()
+    assert made.do("eu", "commit", **fields)["values"] == [1]
