@@ -16,6 +16,7 @@ EXPECTED = {
     "key-expired",
     "key-reused",
     "not-declared",
+    "not-ready",
     "overloaded",
     "precondition-failed",
     "replica-behind",
