@@ -126,7 +126,7 @@ class Domain:
         """A collection whose type is known at run time only."""
         if type_name not in HANDLES:
             raise UsageError(
-                f"there is no type {type_name!r:.100}; there are {', '.join(HANDLES)}. Nothing changed.",
+                f"this client has no handle for a type {type_name!r:.100}; it has {', '.join(HANDLES)}. Nothing changed.",
                 code="invalid-value",
             )
         return Collection(self, name, HANDLES[type_name])

@@ -58,8 +58,17 @@ class Handle(Generic[V]):
     async def read(
         self, *, consistency: Consistency = "session", max_staleness: float | timedelta | None = None
     ) -> Reading[V]:
-        """The value with what the node knows about it."""
+        """The value with what the node knows about it.
+
+        Raises:  UsageError ``type-mismatch`` when the collection is of another type than this handle.
+        """
         body = await self._domain.read_key(self.collection, self.key, consistency, max_staleness)
+        if body["type"] != self.type_name:
+            raise UsageError(
+                f"{self._domain.name}/{self.collection} is declared as {body['type']}, not as {self.type_name}. "
+                "Nothing changed.",
+                code="type-mismatch",
+            )
         staleness_ms = body.get("staleness_ms")
         return Reading(
             value=self.decode(body["value"]),

@@ -22,6 +22,7 @@ _KIND_OF_LISTS = {"elements", "names"}
 
 @pytest.mark.parametrize("name", sorted(REGISTRY))
 def test_a_handle_has_the_mutators_of_the_registry(name: str) -> None:
+    assert name in HANDLES, f"the client has no handle for {name}: a class in handles.py, a method in domain.py"
     crdt, handle = REGISTRY[name], HANDLES[name]
     common = {"decode", "delete", "get", "op", "read"}
     methods = {m for m, _ in inspect.getmembers(handle, inspect.isfunction) if not m.startswith("_")} - common
@@ -39,8 +40,9 @@ def test_a_handle_has_the_mutators_of_the_registry(name: str) -> None:
 
 
 def test_a_domain_has_one_method_per_type() -> None:
-    assert set(HANDLES) == set(REGISTRY)
-    assert all(callable(getattr(Domain, name)) for name in REGISTRY)
+    assert set(HANDLES) == set(REGISTRY), "handles.py has one class per type, named in HANDLES"
+    missing = [name for name in REGISTRY if not callable(getattr(Domain, name, None))]
+    assert not missing, f"domain.py has no method for {missing}"
 
 
 async def store_of(cluster: FakeCluster) -> Domain:
@@ -122,6 +124,12 @@ async def test_values_in_the_users_own_types() -> None:
         await record.get()
 
 
+async def test_a_handle_of_another_type_than_the_collection() -> None:
+    shop = await store_of(FakeCluster())
+    with pytest.raises(UsageError, match="type-mismatch: shop/counter is declared as counter, not as aw_set"):
+        await shop.aw_set("counter")["x"].get()
+
+
 @pytest.mark.parametrize("amount", [1.5, True, "3", None])
 def test_a_wrong_argument_fails_where_it_is_written(amount: Any) -> None:
     orders = connect(US, transport=FakeCluster()).domain("shop").counter("orders")
@@ -139,7 +147,7 @@ def test_what_a_type_cannot_do() -> None:
         shop.aw_set("tags")["x"].add(1.0)
     with pytest.raises(UsageError, match="at least one item"):
         shop.aw_set("tags")["x"].add()
-    with pytest.raises(UsageError, match="there is no type 'set'; there are"):
+    with pytest.raises(UsageError, match="no handle for a type 'set'; it has aw_set"):
         shop.collection("tags", "set")
 
 
