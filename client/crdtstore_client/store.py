@@ -40,10 +40,17 @@ def connect(
     """
     chosen = list(urls) or [url.strip() for url in os.environ.get("CRDTSTORE_URL", "").split(",") if url.strip()]
     if not chosen:
-        raise UsageError("no url: give connect one, or set CRDTSTORE_URL. Nothing changed.", code="bad-request")
+        raise UsageError(
+            "no url: give one (connect(url), --url) or set CRDTSTORE_URL; after crdtstore dev up, "
+            'eval "$(crdtstore dev env)" sets it. Nothing changed.',
+            code="bad-request",
+        )
     for url in chosen:
-        if not url.startswith(("http://", "https://")):
-            raise UsageError(f"a url begins with http:// or https://, got {url!r:.100}", code="bad-request")
+        if not url.startswith(("http://", "https://")) or not url.partition("//")[2].strip("/"):
+            raise UsageError(
+                f"a url is like http://127.0.0.1:7401 or https://host, got {url!r:.100}. Nothing changed.",
+                code="bad-request",
+            )
     if auth is None:
         auth = os.environ.get("CRDTSTORE_AUTH") or None
     link = Link(dict.fromkeys(chosen), transport if transport is not None else HttpTransport(tls), auth)

@@ -310,8 +310,9 @@ async def test_where_to_connect(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CRDTSTORE_URL", raising=False)
     with pytest.raises(UsageError, match="no url"):
         connect()
-    with pytest.raises(UsageError, match="a url begins with"):
-        connect("localhost:7401")
+    for url in ("localhost:7401", "http://", "https:///"):
+        with pytest.raises(UsageError, match="a url is like http"):
+            connect(url)
     monkeypatch.setenv("CRDTSTORE_URL", f"{US}, {EU}/,")
     monkeypatch.setenv("CRDTSTORE_AUTH", "secret")
     cluster = FakeCluster()
