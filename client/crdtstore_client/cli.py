@@ -29,10 +29,17 @@ _MINUS = "\0"
 """Hides a negative number from the parser of options; no argument of a process can hold it."""
 
 
+def _options_help() -> str:
+    options = [
+        f"{name}: {option}={plain(value)}" for name, crdt in REGISTRY.items() for option, value in crdt.options.items()
+    ]
+    return f"An option of the type; the defaults are {'; '.join(options)}."
+
+
 @click.command()
 @click.argument("address", metavar="DOMAIN/COLLECTION")
 @click.argument("type_name", metavar="TYPE", type=click.Choice(sorted(REGISTRY)))
-@click.option("--option", "options", multiple=True, metavar="NAME=VALUE", help="An option of the type.")
+@click.option("--option", "options", multiple=True, metavar="NAME=VALUE", help=_options_help())
 @common_options
 @click.pass_context
 def declare(ctx: click.Context, address: str, type_name: str, options: tuple[str, ...]) -> None:
@@ -53,14 +60,17 @@ def declare(ctx: click.Context, address: str, type_name: str, options: tuple[str
 
 @click.command()
 @click.argument("address")
-@click.option("--consistency", type=click.Choice(["session", "local", "stable"]), default="session", show_default=True)
+@click.option("--consistency", type=click.Choice(["session", "local"]), default="session", show_default=True)
 @click.option(
     "--max-staleness", type=click.FloatRange(min=0), help="Refuse when older news than so many seconds may be missing."
 )
 @common_options
 @click.pass_context
 def get(ctx: click.Context, address: str, consistency: Any, max_staleness: float | None) -> None:
-    """Show the value of a key, and who was not heard from for long."""
+    """Show the value of a key, and after it its conflicts and who is silent.
+
+    Conflicts are concurrent writes that lost; somebody is silent who was not heard from for long.
+    """
     domain, collection, key = split_address(address, 3)
 
     async def work(store: Store) -> tuple[dict[str, Any], str]:
@@ -72,8 +82,9 @@ def get(ctx: click.Context, address: str, consistency: Any, max_staleness: float
         echo_json(body)
         return
     lines = list(_lines(body))
-    if silence:
-        lines[0] = f"{lines[0]:<10} ({silence})"
+    conflicts = f"conflicts: {body['conflicts']}" if body["conflicts"] else ""
+    if notes := "; ".join(filter(None, (conflicts, silence))):
+        lines[0] = f"{lines[0]:<10} ({notes})"
     click.echo("\n".join(lines))
 
 
@@ -190,7 +201,10 @@ def _short_help_of(name: str) -> str:
     if name == "delete":
         return "Remove what this region has seen of a key."
     types = _users_of(name)
-    return REGISTRY[types[0]].mutators[name].doc.splitlines()[0] if len(types) == 1 else f"For {', '.join(types)}."
+    docs = [REGISTRY[type_name].mutators[name].doc.splitlines()[0] for type_name in types]
+    if len(types) == 1:
+        return docs[0]
+    return " ".join(f"{type_name}: {doc}" for type_name, doc in zip(types, docs, strict=True))
 
 
 def _help_of(name: str) -> str:
@@ -201,7 +215,7 @@ def _help_of(name: str) -> str:
     for type_name in _users_of(name):
         mutator = REGISTRY[type_name].mutators[name]
         words = " ".join(
-            argument.name.upper() if argument.required else f"[{argument.name.upper()}={argument.default}]"
+            argument.name.upper() if argument.required else f"[{argument.name.upper()}={plain(argument.default)}]"
             for argument in mutator.arguments
         )
         lines.append(f"{type_name}: {name} ADDRESS {words}    {mutator.doc.splitlines()[0]}")

@@ -51,6 +51,7 @@ class FakeCluster:
     values: dict[tuple[str, str, str], Any] = field(default_factory=dict)
     answers: dict[str, dict[str, Any]] = field(default_factory=dict)
     staleness_ms: int | None = 41
+    conflicts: int = 0
     seq: int = 0
     closed: bool = False
 
@@ -171,7 +172,7 @@ class FakeCluster:
             "token": self._token(seen),
             "region": seen.url.removeprefix("http://"),
             "staleness_ms": self.staleness_ms,
-            "conflicts": 0,
+            "conflicts": self.conflicts,
         }
 
     def _write(self, seen: Seen, domain: str, name: str, key: str) -> dict[str, Any]:

@@ -100,6 +100,18 @@ def test_registers_maps_and_logs(cluster: FakeCluster) -> None:
     assert done(cluster, "get", "shop/lww_map/c-42") == "{}\n"
 
 
+def test_a_conflict_is_shown_with_the_value(cluster: FakeCluster) -> None:
+    done(cluster, "set", "shop/lww_register/tier", "gold")
+    cluster.conflicts = 1
+    assert done(cluster, "get", "shop/lww_register/tier") == "gold       (conflicts: 1)\n"
+
+
+def test_no_option_is_shown_that_no_node_takes() -> None:
+    text = CliRunner().invoke(main, ["get", "--help"]).output
+    assert "stable" not in text
+    assert "--regions" not in text
+
+
 def test_integers_of_any_size(cluster: FakeCluster) -> None:
     big = 1 << 2000
     assert done(cluster, "add", "shop/counter/big", str(big)) == f"{big}\n"
@@ -168,7 +180,7 @@ def test_an_amount_that_is_no_integer(cluster: FakeCluster) -> None:
         (["add", "shop/counter/x", "--region", "mars"], "none of the urls is in region mars, they are in: ap, eu, us"),
         (["declare", "shop/x", "set"], "'set' is not one of"),
         (["fly"], "No such command 'fly'"),
-        (["--url", "localhost:1", "get", "shop/counter/x"], "a url begins with http"),
+        (["--url", "localhost:1", "get", "shop/counter/x"], "a url is like http"),
         (["--url", ",", "get", "shop/counter/x"], "no url"),
     ],
 )
