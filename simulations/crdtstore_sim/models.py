@@ -13,7 +13,8 @@ Nothing of ours is imported but dots and the hybrid clock.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 from crdtstore.causal import Dot, ReplicaId
@@ -48,6 +49,8 @@ class Written(NamedTuple):
 
     event: Event
     value: Any
+    order: tuple[int, ReplicaId, int]
+    """Its place in the one order of all writes: (hlc, replica, seq)."""
 
 
 class Model:
@@ -68,93 +71,136 @@ class Model:
 
 
 class _Cell:
-    __slots__ = ("clears", "writes")
+    """Writes and clears of a cell, per origin in the order of their numbers; ``attempts``: the writes of each operation."""
+
+    __slots__ = ("attempts", "clears", "writes")
 
     def __init__(self) -> None:
-        self.writes: list[Written] = []
-        self.clears: list[Event] = []
+        self.writes: dict[int, list[Written]] = {}
+        self.clears: dict[int, list[Event]] = {}
+        self.attempts: dict[str, list[Written]] = {}
 
-    def counted(self, wipes: Iterable[Event], vector: Sequence[int], replicas: Sequence[ReplicaId]) -> list[Written]:
+    def write(self, written: Written) -> None:
+        event = written.event
+        self.writes.setdefault(event.origin, []).append(written)
+        if event.operation is not None:
+            self.attempts.setdefault(event.operation, []).append(written)
+
+    def take_back(self, event: Event) -> Written | None:
+        """What the same commit wrote before; it is there no more."""
+        writes = self.writes.get(event.origin)
+        if not writes or writes[-1].event is not event:
+            return None
+        if event.operation is not None:
+            self.attempts[event.operation].pop()
+        return writes.pop()
+
+    def forget(self, origin: int, after: int) -> None:
+        for kept in (self.writes, self.attempts):
+            for name, writes in kept.items():
+                kept[name] = [write for write in writes if _is_left(write.event, origin, after)]  # type: ignore[index]
+        _forget_events(self.clears, origin, after)
+
+    def counted(self, wipes: Mapping[int, list[Event]], vector: Sequence[int]) -> list[Written]:
         """What counts of a cell in the set of commits that the vector names, oldest first."""
         seen = [0] * len(vector)
         for clears in (self.clears, wipes):
-            for clear in clears:
-                if clear.seq <= vector[clear.origin]:
-                    seen = [max(pair) for pair in zip(seen, clear.deps, strict=True)]
-        alone: list[Written] = []
-        repeated: dict[str, list[Written]] = {}
-        for write in self.writes:
-            event = write.event
-            if event.seq > vector[event.origin]:
-                continue
-            if event.operation is not None:
-                repeated.setdefault(event.operation, []).append(write)
-            elif event.seq > seen[event.origin]:
-                alone.append(write)
+            for origin, events in clears.items():
+                if (last := _last(events, vector[origin])) is not None:
+                    seen = list(map(max, seen, last.deps))
+        found: list[Written] = []
+        for origin, writes in self.writes.items():
+            after, upto = seen[origin], vector[origin]
+            for write in reversed(writes):
+                event = write.event
+                if event.seq <= after:
+                    break
+                if event.seq <= upto and (event.operation is None or self._is_first(write, seen, vector)):
+                    found.append(write)
+        if len(found) > 1:
+            found.sort(key=_order)
+        return found
 
-        def order(write: Written) -> tuple[int, str, int]:
-            return (write.event.hlc, replicas[write.event.origin], write.event.seq)
+    def _is_first(self, write: Written, seen: Sequence[int], vector: Sequence[int]) -> bool:
+        """Whether of all attempts of its operation none was cleared and this is the least."""
+        attempts = self.attempts[write.event.operation]  # type: ignore[index]
+        if len(attempts) == 1:
+            return True
+        there = [other for other in attempts if other.event.seq <= vector[other.event.origin]]
+        return all(other.event.seq > seen[other.event.origin] for other in there) and min(there, key=_order) is write
 
-        for attempts in repeated.values():
-            if all(write.event.seq > seen[write.event.origin] for write in attempts):
-                alone.append(min(attempts, key=order))
-        return sorted(alone, key=order)
+
+_order = attrgetter("order")
+
+
+def _last(events: list[Event], upto: int) -> Event | None:
+    """The last of an origin's commits up to a number: it has seen all that those before it had."""
+    for event in reversed(events):
+        if event.seq <= upto:
+            return event
+    return None
+
+
+def _is_left(event: Event, origin: int, after: int) -> bool:
+    return event.origin != origin or event.seq <= after
+
+
+def _forget_events(events: dict[int, list[Event]], origin: int, after: int) -> None:
+    if origin in events:
+        events[origin] = [event for event in events[origin] if event.seq <= after]
 
 
 class Key:
     """The history of one key. Mutable; commits are added as they are made and may be taken back by a crash that lost them."""
 
-    __slots__ = ("_cells", "_model", "_replicas", "_wipes")
+    __slots__ = ("_cells", "_model", "_newest", "_replicas", "_wipes")
 
     def __init__(self, model: Model, replicas: Sequence[ReplicaId]) -> None:
         self._model = model
         self._replicas = replicas
         self._cells: dict[Cell, _Cell] = {}
-        self._wipes: list[Event] = []
+        self._wipes: dict[int, list[Event]] = {}
+        self._newest: tuple[tuple[int, ...], Reading] | None = None
+        """The vector that was read last, and its reading, as long as no commit came or went: many replicas stand at one vector."""
 
     def add(self, event: Event, op: str, arguments: Mapping[str, Any]) -> None:
-        """An operation of a commit; those of one commit are added in their order."""
+        """An operation of a commit; those of one commit are added in their order, those of one origin too."""
+        self._newest = None
         if op == "delete":
             for cell in self._cells.values():
-                _take_back(cell.writes, event)
-            self._wipes.append(event)
+                cell.take_back(event)
+            self._wipes.setdefault(event.origin, []).append(event)
             return
+        order = (event.hlc, self._replicas[event.origin], event.seq)
         for name, is_clear, written in self._model.touches[op](arguments):
             cell = self._cells.setdefault(name, _Cell())
+            before = cell.take_back(event)
             if is_clear:
-                _take_back(cell.writes, event)
-                cell.clears.append(event)
+                cell.clears.setdefault(event.origin, []).append(event)
+                before = None
             if written is not None:
-                value = written[0]
-                if cell.writes and cell.writes[-1].event is event:
-                    value = self._model.join(cell.writes.pop().value, value)
-                cell.writes.append(Written(event, value))
+                value = written[0] if before is None else self._model.join(before.value, written[0])
+                cell.write(Written(event, value, order))
 
     def forget(self, origin: int, after: int) -> None:
         """The commits of an origin above a number are gone, before anybody else saw them."""
-
-        def is_left(event: Event) -> bool:
-            return event.origin != origin or event.seq <= after
-
-        self._wipes = [event for event in self._wipes if is_left(event)]
+        self._newest = None
+        _forget_events(self._wipes, origin, after)
         for cell in self._cells.values():
-            cell.clears = [event for event in cell.clears if is_left(event)]
-            cell.writes = [write for write in cell.writes if is_left(write.event)]
+            cell.forget(origin, after)
 
     def reading(self, vector: Sequence[int]) -> Reading:
         """What the key reads in the set of commits that a vector names."""
+        at, newest = tuple(vector), self._newest
+        if newest is not None and newest[0] == at:
+            return newest[1]
         counted = {
-            name: written
-            for name, cell in self._cells.items()
-            if (written := cell.counted(self._wipes, vector, self._replicas))
+            name: written for name, cell in self._cells.items() if (written := cell.counted(self._wipes, vector))
         }
         value, conflicts = self._model.read(counted, self._replicas)
-        return Reading(value, bool(counted), conflicts)
-
-
-def _take_back(writes: list[Written], event: Event) -> None:
-    while writes and writes[-1].event is event:
-        writes.pop()
+        reading = Reading(value, bool(counted), conflicts)
+        self._newest = at, reading
+        return reading
 
 
 def canonical(value: Any) -> Any:
@@ -196,11 +242,7 @@ def _read_map(cells: Mapping[Cell, list[Written]], replicas: Sequence[ReplicaId]
 
 
 def _read_log(cells: Mapping[Cell, list[Written]], replicas: Sequence[ReplicaId]) -> tuple[Any, int]:
-    first = sorted(
-        (event.hlc, replicas[event.origin], event.seq, name, value)
-        for (_, name), written in cells.items()
-        for event, value in written[:1]
-    )
+    first = sorted((*written[0].order, name, written[0].value) for (_, name), written in cells.items())
     events = [
         {"id": name, "body": value, "dot": str(Dot(replica, seq)), "time": rfc3339(physical_ms(hlc))}
         for hlc, replica, seq, name, value in first
