@@ -7,6 +7,7 @@ everywhere.
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -67,9 +68,9 @@ def declare(ctx: click.Context, address: str, type_name: str, options: tuple[str
 @common_options
 @click.pass_context
 def get(ctx: click.Context, address: str, consistency: Any, max_staleness: float | None) -> None:
-    """Show the value of a key, and after it its conflicts and who is silent.
+    """Show the value of a key.
 
-    Conflicts are concurrent writes that lost; somebody is silent who was not heard from for long.
+    After it, when there are any: conflicts (concurrent writes that lost), and regions not heard from for long.
     """
     domain, collection, key = split_address(address, 3)
 
@@ -144,10 +145,17 @@ def list_(ctx: click.Context, address: str, prefix: str, after: str, limit: int)
 @common_options
 @click.pass_context
 def status(ctx: click.Context, watch: bool) -> None:
-    """Show how far regions are apart: asked of all urls, measured against all they know."""
+    """Show how far regions are apart.
+
+    All urls are asked, and measured against all they know.
+    """
     from crdtstore_client.cli_status import show, watch_forever  # noqa: PLC0415 - rich is dear, and only this needs it
 
-    run(ctx, watch_forever if watch else show(ctx))
+    if not watch:
+        run(ctx, show(ctx))
+        return
+    with contextlib.suppress(KeyboardInterrupt):  # the way to end it, and nothing to complain of
+        run(ctx, watch_forever)
 
 
 class _Verb(click.Command):

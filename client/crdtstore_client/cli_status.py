@@ -48,9 +48,24 @@ def _cells(row: Row) -> tuple[str, ...]:
     )
 
 
-def render(convergence: Convergence) -> RenderableType:
-    """The table and its closing sentence."""
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="")
+def render(convergence: Convergence, console: Console) -> RenderableType:
+    """The table and its closing sentence; notes stand below it where the console is too narrow for them."""
+    table = _table(convergence, has_notes=True, pad=2)
+    notes: list[Text] = []
+    if _width(table, console) > console.width:
+        notes = [Text(f"{row.region} ({row.node}): {row.note}") for row in convergence.rows if row.note]
+        table = _table(convergence, has_notes=False, pad=2)
+        if _width(table, console) > console.width:
+            table = _table(convergence, has_notes=False, pad=1)
+    return Group(table, *notes, Text(convergence.sentence, style=_STYLES[convergence.verdict]))
+
+
+def _width(table: Table, console: Console) -> int:
+    return console.measure(table, options=console.options.update(max_width=PLAIN_WIDTH)).maximum
+
+
+def _table(convergence: Convergence, *, has_notes: bool, pad: int) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, pad, 0, 0), header_style="")
     for name in (
         "region",
         "node",
@@ -61,14 +76,16 @@ def render(convergence: Convergence) -> RenderableType:
         "staleness",
         "unacked",
         "clock",
-        "state digest",
+        "state digest" if pad > 1 else "digest",
     ):
         is_count = name in {"commits", "behind", "staleness", "unacked"}
         table.add_column(name, justify="right" if is_count else "left", no_wrap=True)
-    table.add_column("", overflow="fold")
+    if has_notes:
+        table.add_column("", overflow="fold")
     for row in convergence.rows:
-        table.add_row(*(Text(cell) for cell in _cells(row)))
-    return Group(table, Text(convergence.sentence, style=_STYLES[convergence.verdict]))
+        cells = _cells(row) if has_notes else _cells(row)[:-1]
+        table.add_row(*map(Text, cells))
+    return table
 
 
 def _console() -> Console:
@@ -78,7 +95,7 @@ def _console() -> Console:
 
 def _print(console: Console, convergence: Convergence) -> None:
     with console.capture() as capture:
-        console.print(render(convergence))
+        console.print(render(convergence, console))
     click.echo("\n".join(line.rstrip() for line in capture.get().splitlines()))
 
 
@@ -112,7 +129,7 @@ async def watch_forever(store: Store) -> None:
         while True:
             try:
                 _, convergence = await _ask(store)
-                picture = render(convergence)
+                picture = render(convergence, console)
             except Unavailable as error:
                 picture = Text(str(error), style="red")
             if console.is_terminal:
