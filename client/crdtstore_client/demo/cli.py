@@ -26,7 +26,7 @@ __all__ = ["commands", "demo"]
 _PLAIN_WIDTH = 132  # where there is no terminal to ask
 
 
-@click.command()
+@click.command(short_help="Three regions, one blizzard, one cut, one proof.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout; everything else goes to stderr.")
 @click.option(
     "--kill", type=click.Choice(REGIONS), help="Kill this region's node (SIGKILL) during the storm, and restart it."

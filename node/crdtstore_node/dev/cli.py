@@ -35,7 +35,10 @@ PLAIN_WIDTH = 140
 
 @click.group()
 def dev() -> None:
-    """A local cluster: several regions, one process each, and a fault proxy on every link."""
+    """A local cluster, with a fault proxy on every link.
+
+    Every region is a process of its own; its log and data are below --directory.
+    """
 
 
 def command(function: Callable[..., None]) -> Callable[..., None]:
@@ -106,7 +109,7 @@ def env(directory: Path, as_json: bool) -> None:
 @click.option("--one-way", is_flag=True, help="REGION does not hear them, but they hear REGION.")
 @command
 def partition(directory: Path, as_json: bool, region: str, peer: str | None, one_way: bool) -> None:
-    """Cut REGION off from the others: connections stay open, nothing arrives."""
+    """Cut REGION off: connections stay open, nothing arrives."""
     answer = _ask(directory, "partition", region=region, one_way=one_way, **{"from": peer})
     _print_cuts(answer, as_json)
 
@@ -166,7 +169,10 @@ def status(directory: Path, as_json: bool) -> None:
 @dev.command()
 @command
 def down(directory: Path, as_json: bool) -> None:
-    """Stop everything and verify that nothing is left; the data stays."""
+    """Stop everything; the data stays.
+
+    Says so only when no process is left.
+    """
     answer = launch.down(directory.absolute())
     if as_json:
         _print_json(answer)
