@@ -39,6 +39,10 @@ class Declared(NamedTuple):
         return f"{self.name}:{self.crdt.name}"
 
 
+def _shown(crdt: CrdtType, options: dict[str, Any]) -> str:
+    return f"{crdt.name} {show(options)}" if options else crdt.name
+
+
 def check_name(name: Any, what: str) -> str:
     """A domain's or collection's name.
 
@@ -133,8 +137,8 @@ class Declarations:
             if known.crdt is crdt and known.options == options:
                 return None
             raise UsageError(
-                f"{domain}/{name} is declared as {known.crdt.name} with {known.options}, "
-                f"not as {crdt.name} with {options}. Nothing changed.",
+                f"{domain}/{name} is declared as {_shown(known.crdt, known.options)}, "
+                f"not as {_shown(crdt, options)}. Nothing changed.",
                 code="type-mismatch",
             )
         log = REGISTRY["event_log"]

@@ -132,8 +132,8 @@ async def test_a_commit_that_cannot_be(shop: Node, path: str, body: Any, code: s
 RAW = [
     (b"{", JSON, "bad-request", "cannot be read"),
     (b"", JSON, "bad-request", "empty"),
-    (b"[]", JSON, "bad-request", "a map of fields, got a list"),
-    (b"null", JSON, "bad-request", "got a NoneType"),
+    (b"[]", JSON, "bad-request", "a map of fields, got []. "),
+    (b"null", JSON, "bad-request", "a map of fields, got null. "),
     (b'{"ops": [{"op": "add", "op": "add", "amount": 1}]}', JSON, "bad-request", '"op" stands there twice'),
     (b'{"ops": [], "ops": []}', JSON, "bad-request", '"ops" stands there twice'),
     (b'{"ops": [{"op": "add", "amount": NaN}]}', JSON, "bad-request", "NaN"),

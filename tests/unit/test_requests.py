@@ -194,7 +194,12 @@ def at(**fields: Any) -> dict[str, Any]:
         ("declare_domain", {"domain": "shop", "owner": 5}, "bad-request", "owner"),
         ("declare", at(type="no_such"), "bad-request", "there is no type 'no_such'; there are aw_set, counter"),
         ("declare", at(type="aw_set"), "type-mismatch", "is declared as counter"),
-        ("declare", at(type="counter", options={"grow_only": True}), "type-mismatch", "{'grow_only': False}"),
+        (
+            "declare",
+            at(type="counter", options={"grow_only": True}),
+            "type-mismatch",
+            'as counter {"grow_only": false}, not as counter {"grow_only": true}. ',
+        ),
         ("declare", at(type="counter", options={"grow_only": 1}), "invalid-value", "must be true or false"),
         ("declare", at(type="counter", options={"lower": True}), "invalid-value", "no option lower"),
         ("declare", at(type="counter", collection="a@counter"), "bad-request", "collection is named like"),

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from crdtstore.errors import UsageError
-from crdtstore.values import from_json, from_msgpack, to_json_bytes, to_msgpack
+from crdtstore.values import from_json, from_msgpack, show, to_json_bytes, to_msgpack
 
 __all__ = ["JSON", "MSGPACK", "PROBLEM_JSON", "decode", "encode", "wants_msgpack"]
 
@@ -70,7 +70,7 @@ def decode(raw: bytes, content_type: str | None, *, may_be_empty: bool = False) 
     except ValueError as error:
         raise UsageError(f"the body cannot be read: {error}. Nothing changed.") from None
     if not isinstance(body, dict):
-        raise UsageError(f"a body is a map of fields, got a {type(body).__name__}. Nothing changed.")
+        raise UsageError(f"a body is a map of fields, got {show(body)}. Nothing changed.")
     return body
 
 

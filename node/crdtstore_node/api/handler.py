@@ -17,6 +17,7 @@ from typing import Any, Protocol
 from aiohttp import web
 
 from crdtstore.errors import CrdtStoreError, Unavailable, UsageError, problem
+from crdtstore.values import show
 from crdtstore_node.api import bodies, routes, target
 from crdtstore_node.config import Http
 from crdtstore_node.driver import Driver
@@ -186,7 +187,7 @@ def _complete_commit(asked: dict[str, Any], request: web.BaseRequest) -> None:
     names = {"collection": asked.pop("collection"), "key": asked.pop("key")}
     for op in ops:
         if not isinstance(op, dict):
-            raise UsageError(f'an op is a map such as {{"op": "add"}}, got a {type(op).__name__}. Nothing changed.')
+            raise UsageError(f'an op is a map such as {{"op": "add"}}, got {show(op)}. Nothing changed.')
         for name, value in names.items():
             if op.setdefault(name, value) != value:
                 raise UsageError(f"an op at this path is of the {name} {value[:100]!r}. Nothing changed.")
