@@ -14,20 +14,33 @@ from crdtstore.types import REGISTRY
 from tests.laws.models import reading
 
 NAMES = ("us", "eu", "ap")
-ONE = {
-    "aw_set": Call("add", {"elements": ["x"]}),
-    "counter": Call("add", {"amount": 3}),
-    "event_log": Call("append", {"id": "e", "body": 1}),
-    "lww_map": Call("set", {"fields": {"f": 1}}),
-    "lww_register": Call("set", {"value": 1}),
-}
-OTHER = {
-    "aw_set": Call("remove", {"elements": ["x"]}),
-    "counter": Call("add", {"amount": 10}),
-    "event_log": Call("append", {"id": "e", "body": 2}),
-    "lww_map": Call("unset", {"fields": ["f"]}),
-    "lww_register": Call("set", {"value": 2}),
-}
+
+
+class Examples(dict[str, Call]):
+    """A call per type; of a type without one it says where it belongs."""
+
+    def __missing__(self, name: str) -> Call:
+        raise AssertionError(f"ONE and OTHER in tests/laws/test_operations.py have no call for {name}")
+
+
+ONE = Examples(
+    {
+        "aw_set": Call("add", {"elements": ["x"]}),
+        "counter": Call("add", {"amount": 3}),
+        "event_log": Call("append", {"id": "e", "body": 1}),
+        "lww_map": Call("set", {"fields": {"f": 1}}),
+        "lww_register": Call("set", {"value": 1}),
+    }
+)
+OTHER = Examples(
+    {
+        "aw_set": Call("remove", {"elements": ["x"]}),
+        "counter": Call("add", {"amount": 10}),
+        "event_log": Call("append", {"id": "e", "body": 2}),
+        "lww_map": Call("unset", {"fields": ["f"]}),
+        "lww_register": Call("set", {"value": 2}),
+    }
+)
 DELETABLE = sorted(name for name, crdt in REGISTRY.items() if crdt.deletable)
 
 
