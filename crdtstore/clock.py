@@ -24,7 +24,7 @@ def physical_ms(stamp: int) -> int:
 def rfc3339(unix_ms: int) -> str:
     """An instant as people and JSON write it: UTC, with milliseconds."""
     try:
-        return datetime.fromtimestamp(unix_ms / 1000, UTC).strftime("%Y-%m-%dT%H:%M:%S.") + f"{unix_ms % 1000:03d}Z"
+        return datetime.fromtimestamp(unix_ms // 1000, UTC).isoformat()[:19] + f".{unix_ms % 1000:03d}Z"
     except (ValueError, OverflowError, OSError):  # a stamp of a broken clock is kept and shown all the same
         return f"unix-ms {unix_ms}"
 

@@ -84,10 +84,11 @@ class Commit(msgspec.Struct, array_like=True, gc=False):
         """Operation id and request hash, if the commit carries one that has the known form."""
         if not self.attributes:
             return None
-        match self.attribute(OPERATION):
-            case [bytes(id_), int(request)] if len(id_) == 16:
-                return id_, request
-        return None
+        operation = self.attribute(OPERATION)
+        if not isinstance(operation, list) or len(operation) != 2:
+            return None
+        id_, request = operation
+        return (id_, request) if isinstance(id_, bytes) and len(id_) == 16 and isinstance(request, int) else None
 
 
 _decoder = msgspec.msgpack.Decoder(Commit, ext_hook=ext_hook)

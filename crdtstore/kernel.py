@@ -274,20 +274,22 @@ class Tree:
 
     def _share(self, path: list[Any], leaf: Leaf) -> int:
         """What a leaf adds to the state digest: its reading for max and min, nothing for marks, else one hash per dot or origin."""
-        if isinstance(leaf, Sum):
-            return sum(run.total() * run.weight for run in leaf.runs) % _MODULUS
         kind = leaf.kind
         if kind == MARK:
             return 0
+        if type(leaf) is One and kind not in _BEST:  # by far the most frequent
+            return self._weight(path, kind, leaf.dot, leaf.value)
+        if isinstance(leaf, Sum):
+            return sum([run.total() * run.weight for run in leaf.runs]) % _MODULUS
         dots = {leaf.dot: (leaf.hlc, leaf.value)} if isinstance(leaf, One) else leaf.dots
         if kind in _BEST:
             values = [value for _, value in dots.values()]
             return xxh3_128_intdigest(pack([path, kind, _BEST[kind](values)])) if values else 0
-        replicas = self.replicas
-        return sum(
-            xxh3_128_intdigest(pack([path, kind, replicas[dot >> SEQ_BITS], dot & SEQ_MASK, value]))
-            for dot, (_, value) in dots.items()
-        )
+        return sum([self._weight(path, kind, dot, value) for dot, (_, value) in dots.items()])
+
+    def _weight(self, path: list[Any], kind: int, dot: int, value: Any) -> int:
+        """The hash of a dot."""
+        return xxh3_128_intdigest(pack([path, kind, self.replicas[dot >> SEQ_BITS], dot & SEQ_MASK, value]))
 
     def share(self, path: list[Any]) -> int:
         """The part of the state digest that belongs to a path and all below it, computed anew; of the root path: the whole."""

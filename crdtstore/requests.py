@@ -6,6 +6,7 @@ that says what was wrong, what was expected, and that nothing changed.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 from uuid import UUID
@@ -33,6 +34,7 @@ __all__ = [
 ]
 
 MAX_KEY_BYTES = 512
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
 MAX_OPS = 1_000
 MAX_LIST = 1_000
 _OWN_ID_MS = 600_000
@@ -133,8 +135,13 @@ def _expires_ms(key: str, now_ms: int, options: Options) -> int:
 
 def _op(fields: Mapping[str, Any], declared: Callable[[str], Declared]) -> Op:
     arguments = dict(fields)
-    collection, key, name = (arguments.pop(what, None) for what in ("collection", "key", "op"))
-    if_match = arguments.pop("if_match", None)
+    take = arguments.pop
+    collection, key, name, if_match = (
+        take("collection", None),
+        take("key", None),
+        take("op", None),
+        take("if_match", None),
+    )
     if not isinstance(name, str):
         raise UsageError("an op names what to do in the field op. Nothing changed.", code="invalid-op")
     if if_match is not None and not isinstance(if_match, str):
@@ -179,7 +186,7 @@ def check_key(key: Any) -> str:
         raise UsageError("a key is valid Unicode, got a lone surrogate. Nothing changed.") from None
     if not 0 < size <= MAX_KEY_BYTES:
         raise UsageError(f"a key has 1 to {MAX_KEY_BYTES} bytes, got {size}. Nothing changed.")
-    if key in (".", "..") or any(ord(char) < 0x20 or 0x7F <= ord(char) < 0xA0 for char in key):
+    if key in (".", "..") or _CONTROL.search(key):
         raise UsageError(f"a key is not . or .. and has no control characters, got {key[:100]!r}. Nothing changed.")
     return key
 

@@ -109,20 +109,19 @@ class Service:
         for event in events:
             if not isinstance(event, Request) and self._drafts:
                 self._flush()
-            match event:
-                case Request():
-                    self._on_request(event)
-                case Received(peer, data):
-                    host.receive(peer, data, now_ms, out)
-                case Persisted(number):
-                    host.persisted(number, now_ms, out)
-                    has_moved = True
-                case Tick():
-                    host.tick(now_ms, out)
-                case PeerChanged(peer, is_connected):
-                    host.peer_changed(peer, is_connected, now_ms, out)
-                case Cancelled(ticket):
-                    self._waiting.pop(ticket, None)
+            if isinstance(event, Received):
+                host.receive(event.peer, event.data, now_ms, out)
+            elif isinstance(event, Request):
+                self._on_request(event)
+            elif isinstance(event, Persisted):
+                host.persisted(event.number, now_ms, out)
+                has_moved = True
+            elif isinstance(event, Tick):
+                host.tick(now_ms, out)
+            elif isinstance(event, PeerChanged):
+                host.peer_changed(event.peer, event.is_connected, now_ms, out)
+            else:
+                self._waiting.pop(event.ticket, None)
         self._flush()
         if self._waiting and (has_moved or now_ms >= self._next_deadline_ms):
             self._resume_waiting()
@@ -180,8 +179,11 @@ class Service:
     def _after_token(self, request: Request, parsed: Any, domain: str | None, go: Callable[[int], None]) -> None:
         """Go on as soon as this region has seen what the token names, in the groups that this request touches."""
         seen = self.sessions.seen(parsed.token)
-        groups = {SYSTEM_GROUP} if domain is None else {SYSTEM_GROUP, group_of(domain)}
-        needed = {group: vector for group, vector in seen.items() if group in groups}
+        if seen:
+            groups = (SYSTEM_GROUP,) if domain is None else (SYSTEM_GROUP, group_of(domain))
+            needed = {group: vector for group, vector in seen.items() if group in groups}
+        else:
+            needed = seen
         if self.sessions.has_seen(needed):
             go(self._now_ms)
         else:

@@ -40,8 +40,9 @@ class Sessions:
             if engine is None:
                 return False
             here = durable(engine)
-            if any(here.get(replica, -1) < seq for replica, seq in vector.items()):
-                return False
+            for replica, seq in vector.items():
+                if here.get(replica, -1) < seq:
+                    return False
         return True
 
     def able_regions(self, seen: Seen) -> list[str]:
@@ -65,8 +66,8 @@ class Sessions:
 
     def token(self, text: str | None, group: str, new: dict[ReplicaId, int]) -> str:
         """The token of a reply: what the session had seen joined with what this reply shows, less what all members have."""
-        seen = self.seen(text)
-        seen[group] = join((seen.get(group, {}), new))
+        before = self.seen(text)
+        seen = {**before, group: join((before[group], new)) if group in before else new}
         return self.tokens.encode({name: self._not_everywhere(name, entries) for name, entries in seen.items()})
 
     def _not_everywhere(self, group: str, vector: dict[ReplicaId, int]) -> dict[ReplicaId, int]:

@@ -15,6 +15,7 @@ import base64
 import binascii
 import hmac
 from collections.abc import Mapping
+from functools import lru_cache
 from hashlib import blake2b
 from typing import Any
 
@@ -28,6 +29,8 @@ __all__ = ["MAX_TOKEN_BYTES", "Seen", "Tokens"]
 MAX_TOKEN_BYTES = 4096
 _VERSION = 1
 _MAC_BYTES = 16
+_REMEMBERED = 256
+"""Tokens whose meaning is kept."""
 
 Seen = dict[str, dict[ReplicaId, int]]
 """Per group the vector of what was seen."""
@@ -44,6 +47,8 @@ class Tokens:
     """Makes and reads the tokens of one cluster."""
 
     def __init__(self, nonce: bytes) -> None:
+        self.decode = lru_cache(_REMEMBERED)(self._decode_all)
+        """A token comes in with a request and is needed again for its reply; what it gives is shared, not to be changed."""
         self._keyed = blake2b(b"crdtstore token", key=nonce, digest_size=_MAC_BYTES)
 
     def encode(self, seen: Mapping[str, Mapping[ReplicaId, int]]) -> str:
@@ -61,7 +66,7 @@ class Tokens:
         mac.update(payload)
         return mac.digest()
 
-    def decode(self, text: str) -> Seen:
+    def _decode_all(self, text: str) -> Seen:
         """What a token, or several joined by commas, has seen; the empty text has seen nothing.
 
         Raises:  UsageError ``foreign-token``; nothing changed.

@@ -48,6 +48,7 @@ _MAX_SUM_BYTES = MAX_INTEGER_BYTES + 8
 _MAX_SUM_DIGITS = len(str(256**_MAX_SUM_BYTES))
 """Python itself refuses more than 4,300."""
 _BIG_INTEGER = 1
+_PLAIN = (bool, int, float, type(None))
 _INT64_MIN, _UINT64_MAX = -(1 << 63), (1 << 64) - 1
 
 
@@ -168,7 +169,7 @@ def check_value(value: Any, what: str) -> Any:
     if isinstance(value, str) and len(value) < MAX_VALUE_BYTES // 4:  # the common case, and no walk for it
         return check_text(value, what)
     _walk(value, what, 1)
-    if not isinstance(value, bool | int | float | None) and len(pack(value)) > MAX_VALUE_BYTES:
+    if not isinstance(value, _PLAIN) and len(pack(value)) > MAX_VALUE_BYTES:
         raise _invalid(f"{what} is larger than {MAX_VALUE_BYTES} bytes")
     return value
 
@@ -176,7 +177,7 @@ def check_value(value: Any, what: str) -> Any:
 def _walk(value: Any, what: str, depth: int) -> None:
     if depth > MAX_DEPTH:
         raise _invalid(f"{what} is nested deeper than {MAX_DEPTH} levels")
-    if value is None or isinstance(value, bool | bytes):
+    if value is None or isinstance(value, (bool, bytes)):
         return
     if isinstance(value, int):
         check_integer(value, what)

@@ -300,7 +300,11 @@ class Engine:
         """
         segments = frame.segments
         order = frame.order or [0] * len(frame.commits)
-        if len(order) != len(frame.commits) or not segments or not all(0 <= at < len(segments) for at in order):
+        if (
+            len(order) != len(frame.commits)
+            or not segments
+            or (order and not 0 <= min(order) <= max(order) < len(segments))
+        ):
             raise ProtocolError("a frame says for every commit whose it is")
         next_seq: list[int] = []
         for segment in segments:

@@ -75,12 +75,14 @@ class Rows:
 
     def staleness_ms(self, now_ms: int) -> int | None:
         """No write older than this can be missing here; None until every member was heard."""
-        frontiers = [frontier for origin, frontier in enumerate(self._frontier) if origin != self._me]
-        if not frontiers:
-            return 0
-        if any(frontier is None for frontier in frontiers):
-            return None
-        return max(0, now_ms - min(frontier for frontier in frontiers if frontier is not None))
+        oldest_ms = now_ms
+        for origin, frontier_ms in enumerate(self._frontier):
+            if origin == self._me:
+                continue
+            if frontier_ms is None:
+                return None
+            oldest_ms = min(oldest_ms, frontier_ms)
+        return now_ms - oldest_ms
 
     def lag_ms(self, durable: Sequence[int], now_ms: int) -> int | None:
         """The commits known to be missing here are at most so old; 0 when none is, None when it cannot be told (never 0: L6)."""

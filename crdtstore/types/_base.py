@@ -47,6 +47,7 @@ Names = Annotated[Sequence[str], "names"]
 
 _MAX_ITEMS = 10_000
 _MISSING = object()
+_LISTS = (list, tuple, set, frozenset)
 
 
 class Live(NamedTuple):
@@ -116,7 +117,7 @@ class View:
 
 
 def _items(value: Any, what: str) -> list[Any]:
-    if not isinstance(value, list | tuple | set | frozenset) or not value:
+    if not isinstance(value, _LISTS) or not value:
         raise UsageError(f"{what} must be a list with at least one item. Nothing changed.", code="invalid-value")
     if len(value) > _MAX_ITEMS:
         raise UsageError(
@@ -126,7 +127,8 @@ def _items(value: Any, what: str) -> list[Any]:
 
 
 def _elements(value: Any, what: str) -> list[Any]:
-    return sorted({check_element(item, f"each of {what}") for item in _items(value, what)}, key=element_order)
+    each = f"each of {what}"
+    return sorted({check_element(item, each) for item in _items(value, what)}, key=element_order)
 
 
 def _names(value: Any, what: str) -> list[str]:
@@ -190,7 +192,8 @@ class Mutator:
                     code="invalid-op",
                 )
             checked[argument.name] = argument.check(value)
-        if unknown := sorted(set(given) - set(checked)):
+        if not given.keys() <= checked.keys():
+            unknown = sorted(set(given) - set(checked))
             known = ", ".join(checked) or "no arguments"
             raise UsageError(
                 f"{self.name} takes {known}, not {', '.join(unknown)}. Nothing changed.", code="invalid-op"
