@@ -111,13 +111,13 @@ class Progress:
         self.sent = upto
 
     def is_overdue(self, own: int, now_ms: int, timeout_ms: int, resend_ms: int) -> bool:
-        """Whether the peer should have acknowledged something long ago: four round trips, at least twice ``resend_ms``, and longer
+        """Whether the peer should have acknowledged something long ago: four round trips, at least five times ``resend_ms``, and longer
         each time in vain, up to ``timeout_ms``.
         """
         if self.state == "down" or (self.state == "streaming" and self.sent <= self.has[own]):
             return False
         if self.round_trip_ms is not None:
-            timeout_ms = min(timeout_ms, self._patience * max(4 * self.round_trip_ms, 2 * resend_ms))
+            timeout_ms = min(timeout_ms, self._patience * max(4 * self.round_trip_ms, 5 * resend_ms))
         return now_ms - self._quiet_since_ms >= timeout_ms
 
     def stalled(self, own: int, peer: int, now_ms: int, after_ms: int) -> list[int]:

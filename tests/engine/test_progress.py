@@ -32,10 +32,10 @@ def test_patience_doubles_each_time_in_vain_up_to_the_limit() -> None:
         now_ms += waited[-1]
         progress.become_probing(now_ms)
         progress.take_vector([1, 0], [9, 0], OWN, now_ms)  # it answers, and has not got further
-    assert waited == [200, 400, 800, 1600, 3_000, 3_000]
+    assert waited == [500, 1_000, 2_000, 3_000, 3_000, 3_000]
     progress.note_sent(OWN, 2, now_ms)
     progress.take_vector([2, 0], [2, 0], OWN, now_ms + 5)
-    assert waits_ms(progress, now_ms + 5) == 200, "patient for ever"
+    assert waits_ms(progress, now_ms + 5) == 500, "patient for ever"
 
 
 def test_round_trips_rise_at_once_and_fall_slowly() -> None:
@@ -53,4 +53,4 @@ def test_a_new_connection_starts_over() -> None:
     progress.become_down()
     progress.become_probing(now_ms)
     progress.take_vector([1, 0], [1, 0], OWN, now_ms)
-    assert waits_ms(progress, now_ms) == 200
+    assert waits_ms(progress, now_ms) == 500

@@ -34,9 +34,9 @@ def test_without_a_known_round_trip_the_timeout_holds() -> None:
     assert overdue_after(progress, 5_000) == TIMEOUT
 
 
-def test_four_round_trips_are_waited_for_and_never_less_than_two_resends() -> None:
-    assert overdue_after(sending(1), 10_000) == 2 * RESEND
-    assert overdue_after(sending(100), 10_000) == 400
+def test_four_round_trips_are_waited_for_and_never_less_than_five_resends() -> None:
+    assert overdue_after(sending(1), 10_000) == 5 * RESEND
+    assert overdue_after(sending(200), 10_000) == 800
     assert overdue_after(sending(2_000), 10_000) == TIMEOUT
 
 
