@@ -171,7 +171,7 @@ class FakeCluster:
             return Response(200, self._page(region, parts[2], query.get("after", "")), {})
         value, conflicts = self.replicas[region].read(parts[2], parts[3])
         reading = {"value": value, "exists": value is not None, "etag": "e", "token": "t", "region": region}
-        return Response(200, {**reading, "staleness_ms": 1, "conflicts": conflicts}, {})
+        return Response(200, {**reading, "type": COLLECTIONS[parts[2]], "staleness_ms": 1, "conflicts": conflicts}, {})
 
     def _page(self, region: str, collection: str, after: str) -> dict[str, Any]:
         replica = self.replicas[region]
