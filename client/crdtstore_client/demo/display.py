@@ -26,8 +26,8 @@ __all__ = ["Display", "Frame", "Row"]
 
 _CELLS_PER_DAY = 3
 _LINE_EVERY_MINUTES = DAY_MINUTES // 2  # without a terminal
-_TABLE_AT = CUT + 38 * 60  # Saturday 14:00: the one moment shown in full without a terminal
-_WIDE = 130  # columns for the verdict with its notes
+_TABLE_AT = CUT + 38 * 60  # Saturday 14:00: the one moment that stays, in full
+_WIDE, _NARROW = 130, 92  # columns for the verdict with its notes; below the second without room to breathe
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,12 +78,20 @@ class Display:
             self._live = Live(console=self._console, auto_refresh=False)
             self._live.start()
         self._live.update(Group(_bar(frame), Text(), _table(frame)), refresh=True)
+        self._moment(frame)
 
-    def _lines(self, frame: Frame) -> None:
-        if self._table_due and frame.minute >= _TABLE_AT:
+    def _moment(self, frame: Frame) -> bool:
+        """Print the regions at their farthest apart, once: the live table shows them converged when all is over."""
+        is_due = self._table_due and frame.minute >= _TABLE_AT
+        if is_due:
             self._table_due = False
             self._console.print(Text(), _table(frame), Text(), sep="\n")
-        elif frame.minute >= self._next_line:
+        return is_due
+
+    def _lines(self, frame: Frame) -> None:
+        if self._moment(frame):
+            return
+        if frame.minute >= self._next_line:
             self._next_line = frame.minute - frame.minute % _LINE_EVERY_MINUTES + _LINE_EVERY_MINUTES
             self.say(_line(frame))
 
@@ -98,7 +106,7 @@ class Display:
         self.stop()
         verdict, measures, loss = result.verdict, result.measures, result.loss
         self._console.print()
-        self._console.print(_promises(verdict, wide=self._console.width >= _WIDE))
+        self._console.print(_promises(verdict, self._console.width))
         windows = measures.windows
         self.say(
             f" writes {result.writes:,} · divergence window p50 {_seconds(windows.p50_ms)},"
@@ -190,18 +198,22 @@ def _shown(value: int | str) -> str:
     return f"{value[:4]}…" if len(value) > 8 else value
 
 
-def _promises(verdict: Verdict, *, wide: bool) -> Table:
+def _promises(verdict: Verdict, width: int) -> Table:
+    """The verdict; every cell of it stands on 80 columns too."""
+    wide, narrow = width >= _WIDE, width < _NARROW
     table = Table(box=None, pad_edge=False, padding=(0, 0, 0, 1), header_style="bold")
     table.add_column(" promise", min_width=44, no_wrap=True)
-    table.add_column("expected", justify="right", min_width=9)
+    table.add_column("expected", justify="right", min_width=8 if narrow else 9)
     for region in REGIONS:
-        table.add_column(region, justify="right", min_width=8)
-    table.add_column("", min_width=8, no_wrap=True)
+        table.add_column(region, justify="right", min_width=5 if narrow else 8)
+    table.add_column("", min_width=6 if narrow else 8, no_wrap=True)
     if wide:
         table.add_column("", style="dim", no_wrap=True)
     for promise in verdict.promises:
         cells = [Text(_shown(promise.values[r]), style="bold red" if r in promise.broken else "") for r in REGIONS]
         state = Text("ok", style="green") if promise.kept else Text("BROKEN", style="bold red")
         notes = [promise.note] if wide else []
-        table.add_row(f" {promise.title}", _shown(promise.expected), *cells, Text("  ") + state, *notes)
+        table.add_row(
+            f" {promise.title}", _shown(promise.expected), *cells, state if narrow else Text("  ") + state, *notes
+        )
     return table

@@ -50,6 +50,12 @@ def test_the_cut_is_shown_with_who_lacks_what(evidence: Evidence, terminal: bool
     assert "lose 267 of 5,175 departures (model); ours lost 0" in shown
 
 
+def test_the_verdict_is_whole_on_80_columns(evidence: Evidence) -> None:
+    shown = _shown(80, terminal=False, evidence=evidence)
+    promises = [line.split() for line in shown.splitlines() if line.startswith(" departures, sum over")]
+    assert [line[-5:] for line in promises] == [["5,175", "5,175", "5,175", "5,175", "ok"]]
+
+
 def test_without_a_terminal_lines_are_few_and_plain(evidence: Evidence) -> None:
     shown = _shown(100, terminal=False, evidence=evidence)
     assert "\x1b" not in shown
