@@ -45,8 +45,8 @@ bench: setup ## the figures of docs/benchmarks.md, measured here
 planted: setup ## plants bugs and prints which checker found each
 	$(BIN)/crdtstore sim planted $(ARGS)
 
-readme: setup ## paste the output of a real run into README.md
-	$(BIN)/python -m benchmarks.readme
+readme: setup ## paste the outputs of real runs into README.md
+	$(BIN)/python -m tools.readme $(ARGS)
 
 clean: ## remove what setup and runs have made
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
