@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
-from typing import NamedTuple
+
+from msgspec import Struct
 
 from crdtstore.commit import Commit
 from crdtstore.engine.events import Op
@@ -17,7 +18,7 @@ from crdtstore.engine.output import Committed, Refused
 __all__ = ["Batch", "Durability"]
 
 
-class Batch(NamedTuple):
+class Batch(Struct, frozen=True):
     """A batch on its way to the disk: its number, the vector it leads to, and what waits for it."""
 
     number: int
@@ -80,9 +81,14 @@ class Durability:
 
     def waits_for(self, collection: str, key: str | None = None) -> int:
         """The batch a read of this key, or of the whole collection, has to wait for; 0: none."""
-        touching = (batch.number for batch in reversed(self._batches) if batch.touches(collection, key))
-        return next(touching, 0)
+        for batch in reversed(self._batches):
+            if batch.touches(collection, key):
+                return batch.number
+        return 0
 
     def heartbeat_limit(self) -> int | None:
         """A heartbeat must stay below the first own commit that is not durable: its stamp, None when there is none."""
-        return next((batch.first_own_hlc for batch in self._batches if batch.first_own_hlc), None)
+        for batch in self._batches:
+            if batch.first_own_hlc:
+                return batch.first_own_hlc
+        return None

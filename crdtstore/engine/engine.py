@@ -252,9 +252,12 @@ class Engine:
     def _on_frame(self, peer: int, frame: Frame, now_ms: int, out: Output) -> None:
         commits = self._unpack_frame(frame)
         applied, early = self.applied, self.early
-        before = list(applied)
-        has_gap = any(segment.after > early.reach(segment.origin, applied) for segment in frame.segments)
-        starts = {(at.origin, at.after + 1): at.chain for at in frame.segments if at.after > applied[at.origin]}
+        has_gap = False
+        starts: dict[tuple[int, int], bytes] = {}
+        for segment in frame.segments:
+            if segment.after > applied[segment.origin]:
+                starts[segment.origin, segment.after + 1] = segment.chain
+                has_gap = has_gap or segment.after > early.reach(segment.origin, applied)
         twice = 0
         for origin, commit, data in commits:
             seq = commit.seq
@@ -273,7 +276,7 @@ class Engine:
         if out.persist:
             self._note_applied(now_ms, out)
             out.number = self.durability.hold(applied, 0, [], out.changed)
-        self.antientropy.on_frame(peer, has_gap, applied != before, now_ms, out)
+        self.antientropy.on_frame(peer, has_gap, bool(out.persist), now_ms, out)
 
     def _check_same(self, origin: int, seq: int, data: bytes) -> None:
         """A commit that is here already must be the one that is here; of two that wait neither is kept."""

@@ -76,7 +76,7 @@ class Operations:
         name, request = operation
         effects = commit.effects
         leaves = tuple(
-            leaf_name(effects[at + 1], effects[at]) for at in range(0, len(effects), 3) if effects[at] != DROP
+            [leaf_name(effects[at + 1], effects[at]) for at in range(0, len(effects), 3) if effects[at] != DROP]
         )
         attempt = Attempt(dot, commit.hlc, request, leaves)
         known = self.attempts(name)

@@ -99,4 +99,4 @@ class Faults:
     def _on_step(self, argument: tuple[int, int]) -> None:
         index, step_ms = argument
         self._trace.note(self._timeline.now_us, _STEP, index, b"%d" % step_ms)
-        self._nodes[index].clock.set_by(step_ms * 1000)
+        self._nodes[index].set_clock_by(step_ms * 1000)

@@ -17,6 +17,8 @@ from collections.abc import Callable, Mapping, Sequence
 from operator import attrgetter
 from typing import Any, NamedTuple
 
+from msgspec import Struct
+
 from crdtstore.causal import Dot, ReplicaId
 from crdtstore.clock import physical_ms, rfc3339
 
@@ -26,7 +28,7 @@ WHOLE = ("whole", None)
 Cell = tuple[str, Any]
 
 
-class Event(NamedTuple):
+class Event(Struct, frozen=True, eq=False):
     """One commit as the models see it: who made it, its number and stamp, what its maker had seen, and of which operation it is."""
 
     origin: int
@@ -44,7 +46,7 @@ class Reading(NamedTuple):
     conflicts: int
 
 
-class Written(NamedTuple):
+class Written(Struct, frozen=True, eq=False):
     """What one commit wrote in a cell."""
 
     event: Event
@@ -207,7 +209,7 @@ def canonical(value: Any) -> Any:
     """A value such that two are equal exactly when they are the same on the wire: 1, 1.0 and true differ, the order of maps does not."""
     if isinstance(value, dict):
         return ("map", tuple(sorted((key, canonical(item)) for key, item in value.items())))
-    if isinstance(value, list | tuple):
+    if isinstance(value, (list, tuple)):
         return ("list", tuple(canonical(item) for item in value))
     return (type(value).__name__, value)
 

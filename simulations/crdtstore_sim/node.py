@@ -67,6 +67,8 @@ class Node:
         self._peers = {member.replica: at for at, member in enumerate(cluster.members)}
         self.disk = SimulatedDisk(timeline, random, disk, self._on_synced)
         self._wake_us = 0
+        self._asked_ms: int | None = None
+        """When the last step wanted a tick, by the node's own clock."""
         self._held: list[Event] | None = None
         """What has come while the process stands still."""
 
@@ -83,6 +85,7 @@ class Node:
         host.recover(entry for record in self.disk.log.replay() for entry in record)
         self.service = Service(host)
         self._observer.on_recovered(self.index, host.groups)
+        self._asked_ms = None
         self._wake_us = self._timeline.now_us + int(self._random.random() * 100_000)
         self._timeline.at(self._wake_us, self._on_tick, (self.life, self._wake_us))
 
@@ -178,7 +181,15 @@ class Node:
                 observer.on_rejected(index, rejected.peer, rejected.reason, service.host.groups)
         self._wake_at(out.wake_ms, now_us)
 
+    def set_clock_by(self, step_us: int) -> None:
+        """Somebody sets its clock: what was asked for comes sooner or later."""
+        self.clock.set_by(step_us)
+        self._asked_ms = None
+
     def _wake_at(self, wake_ms: int, now_us: int) -> None:
+        if wake_ms == self._asked_ms and now_us <= self._wake_us:  # asked before, and a tick no later is on its way
+            return
+        self._asked_ms = wake_ms
         wake_us = min(max(self.clock.when_us(wake_ms), now_us + 1000), now_us + _LONGEST_WAIT_US)
         before_us = self._wake_us
         if not before_us or wake_us < before_us or before_us < now_us:

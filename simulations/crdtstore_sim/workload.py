@@ -24,6 +24,8 @@ from crdtstore_sim.timeline import Timeline, Trace
 __all__ = ["Workload"]
 
 _REPLY = 20
+_ADDRESS = frozenset(("collection", "key", "op", "if_match"))
+_TYPES = tuple(REGISTRY)
 _KEYS = ("k0", "k1", "é/ß", "k 3")
 _WAIT_MS = 1_500
 _SLOWEST_RETRY_US = 800_000
@@ -159,7 +161,7 @@ class Workload:
     def _read(self, session: _Session, node: Node) -> Request:
         self.reads += 1
         random = self._random
-        domain, name = random.choice(self._domains), random.choice(list(REGISTRY))
+        domain, name = random.choice(self._domains), random.choice(_TYPES)
         fields: dict[str, Any] = {"domain": domain, "collection": f"{name}s", "wait_ms": _WAIT_MS}
         if session.token is not None:
             fields["token"] = session.token
@@ -226,13 +228,13 @@ class Workload:
 
     def _ops(self) -> list[dict[str, Any]]:
         random, options = self._random, self._options
-        name = random.choice(list(REGISTRY))
+        name = random.choice(_TYPES)
         ops = [self._op(name, self._key())]
         if random.random() < options.several:
             is_one_key = random.random() < 0.5
             for _ in range(random.choice((1, 1, 2, 4))):
                 key = ops[0]["key"] if is_one_key else self._key()
-                ops.append(self._op(name if is_one_key else random.choice(list(REGISTRY)), key))
+                ops.append(self._op(name if is_one_key else random.choice(_TYPES), key))
         return ops
 
     def _op(self, name: str, key: str) -> dict[str, Any]:
@@ -242,13 +244,12 @@ class Workload:
     def _commit(self, session: _Session | None, node: int, fields: dict[str, Any]) -> Request:
         """One attempt of a commit, known to the models by its trace id."""
         self.writes += 1
-        given = {"collection", "key", "op", "if_match"}
         ops = [
             (
                 f"{op['collection']}:{op['collection'][:-1]}",
                 op["key"],
                 op["op"],
-                {name: value for name, value in op.items() if name not in given},
+                {name: value for name, value in op.items() if name not in _ADDRESS},
             )
             for op in fields["ops"]
         ]

@@ -90,7 +90,7 @@ class Durability:
             self._on_frame(group, node, message, durable)
             return None
         row: Row = message.row  # type: ignore[union-attr]
-        if any(map(gt, row.vector, durable)):
+        if row.vector != durable and any(map(gt, row.vector, durable)):
             self._report(group, f"a row of {self._facts.members[node]} names {row.vector}, durable is {durable}")
         return group, row
 
