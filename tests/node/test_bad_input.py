@@ -264,6 +264,8 @@ HEADERS = [
     ({"Idempotency-Key": "x" * 129}, "bad-request"),
     ({"Idempotency-Key": "~not-a-uuid"}, "bad-request"),
     ({"Idempotency-Key": "\udcff"}, "invalid-value"),
+    ({"If-Match": '"x"'}, "bad-request"),
+    ({"If-None-Match": "*"}, "bad-request"),
     ({"Content-Encoding": "gzip"}, "unsupported-media-type"),
     ({"Idempotency-Key": "a", "idempotency-key": "b"}, "bad-request"),
 ]

@@ -191,6 +191,11 @@ def _complete_commit(asked: dict[str, Any], request: web.BaseRequest) -> None:
         for name, value in names.items():
             if op.setdefault(name, value) != value:
                 raise UsageError(f"an op at this path is of the {name} {value[:100]!r}. Nothing changed.")
+    for name in ("If-Match", "If-None-Match"):
+        if name in headers:  # ignored, it would let a write through that was to be refused
+            raise UsageError(
+                f"a write takes no header {name}; an op takes an etag in its field if_match. Nothing changed."
+            )
     key = headers.get("Idempotency-Key")
     if key is not None:
         if len(headers.getall("Idempotency-Key")) > 1:
