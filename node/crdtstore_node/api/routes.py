@@ -83,7 +83,7 @@ def _match(parts: list[str]) -> tuple[Mapping[str, Action], dict[str, str]]:
     own = _OWN.get(tuple(parts))
     if own is not None:
         return own, {}
-    hint = ""
+    hint = " Data is at /v1/data/domain/collection/key, declarations are at /v1/domains/domain/collections/collection."
     if parts[1:3] == ["v1", "data"] and len(parts) > 6:
         hint = " A key is one segment: write / in it as %2F."
     raise UsageError(f"there is nothing at {'/'.join(parts)[:200]!r}.{hint} Nothing changed.", code="no-such-route")
