@@ -67,7 +67,7 @@ class Faults:
 
     def _on_cut(self, cut: Cut) -> None:
         self._trace.note(self._timeline.now_us, _CUT, 0)
-        links = cut.directed(len(self._nodes))
+        links = cut.directed()
         for source, target in links:
             self._network.cut(source, target)
         for source, target in links:
@@ -75,7 +75,7 @@ class Faults:
 
     def _on_heal(self, cut: Cut) -> None:
         self._trace.note(self._timeline.now_us, _HEAL, 0)
-        links = cut.directed(len(self._nodes))
+        links = cut.directed()
         for source, target in links:
             self._network.heal(source, target)
         for source, target in links:

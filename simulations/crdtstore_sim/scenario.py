@@ -95,7 +95,23 @@ class Cut(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     groups: str = ""
     links: list[str] = []
 
-    def directed(self, count: int) -> list[tuple[int, int]]:
+    def check(self, known: str) -> None:
+        """Refuse what cannot be meant; ``known`` are the letters of the replicas. Raises:  ValueError."""
+        if not self.groups and not self.links:
+            raise ValueError('a cut names groups, as in "ab|c", or links, as in ["a>b"]')
+        if self.groups and (sorted(self.groups.replace("|", "")) != sorted(known) or "|" not in self.groups):
+            raise ValueError(
+                f"groups name each of the replicas {known} once, with | between groups, not {self.groups!r}"
+            )
+        for link in self.links:
+            if len(link) != 3 or link[1] not in "->" or not {link[0], link[2]} <= set(known) or link[0] == link[2]:
+                raise ValueError(
+                    f'a link is written "a>b" (one way) or "a-b" with two of the replicas {known}, not {link!r}'
+                )
+        if self.to_s is not None and self.to_s < self.from_s:
+            raise ValueError("a cut ends after it began")
+
+    def directed(self) -> list[tuple[int, int]]:
         """The directed links that are cut, in order."""
         found: set[tuple[int, int]] = set()
         groups = [[ascii_lowercase.index(name) for name in group] for group in self.groups.split("|") if group]
@@ -104,8 +120,6 @@ class Cut(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         for link in self.links:
             a, how, b = ascii_lowercase.index(link[0]), link[1], ascii_lowercase.index(link[2])
             found |= {(a, b)} if how == ">" else {(a, b), (b, a)}
-        if any(max(pair) >= count for pair in found):
-            raise UsageError(f"the cut names a replica that is not among {names(count)}")
         return sorted(found)
 
 
@@ -154,13 +168,13 @@ class Scenario(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     steps: list[Step] = field(default_factory=list)
 
     def __post_init__(self) -> None:
+        known = "".join(names(self.replicas))
         for cut in self.cuts:
-            if not cut.groups and not cut.links:
-                raise ValueError("a cut names groups or links")
-            if any(len(link) != 3 or link[1] not in "->" for link in cut.links):
-                raise ValueError('a link is written "a>b" (one way) or "a-b"')
-            if cut.to_s is not None and cut.to_s < cut.from_s:
-                raise ValueError("a cut ends after it began")
+            cut.check(known)
+        faulty = [crash.replica for crash in self.crashes]
+        faulty += [pause.replica for pause in self.pauses] + [step.replica for step in self.steps]
+        if strangers := sorted(set(faulty) - set(known)):
+            raise ValueError(f"a fault names one of the replicas {known}, not {strangers[0]!r}")
 
 
 def names(count: int) -> list[str]:
@@ -177,9 +191,12 @@ def load(name: str) -> Scenario:
     if not name.endswith(".toml"):
         path = DIRECTORY / f"{name}.toml"
     try:
-        return msgspec.toml.decode(path.read_bytes(), type=Scenario)
+        scenario = msgspec.toml.decode(path.read_bytes(), type=Scenario)
     except OSError as error:
         known = ", ".join(sorted(file.stem for file in DIRECTORY.glob("*.toml")))
         raise UsageError(f"there is no scenario {name}: {error.strerror or error}; there are {known}") from None
     except (msgspec.MsgspecError, ValueError) as error:
-        raise UsageError(f"{path} is not a scenario: {error}") from None
+        fields = f". A scenario has {', '.join(Scenario.__struct_fields__)}" if "unknown field" in str(error) else ""
+        raise UsageError(f"{path} is not a scenario: {error}{fields}.") from None
+    # A file of the user's own is named by its path, so that what is printed runs it again.
+    return msgspec.structs.replace(scenario, name=name) if name.endswith(".toml") else scenario
