@@ -193,9 +193,9 @@ class _Run:
         await self._look_across()
         started_s = asyncio.get_running_loop().time()
         self.cluster.heal()
+        self.is_cut = False
         await self._equal("equal vectors after the heal")
         heal_s = asyncio.get_running_loop().time() - started_s
-        self.is_cut = False
         self.display.say(f" healed at {stamp(PARTS[1].end)}; equal vectors after {heal_s:.2f} s")
         reported = sorted({e.flight.plane for e in self.events if e.is_departure and PARTS[1].has(e.minute)})
         for name, region in self.regions.items():
@@ -231,8 +231,10 @@ class _Run:
             await asyncio.sleep(min(_FRAME_S, self.options.day_seconds / _FRAMES_PER_DAY))
 
     async def _draw(self) -> None:
-        minute = self.clock.minute()
+        minute, was_cut = self.clock.minute(), self.is_cut
         rows = await asyncio.gather(*(self._row(name) for name in REGIONS))
+        if self.is_cut != was_cut:
+            return  # some of it was read before the cut began or ended, and some after
         lacking = _behind([vector for _, vector in rows])
         drawn = {name: replace(row, behind=lacks) for name, (row, _), lacks in zip(REGIONS, rows, lacking, strict=True)}
         self.display.frame(Frame(minute, self.is_cut, self.options.day_seconds, drawn))
