@@ -75,6 +75,8 @@ def normal_form(effects: Effects) -> list[Any]:
     Cost:    O(effects): a commit of many elements must not hold up all others.
     Raises:  UsageError when amounts sum up to more than an integer may have; nothing changed.
     """
+    if len(effects) == 6 and effects[0] == DROP and effects[3] not in (DROP, ADD):  # one replaced: it is so already
+        return list(effects)
     dropped = {tuple(effects[index + 1]): index for index in range(0, len(effects), 3) if effects[index] == DROP}
     puts: dict[tuple[tuple[Any, ...], int], list[Any]] = {}
     for index in range(0, len(effects), 3):

@@ -122,7 +122,8 @@ class Service:
                 host.peer_changed(event.peer, event.is_connected, now_ms, out)
             else:
                 self._waiting.pop(event.ticket, None)
-        self._flush()
+        if self._drafts:
+            self._flush()
         if self._waiting and (has_moved or now_ms >= self._next_deadline_ms):
             self._resume_waiting()
             self._flush()

@@ -86,7 +86,7 @@ def _packable(value: Any) -> Any:
     """The same value with integers beyond 64 bits replaced by their extension form."""
     if isinstance(value, int) and not isinstance(value, bool):
         return value if _INT64_MIN <= value <= _UINT64_MAX else msgspec.msgpack.Ext(_BIG_INTEGER, _integer_bytes(value))
-    if isinstance(value, list | tuple):
+    if isinstance(value, (list, tuple)):
         return [_packable(item) for item in value]
     if isinstance(value, dict):
         return {key: _packable(item) for key, item in value.items()}

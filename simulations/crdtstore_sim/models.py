@@ -18,6 +18,7 @@ from operator import attrgetter
 from typing import Any, NamedTuple
 
 from msgspec import Struct
+from msgspec.msgpack import Encoder
 
 from crdtstore.causal import Dot, ReplicaId
 from crdtstore.clock import physical_ms, rfc3339
@@ -26,6 +27,7 @@ __all__ = ["MODELS", "Event", "Key", "Model", "Reading", "canonical"]
 
 WHOLE = ("whole", None)
 Cell = tuple[str, Any]
+_encode = Encoder(order="deterministic").encode
 
 
 class Event(Struct, frozen=True, eq=False):
@@ -207,10 +209,17 @@ class Key:
 
 def canonical(value: Any) -> Any:
     """A value such that two are equal exactly when they are the same on the wire: 1, 1.0 and true differ, the order of maps does not."""
+    try:
+        return _encode(value)
+    except OverflowError:  # msgpack has no integers beyond 64 bits
+        return _spelled_out(value)
+
+
+def _spelled_out(value: Any) -> Any:
     if isinstance(value, dict):
-        return ("map", tuple(sorted((key, canonical(item)) for key, item in value.items())))
+        return ("map", tuple(sorted((key, _spelled_out(item)) for key, item in value.items())))
     if isinstance(value, (list, tuple)):
-        return ("list", tuple(canonical(item) for item in value))
+        return ("list", tuple(_spelled_out(item) for item in value))
     return (type(value).__name__, value)
 
 

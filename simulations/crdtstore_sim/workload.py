@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from random import Random
-from typing import Any, NamedTuple
+from typing import Any
 from uuid import UUID
+
+from msgspec import Struct
 
 from crdtstore.errors import CrdtStoreError
 from crdtstore.service import Cancelled, Request
 from crdtstore.types import REGISTRY
+from crdtstore.values import pack
 from crdtstore_sim import scenario
 from crdtstore_sim.arguments import random_op
 from crdtstore_sim.facts import Asked
@@ -47,7 +50,7 @@ class _Session:
         """Fields and body of the last read."""
 
 
-class _Open(NamedTuple):
+class _Open(Struct, frozen=True):
     """A request on its way: who asked whom for what. ``ops`` only of a commit, ``address`` of a read or list."""
 
     session: _Session | None
@@ -289,7 +292,7 @@ class Workload:
             if asked is None or asked.node != node.index:
                 self._observer.facts.report("refusals", f"an answer to nobody: ticket {ticket}")
                 continue
-            self._trace.note(self._timeline.now_us, _REPLY, node.index, repr(body).encode())
+            self._trace.note(self._timeline.now_us, _REPLY, node.index, _bytes_of(body))
             if asked.session is not None:
                 asked.session.is_busy = False
             if isinstance(body, CrdtStoreError):
@@ -338,6 +341,13 @@ class Workload:
             if "id" in asked.fields and self._timeline.now_us < self._until_us:
                 delay_us = int(self._random.random() * _SLOWEST_RETRY_US)
                 self._timeline.after(delay_us, self._on_retry, (asked.fields, node))
+
+
+def _bytes_of(body: dict[str, Any] | CrdtStoreError) -> bytes:
+    """An answer as the trace sees it."""
+    if isinstance(body, CrdtStoreError):
+        return repr(body).encode()
+    return pack(body)
 
 
 def _joined(before: str | None, token: str) -> str:

@@ -20,7 +20,7 @@ class Convergence:
 
     def __init__(self, facts: Facts) -> None:
         self._facts = facts
-        self._first: dict[tuple[str, tuple[int, ...], str, str], Any] = {}
+        self._first: dict[tuple[str, tuple[int, ...], str, str], tuple[Any, Any]] = {}
 
     def on_step(self, group: Group, node: int, engine: Engine) -> None:
         vector = tuple(group.applied[node])
@@ -44,12 +44,13 @@ class Convergence:
     def on_reading(self, group: Group, node: int, collection: str, key: str, reading: Any) -> None:
         """A reading at what is applied just now."""
         value = canonical(list(reading))
-        first = self._first.setdefault((group.name, tuple(group.applied[node]), collection, key), value)
+        at = group.name, tuple(group.applied[node]), collection, key
+        first, first_reading = self._first.setdefault(at, (value, reading))
         if first != value:
             self._facts.report(
                 "convergence",
-                f"{group.name}/{collection}/{key} reads {shown(value)} at {self._facts.members[node]}, "
-                f"and read {shown(first)} elsewhere with the same commits",
+                f"{group.name}/{collection}/{key} reads {shown(reading)} at {self._facts.members[node]}, "
+                f"and read {shown(first_reading)} elsewhere with the same commits",
             )
 
     def forget(self) -> None:

@@ -38,14 +38,14 @@ class Values:
 
     def on_read(self, group: Group, node: int, collection: str, key: str, body: dict[str, Any], since_us: int) -> None:
         """A user was shown a key, which was asked for at ``since_us``."""
-        got = canonical([body["value"], body["exists"], body["conflicts"]])
+        got = Reading(body["value"], body["exists"], body["conflicts"])
         model = group.keys.get((collection, key))
         self._hold(
             group,
             node,
             f"shows {collection}/{key} as",
             got,
-            lambda vector: canonical(list(model.reading(vector) if model else _nothing(collection))),
+            lambda vector: model.reading(vector) if model else _nothing(collection),
             since_us,
         )
 
@@ -53,14 +53,12 @@ class Values:
         """A user was shown all keys of a collection, perhaps with their values."""
         items = body["items"]
         has_values = any("value" in item for item in items)
-        got = [(item["key"], canonical(item["value"]) if has_values else None) for item in items]
+        got = [(item["key"], item["value"] if has_values else None) for item in items]
         keys = sorted((key, model) for (name, key), model in group.keys.items() if name == collection)
 
         def expected(vector: Sequence[int]) -> Any:
             readings = [(key, model.reading(vector)) for key, model in keys]
-            return [
-                (key, canonical(reading.value) if has_values else None) for key, reading in readings if reading.exists
-            ]
+            return [(key, reading.value if has_values else None) for key, reading in readings if reading.exists]
 
         self._hold(group, node, f"lists {collection} as", got, expected, since_us)
 
@@ -69,8 +67,10 @@ class Values:
     ) -> None:
         """What was shown is what the model reads of all that is durable, or was of all that was applied at a moment since it was
         asked for and is durable by now."""
-        durable = group.durable[node]
-        if got == expected(durable) or any(got == expected(vector) for vector in group.stood_at(node, since_us)):
+        durable, seen = group.durable[node], canonical(got)
+        if seen == canonical(expected(durable)):
+            return
+        if any(seen == canonical(expected(vector)) for vector in group.stood_at(node, since_us)):
             return
         self._report(
             group, node, f"{how} {shown(got)}; of what is durable, {durable}, it is {shown(expected(durable))}"
