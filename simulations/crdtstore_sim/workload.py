@@ -16,7 +16,6 @@ from msgspec import Struct
 from crdtstore.errors import CrdtStoreError
 from crdtstore.service import Cancelled, Request
 from crdtstore.types import REGISTRY
-from crdtstore.values import pack
 from crdtstore_sim import scenario
 from crdtstore_sim.arguments import random_op
 from crdtstore_sim.facts import Asked
@@ -292,7 +291,7 @@ class Workload:
             if asked is None or asked.node != node.index:
                 self._observer.facts.report("refusals", f"an answer to nobody: ticket {ticket}")
                 continue
-            self._trace.note(self._timeline.now_us, _REPLY, node.index, _bytes_of(body))
+            self._trace.note(self._timeline.now_us, _REPLY, node.index, repr(body).encode())
             if asked.session is not None:
                 asked.session.is_busy = False
             if isinstance(body, CrdtStoreError):
@@ -341,13 +340,6 @@ class Workload:
             if "id" in asked.fields and self._timeline.now_us < self._until_us:
                 delay_us = int(self._random.random() * _SLOWEST_RETRY_US)
                 self._timeline.after(delay_us, self._on_retry, (asked.fields, node))
-
-
-def _bytes_of(body: dict[str, Any] | CrdtStoreError) -> bytes:
-    """An answer as the trace sees it."""
-    if isinstance(body, CrdtStoreError):
-        return repr(body).encode()
-    return pack(body)
 
 
 def _joined(before: str | None, token: str) -> str:
