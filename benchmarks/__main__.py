@@ -53,7 +53,8 @@ def _refuse_memory_disk(directory: Path) -> str:
 
 def _row(figure: Figure) -> str:
     target = "" if figure.target is None else f"{'>=' if figure.is_at_least else '<='} {figure.target:,g}"
-    ratio = "" if figure.ratio is None else f"{figure.ratio:.2f}"
+    none_at_all = figure.target is not None and not figure.is_at_least and not figure.median
+    ratio = "none at all" if none_at_all else "" if figure.ratio is None else f"{figure.ratio:.2f}"
     value = f"{figure.median:,.0f}" if figure.median >= 100 else f"{figure.median:,.2f}"
     return f"| {figure.name} | {value} {figure.unit} | {figure.spread:.0%} | {target} | {ratio} |"
 
