@@ -95,6 +95,6 @@ def figures(runs: int) -> list[Figure]:
             "1/CPU-s",
             remotes,
             200_000,
-            notes={"wire bytes a commit": round(size, 1)},
+            notes={"wire bytes a commit, compressed, all alike": round(size, 1)},
         ),
     ]

@@ -24,7 +24,7 @@ class Options(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     relay_after_ms: _Ms = 600
     """Commits of a third replica are relayed to a peer that has lacked them unchanged for so long."""
     resend_after_ms: _Ms = 100
-    """At most so often a receiver with a gap asks the same peer to start again; five times this is the least wait for an acknowledgement."""
+    """At most so often a receiver with a gap asks a peer to start again; five times this is the least wait for an acknowledgement."""
     frame_bytes: Annotated[int, Meta(ge=1024, le=4 << 20)] = 256 << 10
     """A frame is closed when its commits reach this size."""
     window_bytes: _Bytes = 4 << 20
