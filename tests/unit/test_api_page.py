@@ -17,7 +17,9 @@ def test_every_type_has_its_operations_and_options() -> None:
     for name, crdt in REGISTRY.items():
         row = _row(name)
         for mutator in crdt.mutators.values():
-            arguments = [f"{each.name}={each.default}" if each.kind == "integer" else each.name for each in mutator.arguments]
+            arguments = [
+                f"{each.name}={each.default}" if each.kind == "integer" else each.name for each in mutator.arguments
+            ]
             assert " ".join([f"`{mutator.name}", *arguments]) + "`" in row, (name, mutator.name)
         for option in crdt.options:
             assert f"`{option}`" in row
