@@ -493,6 +493,8 @@ def test_dev_stale_state_and_paused_node_after_the_supervisor_was_killed(directo
     status = ask(directory, "status")
     paused = status["nodes"][1]["pid"]
     os.kill(paused, signal.SIGSTOP)
+    tasks = list(Path(f"/proc/{paused}/task").iterdir())
+    wait_until(lambda: all((task / "stat").read_text().rpartition(")")[2].split()[0] == "T" for task in tasks))
     os.kill(status["pid"], signal.SIGKILL)
     wait_until(lambda: not any(is_alive(pid) for pid in all_pids(status)))
     assert (directory / "supervisor.json").exists()

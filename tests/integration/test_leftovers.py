@@ -72,6 +72,12 @@ def wait_until(condition: Callable[[], bool], what: str) -> None:
         time.sleep(0.02)
 
 
+def stands_still(pid: int) -> bool:
+    """Whether a stopped process has stopped: all its threads. Only then does the kernel end it with its process group's parent."""
+    stats = [path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/stat")]
+    return all(stat.rpartition(")")[2].split()[0] == "T" for stat in stats)
+
+
 def about(directory: Path) -> Iterator[str]:
     """Processes that were started with something below this directory."""
     for path in Path("/proc").glob("[0-9]*/cmdline"):
@@ -99,6 +105,7 @@ def test_nothing_is_left_after_down(tmp_path: Path, status: dict[str, Any]) -> N
 def test_nothing_is_left_after_the_supervisor_was_killed(tmp_path: Path, status: dict[str, Any]) -> None:
     """Nobody can tidy up then: nodes leave by themselves, also one that stood still, and the next start finds their data."""
     os.kill(status["nodes"][1]["pid"], signal.SIGSTOP)
+    wait_until(lambda: stands_still(status["nodes"][1]["pid"]), "it stands still")
     os.kill(status["pid"], signal.SIGKILL)
     wait_until(lambda: not any(process_start(pid) for pid in processes(status)), "all processes are gone")
     assert_nothing_is_left(tmp_path, status)
