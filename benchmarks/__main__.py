@@ -102,6 +102,8 @@ def main() -> None:
             if arguments.only in (None, name):
                 for figure in measure():
                     print(_row(figure), flush=True)
+                    if figure.notes:
+                        print("    " + ", ".join(f"{key} {value:,}" for key, value in figure.notes.items()), flush=True)
                     found.append(figure)
     page = _page(found, machine)
     if not arguments.dry_run and arguments.only is None:
