@@ -115,7 +115,6 @@ class Simulation:
         self.faults = Faults(timeline, self.trace, self.network, self.connections, self.nodes)
         self._looks = streams.stream("when to look")
         self._next_look = _LOOK_EVERY
-        self._is_settled = False
 
     def _on_message(self, message: tuple[int, int, bytes]) -> None:
         self.nodes[message[1]].on_message(message)
