@@ -93,7 +93,9 @@ def test_a_problem_document_is_an_error_and_back(code: str) -> None:
 
 @pytest.mark.parametrize(
     "cls",
-    {row.error for row in CODES.values()} | {DecodeError, ProtocolError, StorageError},
+    sorted(
+        {row.error for row in CODES.values()} | {DecodeError, ProtocolError, StorageError}, key=lambda cls: cls.__name__
+    ),
     ids=lambda cls: cls.__name__,
 )
 def test_every_class_has_a_code_of_its_own_by_default(cls: type[CrdtStoreError]) -> None:
