@@ -33,6 +33,7 @@ from crdtstore_client.transport import NotSent, ReplyLost, Response, Transport
 
 __all__ = ["Auth", "Call", "Link", "traceparent"]
 
+CLOCK_STEP_S = 0.002
 Auth = str | Callable[[], Awaitable[str]] | None
 
 traceparent: ContextVar[str | None] = ContextVar("crdtstore_traceparent", default=None)
@@ -160,7 +161,8 @@ class Link:
         if error.effect == "unknown":
             call.may_have_reached = True
         if error.retry_after is not None:
-            node.not_before = asyncio.get_running_loop().time() + error.retry_after
+            # uvloop's clock stands still within a turn and counts whole milliseconds: never too early, rather one too late
+            node.not_before = asyncio.get_running_loop().time() + error.retry_after + CLOCK_STEP_S
         elif isinstance(error, Unavailable) and not isinstance(error, ReplicaBehind):
             self.nodes.failed(node)
         return None

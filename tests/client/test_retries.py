@@ -216,13 +216,13 @@ async def test_retry_after_is_obeyed() -> None:
     cluster.fail(US, Unavailable("busy", code="overloaded", retry_after=0.3))
     begun = time.monotonic()
     await shop.counter("orders")["de"].add()
-    assert 0.3 <= time.monotonic() - begun < 3
+    assert 0.3 <= time.monotonic() - begun < 0.8
     cluster.fail(US, Response(503, {"code": "not-ready", "detail": "x", "retryable": True}, {"retry-after": "60"}))
     begun = time.monotonic()
     with pytest.raises(Unavailable) as caught:  # 60 s do not fit: said at once
         await shop.counter("orders")["de"].add()
     assert caught.value.retry_after == 60.0
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - begun < 0.5
     await store.close()
 
 
