@@ -26,7 +26,7 @@ from xxhash import xxh3_64_intdigest
 from crdtstore.causal import ReplicaId, parse_replica_id
 from crdtstore.clock import COUNTER_BITS
 from crdtstore.errors import DecodeError
-from crdtstore.leaves import ADD, DROP, MARK, MAX, MIN, PUT
+from crdtstore.leaves import ADD, DEADLINE, DROP, MARK, MAX, MIN, PUT
 from crdtstore.values import ext_hook, pack
 
 __all__ = [
@@ -182,6 +182,9 @@ def _check_stored(kind: int, value: Any) -> None:
     elif kind in (MAX, MIN):
         if type(value) is not int and type(value) is not str:
             raise DecodeError("a greatest or least value is an integer or text")
+    elif kind == DEADLINE:
+        if value is not None and type(value) is not int:
+            raise DecodeError("a deadline is an integer or nothing")
     else:
         _check_value(value, MAX_DEPTH)
 

@@ -83,7 +83,8 @@ class Host:
 
     def _open(self, group: str) -> Engine:
         configuration: Configuration = self.cluster.configuration(group)
-        engine = Engine(group, configuration, self.me.replica, self.cluster.name, self.options, self._random)
+        regions = {member.replica: member.region for member in self.cluster.members}
+        engine = Engine(group, configuration, self.me.replica, self.cluster.name, self.options, self._random, regions)
         self.groups[group] = engine
         return engine
 
@@ -147,16 +148,16 @@ class Host:
                 continue  # not declared here yet; its declaration is on its way
             if configuration != engine.configuration.id:
                 raise ProtocolError(f"{hello.node}: {group} has another configuration there")
-            engine.check_row(engine.members.index(member.replica), row)
+            engine.trust.check_row(engine.members.index(member.replica), row)
             if mine is not None:
-                engine.check_own_row(mine)
+                engine.trust.check_own_row(mine)
         return member.replica
 
     # --- events
 
     def tick(self, now_ms: int, out: HostOutput) -> None:
         """Time has passed: for the groups that have something to do, or a node of many groups would be busy doing nothing."""
-        due = [engine for engine in self.groups.values() if engine.antientropy.wake_ms <= now_ms]
+        due = [engine for engine in self.groups.values() if engine.wake_ms <= now_ms]
         self._step_all(due, Tick(), now_ms, out)
 
     def receive(self, peer: ReplicaId, data: bytes, now_ms: int, out: HostOutput) -> None:
@@ -201,7 +202,7 @@ class Host:
             out.persist_number = self._number
             self._inflight.append((self._number, list(self._numbers.values())))
             self._numbers = {}
-        out.wake_ms = min([engine.antientropy.wake_ms for engine in self.groups.values()])
+        out.wake_ms = min([engine.wake_ms for engine in self.groups.values()])
 
     # --- inside
 

@@ -4,26 +4,34 @@ A leaf is ``{dot: value}``. The question: which of its dots does a cut remove, a
 ``index of its replica << 48 | seq``, so that the test against a cut is one comparison. Four shapes hold all classes:
 
 * ``One``: a single dot, by far the most frequent (registers, elements of sets, fields of maps, events).
-* ``Many``: several dots: concurrent writes of the plain class, and the classes max, min, mark and those of the future.
+* ``Many``: several dots: concurrent writes of the plain class, and the classes max, min, mark, deadline and those of the future.
 * ``Sum``: amounts, one flat ``Run`` per replica, so that an add costs 16 bytes and a cut is a bisection.
 * ``Branch``: a level of the tree, for paths that go on below, or for several classes at one path.
 
 ``shadows`` are dots of one operation of which another dot counts (operation ids, DESIGN 2): ``{shadow: the dot that counts}``. They are
 never read and never digested; they are kept because a cut of one of them spends the operation, so the dot that counts goes with it.
+
+What can be read: marks and deadlines cannot, and a mark hides whatever else stands at its very path (remove wins).
 """
 
 from __future__ import annotations
 
-import struct
-from bisect import bisect_right
-from collections.abc import Sequence
-from typing import Any, Union
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from typing import Any, Protocol, Union
 
 from msgspec import Struct
 from msgspec.structs import replace
+from sortedcontainers import SortedKeyList
+
+from crdtstore.clock import physical_ms
+from crdtstore.runs import Run
+from crdtstore.values import element_order
 
 __all__ = [
     "ADD",
+    "BEST",
+    "DEADLINE",
     "DROP",
     "MARK",
     "MAX",
@@ -36,16 +44,33 @@ __all__ = [
     "Leaf",
     "Many",
     "One",
+    "Order",
+    "Pending",
     "Run",
     "Sum",
+    "ValueOrder",
+    "best",
     "clone",
+    "covers",
+    "deadline_of",
     "has_dot",
+    "has_mark",
+    "is_expired",
+    "is_visible",
     "narrow",
+    "newest_hlc",
+    "outlives",
     "spent",
 ]
 
-DROP, PUT, ADD, MAX, MIN, MARK = range(6)
+DROP, PUT, ADD, MAX, MIN, MARK, DEADLINE = range(7)
 """Effect kinds; those above ``DROP`` are also the leaf classes. A greater kind is one of the future and treated like ``PUT``."""
+
+BEST: dict[int, Callable[[Iterable[Any]], Any]] = {
+    MAX: partial(max, key=element_order),
+    MIN: partial(min, key=element_order),
+}
+"""Which value of a leaf of these classes is read. Integers and text have an order even where peers mix them: applying never refuses."""
 
 SEQ_BITS = 48
 SEQ_MASK = (1 << SEQ_BITS) - 1
@@ -66,94 +91,6 @@ class Many(Struct, gc=False):
     kind: int
     dots: dict[int, tuple[int, Any]]
     shadows: dict[int, int] | None = None
-
-
-_PAIR = struct.Struct("=qq")
-
-
-class Run(Struct, gc=False):
-    """The amounts of one replica in a sum.
-
-    Shape:   ``last_sum`` is the sum of all amounts up to ``last_seq``, of which ``gone`` were removed; earlier such pairs stand in
-             ``older``, ascending: packed, 16 bytes each, or a list of pairs when a sum is beyond 64 bits. Most counters need none.
-             ``last_seq`` 0: nothing is here.
-    Units:   ``weight`` is the hash by which each amount counts in the state digest.
-    """
-
-    origin: int
-    weight: int
-    gone: int = 0
-    last_seq: int = 0
-    last_sum: int = 0
-    older: bytearray | list[tuple[int, int]] | None = None
-
-    def append(self, seq: int, amount: int) -> None:
-        """Add an amount of a commit not older than those here; several of one commit become one."""
-        if self.last_seq and self.last_seq != seq:
-            self._push(self.last_seq, self.last_sum)
-        self.last_seq = seq
-        self.last_sum += amount
-
-    def _push(self, seq: int, total: int) -> None:
-        older = self.older
-        if older is None:
-            older = self.older = bytearray()
-        if isinstance(older, list):
-            older.append((seq, total))
-            return
-        try:
-            older += _PAIR.pack(seq, total)
-        except struct.error:  # exact all the same
-            self.older = [*self._pairs(), (seq, total)]
-
-    def _pairs(self) -> list[tuple[int, int]]:
-        older = self.older or []
-        return older if isinstance(older, list) else list(_PAIR.iter_unpack(older))
-
-    def _older_until(self, seq: int) -> tuple[int, tuple[int, int]]:
-        """How many of the older pairs are not above ``seq``, and the last of these."""
-        older = self.older or []
-        if isinstance(older, list):
-            index = bisect_right(older, seq, key=lambda pair: pair[0])
-            return index, older[index - 1] if index else (0, 0)
-        with memoryview(older).cast("q") as numbers, numbers[::2] as seqs:
-            index = bisect_right(seqs, seq)
-            return index, (numbers[2 * index - 2], numbers[2 * index - 1]) if index else (0, 0)
-
-    def cut(self, seq: int) -> int:
-        """Remove all amounts up to ``seq``; return their sum."""
-        if seq >= self.last_seq:
-            removed = self.last_sum - self.gone
-            self.gone = self.last_seq = self.last_sum = 0
-            self.older = None
-            return removed
-        index, (_, total) = self._older_until(seq)
-        if not index:
-            return 0
-        removed, self.gone = total - self.gone, total
-        older = self.older
-        assert older is not None
-        del older[: index if isinstance(older, list) else index * _PAIR.size]
-        return removed
-
-    def extract(self, seq: int) -> int:
-        """Remove the amount of one commit that is here; return it. Rare: only a repeated operation needs it."""
-        amounts: dict[int, int] = {}
-        before = self.gone
-        for at, total in [*self._pairs(), (self.last_seq, self.last_sum)]:
-            amounts[at], before = total - before, total
-        extracted = amounts.pop(seq)
-        self.last_seq, self.last_sum, self.older = 0, self.gone, None
-        for at, amount in amounts.items():
-            self.append(at, amount)
-        return extracted
-
-    def holds(self, seq: int) -> bool:
-        return seq == self.last_seq or (seq < self.last_seq and self._older_until(seq)[1][0] == seq)
-
-    def total(self) -> int:
-        """The sum of the amounts that are here."""
-        return self.last_sum - self.gone
 
 
 class Sum(Struct, gc=False):
@@ -179,11 +116,36 @@ class Sum(Struct, gc=False):
 Leaf = Union[One, Many, Sum]  # noqa: UP007 - msgspec structs in a runtime alias
 
 
+class Pending(Protocol):
+    """A drop of a big branch that is carried out in slices (``sweeps``)."""
+
+    cut: list[int]
+
+    def touch(self, part: Any) -> None:
+        """Carry it out at one child."""
+
+    def finish(self) -> None:
+        """Carry out all of it."""
+
+
+class Order(SortedKeyList):  # type: ignore[misc]
+    """The parts one level below a branch, sorted; made at the first use, kept up to date by the kernel from then on."""
+
+    def __init__(self, parts: Iterable[Any] = (), key: Callable[[Any], Any] = element_order) -> None:
+        super().__init__(parts, key=key)
+
+
+class ValueOrder(Order):
+    """An order whose key depends on what stands at a part: thrown away when that changes in place."""
+
+
 class Branch(Struct, gc=False):
     """A level: the leaves that stand at this very path (one per class) and what goes on below."""
 
     leaves: list[Leaf]
     children: dict[Any, Any]
+    order: Order | None = None
+    sweep: Pending | None = None
 
     def leaf_of(self, kind: int) -> Leaf | None:
         for leaf in self.leaves:
@@ -193,6 +155,98 @@ class Branch(Struct, gc=False):
 
 
 Entry = Union[One, Many, Sum, Branch]  # noqa: UP007
+
+
+# --- what can be read
+
+
+def best(leaf: Leaf) -> Any:
+    """The value that is read of a leaf of a best class; there is at least one."""
+    if isinstance(leaf, One):
+        return leaf.value
+    assert isinstance(leaf, Many)
+    return BEST[leaf.kind]([value for _, value in leaf.dots.values()])
+
+
+def has_mark(entry: Entry) -> bool:
+    """Whether a mark stands at this very path."""
+    if type(entry) is Branch:
+        return any(leaf.kind == MARK for leaf in entry.leaves)
+    return entry.kind == MARK  # type: ignore[union-attr]
+
+
+def is_visible(entry: Entry) -> bool:
+    """Whether anything can be read at a path or below.
+
+    Cost:  O(1) mostly; a branch of which only marks are left is looked through.
+    """
+    if type(entry) is not Branch:
+        return entry.kind not in (MARK, DEADLINE)  # type: ignore[union-attr]
+    if not has_mark(entry) and any(leaf.kind != DEADLINE for leaf in entry.leaves):
+        return True
+    if entry.sweep is None:
+        return any(is_visible(child) for child in entry.children.values())
+    for part in reversed(entry.children):  # what outlived the drop came last, mostly
+        if outlives(entry.children[part], entry.sweep.cut):
+            entry.sweep.touch(part)
+            if is_visible(entry.children[part]):
+                return True
+    return False
+
+
+def outlives(entry: Entry, cut: Sequence[int]) -> bool:
+    """Whether a cut leaves any dot of an entry."""
+    if isinstance(entry, One):
+        return entry.dot & SEQ_MASK > cut[entry.dot >> SEQ_BITS]
+    if isinstance(entry, Sum):
+        return any(run.last_seq > cut[run.origin] for run in entry.runs)
+    if isinstance(entry, Many):
+        return any(dot & SEQ_MASK > cut[dot >> SEQ_BITS] for dot in entry.dots)
+    return any(outlives(leaf, cut) for leaf in entry.leaves) or any(
+        outlives(child, cut) for child in entry.children.values()
+    )
+
+
+def newest_hlc(entry: Entry) -> int:
+    """The newest stamp of anything that can be read at a path or below; 0: there is nothing."""
+    if isinstance(entry, Branch):
+        newest = 0 if has_mark(entry) else max((newest_hlc(leaf) for leaf in entry.leaves), default=0)
+        if entry.sweep is not None:
+            entry.sweep.finish()
+        return max(newest, max((newest_hlc(child) for child in entry.children.values()), default=0))
+    if entry.kind in (MARK, DEADLINE):
+        return 0
+    if isinstance(entry, One):
+        return entry.hlc
+    if isinstance(entry, Sum):
+        return max(run.last_hlc for run in entry.runs)
+    return max((hlc for hlc, _ in entry.dots.values()), default=0)
+
+
+def deadline_of(entry: Entry | None) -> tuple[bool, int | None]:
+    """Whether a deadline stands at this very path, and which (Unix ms, None: never). Of several the greatest counts, never is greatest."""
+    leaf = entry.leaf_of(DEADLINE) if type(entry) is Branch else entry
+    if leaf is None or leaf.kind != DEADLINE:  # type: ignore[union-attr]
+        return False, None
+    values = [leaf.value] if isinstance(leaf, One) else [value for _, value in leaf.dots.values()]  # type: ignore[union-attr]
+    return True, None if None in values else max(values)
+
+
+def is_expired(entry: Entry, now_ms: int) -> bool:
+    """Whether what stands at a path has ended: its deadline has passed, and nothing was written there afterwards.
+
+    A region that has not heard of the deadline may write after it; then the key lives on, or an acknowledged write would be lost.
+    """
+    _, due_ms = deadline_of(entry)
+    return due_ms is not None and now_ms >= due_ms and physical_ms(newest_hlc(entry)) < due_ms
+
+
+# --- dots
+
+
+def covers(cut: Sequence[int], dot: int) -> bool:
+    """Whether a cut, or a stable vector, covers a dot."""
+    return dot & SEQ_MASK <= cut[dot >> SEQ_BITS]
 
 
 def has_dot(leaf: Leaf, dot: int) -> bool:

@@ -78,6 +78,7 @@ class AntiEntropy:
             return
         progress.take_vector(row.vector, engine.durability.vector, engine.me, now_ms)
         engine.rows.take(peer, row, engine.applied, now_ms)
+        engine.stability.take(peer, row, engine.durability.vector)
         self._note_windows(now_ms)
         self._push(now_ms, out)
 
@@ -86,6 +87,7 @@ class AntiEntropy:
         for member, row in enumerate(message.others):
             if row is not None and member not in (engine.me, peer):
                 engine.rows.take(member, row, engine.applied, now_ms)
+                engine.stability.take(member, row, engine.durability.vector)
         progress = self.peers[peer]
         self.take_row(peer, message.row, now_ms, out)
         if message.is_missing and progress.state == "streaming":

@@ -9,14 +9,16 @@ This file dispatches; the rules stand in the files beside it.
 
 from __future__ import annotations
 
-from operator import le
+from collections.abc import Mapping
 from random import Random
+from typing import Any
 
 from crdtstore.causal import ReplicaId
 from crdtstore.clock import COUNTER_BITS, Clock, physical_ms
 from crdtstore.commit import (
     FORMAT,
     MAX_COMMIT_BYTES,
+    REASON,
     Commit,
     chain_start,
     decode_commit,
@@ -24,6 +26,7 @@ from crdtstore.commit import (
     with_operation,
 )
 from crdtstore.configuration import Configuration
+from crdtstore.effects import normal_form
 from crdtstore.engine.antientropy import AntiEntropy
 from crdtstore.engine.causality import Causality
 from crdtstore.engine.durability import Durability
@@ -35,11 +38,17 @@ from crdtstore.engine.measures import Measures
 from crdtstore.engine.options import Options
 from crdtstore.engine.output import Committed, Output, Refused
 from crdtstore.engine.rows import Rows
+from crdtstore.engine.stability import Stability
+from crdtstore.engine.trust import Trust
+from crdtstore.engine.upkeep import Upkeep
 from crdtstore.errors import CrdtStoreError, DecodeError, ProtocolError, Unavailable, UsageError
 from crdtstore.leaves import SEQ_BITS, SEQ_MASK
 from crdtstore.messages import Ack, Digest, Frame, Row
 
-__all__ = ["Engine"]
+__all__ = ["SYSTEM_AUTHOR", "Engine"]
+
+SYSTEM_AUTHOR = "crdtstore"
+"""Who commits what the store does by itself: removing what has expired, moving rights."""
 
 
 class Engine:
@@ -49,7 +58,14 @@ class Engine:
     """
 
     def __init__(
-        self, group: str, configuration: Configuration, me: ReplicaId, cluster: str, options: Options, random: Random
+        self,
+        group: str,
+        configuration: Configuration,
+        me: ReplicaId,
+        cluster: str,
+        options: Options,
+        random: Random,
+        regions: Mapping[ReplicaId, str] | None = None,
     ) -> None:
         self.group = group
         self.configuration = configuration
@@ -63,12 +79,13 @@ class Engine:
         self.durability = Durability(count)
         self.early = Early(count, options.early_bytes)
         self.history = History([chain_start(cluster, group, member) for member in self.members])
-        self.keyspace = Keyspace(self.members)
+        self.keyspace = Keyspace(self.members, regions)
         self.measures = Measures(count)
         self.rows = Rows(count, self.me)
         self.antientropy = AntiEntropy(self, random)
-        self._checked: list[Row | None] = [None] * count
-        """Per member a row whose chains were all compared: rows are relayed with every digest, most say what is known."""
+        self.trust = Trust(self)
+        self.stability = Stability(count, self.me)
+        self.upkeep = Upkeep(self)
         self._own_vector: list[int] = []
         self._own_chains: list[bytes] = []
         """The durable vector as it was last told, and its chains; never changed in place, rows of ours hold them."""
@@ -88,9 +105,17 @@ class Engine:
             self._on_persisted(event.number, now_ms, out)
         elif isinstance(event, Tick):
             self.antientropy.on_tick(now_ms, out)
+            self.upkeep.on_tick(now_ms, out)
         else:
             self.antientropy.on_peer_changed(event.peer, event.is_connected, now_ms, out)
+        if not self.keyspace.tree.is_settled:
+            self.upkeep.wake_ms = now_ms
         return out
+
+    @property
+    def wake_ms(self) -> int:
+        """When a tick may have something to do: never later than it has."""
+        return min(self.antientropy.wake_ms, self.upkeep.wake_ms)
 
     def recover(self, origin: int, data: bytes) -> Commit:
         """Apply a commit from the own log at start; it is durable already.
@@ -107,7 +132,11 @@ class Engine:
         if origin == self.me:  # stamps of others never drag the clock unjudged, or a poisoned one would after a restart
             self.clock.last = max(self.clock.last, commit.hlc)
             self.measures.note_issued(physical_ms(commit.hlc), is_recovered=True)
-        elif self.clock.last:  # it came after our last commit, so not before that was made; when, nobody knows any more
+        else:
+            self.stability.applied(origin, commit.hlc)
+        if (
+            origin != self.me and self.clock.last
+        ):  # it came after our last commit, so not before that was made; when, nobody knows any more
             self.rows.applied(origin, commit.seq, commit.hlc, physical_ms(self.clock.last))
         return commit
 
@@ -142,7 +171,7 @@ class Engine:
             clock_ms = physical_ms(self.clock.last)
             heard = self.keyspace.operations.heard(draft.operation, draft.expires_ms, now_ms, clock_ms)
             if heard is not None:
-                values = self.keyspace.shown(draft.ops)
+                values = self.keyspace.shown(draft.ops, now_ms)
                 return Committed(draft.ticket, heard.dot >> SEQ_BITS, heard.dot & SEQ_MASK, values, is_replayed=True)
         if self.is_fenced:
             raise Unavailable(
@@ -151,36 +180,51 @@ class Engine:
         return None
 
     def _make_commit(self, draft: Draft, now_ms: int, out: Output) -> tuple[Committed, Commit]:
-        seq = self.applied[self.me] + 1
-        dot = self.me << SEQ_BITS | seq
-        last = self.clock.last
-        hlc = self.clock.tick(now_ms)
-        deps, resolved = self.causality.increase(self.me, self.applied)
         attributes = draft.attributes
         if draft.operation is not None:
             attributes = with_operation(attributes, draft.operation, draft.expires_ms)
+        last = self.clock.last
+        hlc = self.clock.tick(now_ms)
+        seq = self.applied[self.me] + 1
         cut = [*self.applied]
         cut[self.me] = seq
         try:
-            effects, values = self.keyspace.judge(draft.ops, dot, hlc, cut)
-            origin = self.members[self.me] if seq == 1 else 0
-            commit = Commit(FORMAT, origin, seq, hlc, deps, draft.author, attributes, effects)
-            data = encode_commit(commit)
-            if len(data) > MAX_COMMIT_BYTES:
-                raise UsageError(
-                    f"a commit has at most {MAX_COMMIT_BYTES} bytes, got {len(data)}. Nothing changed.",
-                    code="too-large",
-                )
+            operation = draft.operation[0] if draft.operation else None
+            effects, values = self.keyspace.judge(draft.ops, self.me << SEQ_BITS | seq, hlc, cut, operation)
+            commit = self._write(hlc, draft.author, attributes, effects, out)
         except CrdtStoreError:
             self.clock.last = last
             raise
-        self._apply(self.me, commit, data, resolved)
         self.measures.note_issued(now_ms)
+        if values is None:
+            values = self.keyspace.shown(draft.ops, now_ms)
+        return Committed(draft.ticket, self.me, commit.seq, values), commit
+
+    def issue(self, effects: list[Any], reason: str, now_ms: int, out: Output) -> None:
+        """Make a commit of the store's own, which is an ordinary one to everybody else."""
+        hlc = self.clock.tick(now_ms)
+        self._write(hlc, SYSTEM_AUTHOR, [REASON, reason], normal_form(effects), out)
+        self.measures.note_issued(now_ms)
+        out.number = self.durability.hold(self.applied, hlc, [], out.changed)
+
+    def _write(self, hlc: int, author: str, attributes: list[Any], effects: list[Any], out: Output) -> Commit:
+        """Apply a commit of this replica and have it written.
+
+        Raises:  UsageError ``too-large``; nothing changed.
+        """
+        seq = self.applied[self.me] + 1
+        deps, resolved = self.causality.increase(self.me, self.applied)
+        origin = self.members[self.me] if seq == 1 else 0
+        commit = Commit(FORMAT, origin, seq, hlc, deps, author, attributes, effects)
+        data = encode_commit(commit)
+        if len(data) > MAX_COMMIT_BYTES:
+            raise UsageError(
+                f"a commit has at most {MAX_COMMIT_BYTES} bytes, got {len(data)}. Nothing changed.", code="too-large"
+            )
+        self._apply(self.me, commit, data, resolved)
         out.persist.append((self.me, data))
         out.changed.append((self.me, commit))
-        if values is None:
-            values = self.keyspace.shown(draft.ops)
-        return Committed(draft.ticket, self.me, seq, values), commit
+        return commit
 
     # --- what peers say
 
@@ -195,7 +239,7 @@ class Engine:
             elif isinstance(message, Digest):
                 self._on_digest(peer, message, now_ms, out)
             else:
-                self.check_row(peer, message.row)
+                self.trust.check_row(peer, message.row)
                 self.antientropy.take_row(peer, message.row, now_ms, out)
         except (ProtocolError, DecodeError) as error:
             self._refuse(peer, error, out)
@@ -205,52 +249,16 @@ class Engine:
         out.rejected.append((peer, f"{self.group}: {error.detail}"))
 
     def _on_digest(self, peer: int, message: Digest, now_ms: int, out: Output) -> None:
-        self.check_row(peer, message.row)
+        self.trust.check_row(peer, message.row)
         if len(message.others) != len(self.members):
             raise ProtocolError(f"{len(message.others)} rows for {len(self.members)} members")
         for member, row in enumerate(message.others):
             if row is not None and member not in (self.me, peer):
-                self.check_row(member, row)
+                self.trust.check_row(member, row)
         self.antientropy.on_digest(peer, message, now_ms, out)
 
-    def check_row(self, member: int, row: Row) -> None:
-        """Refuse a row that cannot be true; fence this replica when it is our own past that is contested."""
-        if row.configuration != self.configuration.id:
-            raise ProtocolError("a row of another configuration or size")
-        if row.hlc < 0:
-            raise ProtocolError("a row counts from zero")
-        known = self._checked[member]
-        if known is not None and known.vector == row.vector and known.chains == row.chains:
-            return
-        if not len(row.vector) == len(row.chains) == len(self.members):
-            raise ProtocolError("a row of another configuration or size")
-        if min(row.vector) < 0:
-            raise ProtocolError("a row counts from zero")
-        for origin, (seq, chain) in enumerate(zip(row.vector, row.chains, strict=True)):
-            self._check_chain(origin, seq, chain)
-        if row.vector[self.me] > self.applied[self.me]:
-            self.is_fenced = True
-            raise ProtocolError(
-                f"{self.members[member]} has {row.vector[self.me]} commits of this replica, which made {self.applied[self.me]}"
-            )
-        if all(map(le, row.vector, self.applied)):  # else there is more to check once that is here
-            self._checked[member] = row
-
-    def check_own_row(self, row: Row) -> None:
-        """Fence this replica when a peer remembers more of it than it does itself: it has forgotten what it acknowledged."""
-        self.check_row(self.me, row)
-        if any(theirs > mine for theirs, mine in zip(row.vector, self.applied, strict=True)):
-            self.is_fenced = True
-            raise ProtocolError("a peer remembers more of this replica than it does itself")
-
-    def _check_chain(self, origin: int, seq: int, chain: bytes) -> None:
-        if 0 <= seq <= self.applied[origin] and not self.history.has_chain(origin, seq, chain):
-            if origin == self.me:
-                self.is_fenced = True
-            raise ProtocolError(f"another history of {self.members[origin]} up to commit {seq}: its id is used twice")
-
     def _on_frame(self, peer: int, frame: Frame, now_ms: int, out: Output) -> None:
-        commits = self._unpack_frame(frame)
+        commits = self.trust.unpack(frame)
         applied, early = self.applied, self.early
         has_gap = False
         starts: dict[tuple[int, int], bytes] = {}
@@ -263,7 +271,7 @@ class Engine:
             seq = commit.seq
             try:
                 if seq <= applied[origin] or (early and early.has(origin, seq)):
-                    self._check_same(origin, seq, data)
+                    self.trust.check_same(origin, seq, data)
                     twice += 1
                 elif seq > applied[origin] + 1 or not self._try_apply(origin, commit, data, out):
                     early.add(origin, commit, data, applied, starts.get((origin, seq)))
@@ -278,16 +286,6 @@ class Engine:
             out.number = self.durability.hold(applied, 0, [], out.changed)
         self.antientropy.on_frame(peer, has_gap, bool(out.persist), now_ms, out)
 
-    def _check_same(self, origin: int, seq: int, data: bytes) -> None:
-        """A commit that is here already must be the one that is here; of two that wait neither is kept."""
-        is_applied = seq <= self.applied[origin]
-        known = self.history.commit(origin, seq) if is_applied else self.early.data(origin, seq)
-        if known != data:
-            if not is_applied:
-                self.early.drop_from(origin, seq)
-            self.is_fenced = self.is_fenced or origin == self.me
-            raise ProtocolError(f"two commits {seq} of {self.members[origin]}: its id is used twice")
-
     def _note_applied(self, now_ms: int, out: Output) -> None:
         """What others made was applied: how old it was, and what it says of their clocks."""
         for origin, commit in out.changed:
@@ -295,37 +293,7 @@ class Engine:
         for origin, commit in {origin: commit for origin, commit in out.changed}.items():  # noqa: C416 - the last of each origin
             self.clock.observe(commit.hlc, now_ms)
             self.rows.applied(origin, commit.seq, commit.hlc, now_ms)
-
-    def _unpack_frame(self, frame: Frame) -> list[tuple[int, Commit, bytes]]:
-        """All commits of a frame with their origins, or nothing of it.
-
-        Raises:  ProtocolError, DecodeError; nothing changed.
-        """
-        segments = frame.segments
-        order = frame.order or [0] * len(frame.commits)
-        if (
-            len(order) != len(frame.commits)
-            or not segments
-            or (order and not 0 <= min(order) <= max(order) < len(segments))
-        ):
-            raise ProtocolError("a frame says for every commit whose it is")
-        next_seq: list[int] = []
-        for segment in segments:
-            if not 0 <= segment.origin < len(self.members) or segment.after < 0:
-                raise ProtocolError("a frame starts somewhere at a member")
-            if segment.origin == self.me and segment.after + order.count(len(next_seq)) > self.applied[self.me]:
-                self.is_fenced = True
-                raise ProtocolError(f"commits of this replica which it has not made, after {segment.after}")
-            self._check_chain(segment.origin, segment.after, segment.chain)
-            next_seq.append(segment.after)
-        unpacked: list[tuple[int, Commit, bytes]] = []
-        for at, data in zip(order, frame.commits, strict=True):
-            commit, origin = decode_commit(data), segments[at].origin
-            next_seq[at] += 1
-            if commit.seq != next_seq[at] or (commit.seq == 1 and commit.origin != self.members[origin]):
-                raise ProtocolError(f"commit {commit.seq} in the place of {next_seq[at]} of {self.members[origin]}")
-            unpacked.append((origin, commit, data))
-        return unpacked
+            self.stability.applied(origin, commit.hlc)
 
     def _try_apply(self, origin: int, commit: Commit, data: bytes, out: Output) -> bool:
         """Apply the next commit of an origin if its deps are satisfied.
@@ -354,7 +322,7 @@ class Engine:
                 while (waiting := self.early.next(origin, self.applied[origin])) is not None:
                     try:
                         if waiting.start is not None:
-                            self._check_chain(origin, self.applied[origin], waiting.start)
+                            self.trust.check_chain(origin, self.applied[origin], waiting.start)
                         if not self._try_apply(origin, waiting.commit, waiting.data, out):
                             break
                     except ProtocolError as error:

@@ -24,6 +24,10 @@ class Op(NamedTuple):
     arguments: Mapping[str, Any]
     if_match: str | None = None
     """The etag the key must have before the commit."""
+    below: tuple[str, ...] = ()
+    """The path below the key of the value that is written: fields of maps, ``crdt`` being the type there."""
+    options: Mapping[str, Any] = {}
+    """The options of the collection."""
 
 
 class Draft(Struct, gc=False):

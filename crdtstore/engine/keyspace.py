@@ -1,95 +1,160 @@
 """The keys of a group: operations judged at the origin, commits applied, readings.
 
 The question: on which state is an operation judged? On what its predecessors in the same commit leave; hence a commit that touches a key
-twice is tried on a scratch copy of its keys first. Judging changes nothing; applying never refuses.
+twice, and looks at it, is tried on a scratch copy of its keys first. Judging changes nothing; applying never refuses.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from crdtstore.causal import ReplicaId
+from crdtstore.clock import physical_ms
 from crdtstore.commit import Commit
+from crdtstore.effects import normal_form
 from crdtstore.engine.events import Op
+from crdtstore.engine.expiry import Expiry, with_deadlines
 from crdtstore.engine.operations import Operations
 from crdtstore.errors import PreconditionFailed, UsageError
-from crdtstore.kernel import Tree, normal_form
-from crdtstore.leaves import DROP
-from crdtstore.types import View
+from crdtstore.kernel import Tree
+from crdtstore.leaves import DROP, SEQ_BITS, SEQ_MASK, Branch, Entry, deadline_of, is_expired
+from crdtstore.types import Issuer, View
 
 __all__ = ["Keyspace"]
 
 MAX_EFFECTS = 100_000
-"""A set add has two an element: what one request asks for is done before any other is heard."""
+"""What one request asks for is done before any other is heard."""
+_NO_OPTIONS: Mapping[str, Any] = {}
 
 
 class Keyspace:
-    """State of one group at one replica. Mutable; changed by ``apply`` only."""
+    """State of one group at one replica. Mutable; changed by ``apply`` only, and by what no reading shows: folding and forgetting."""
 
-    __slots__ = ("operations", "replicas", "tree")
+    __slots__ = ("expiry", "operations", "regions", "replicas", "tree")
 
-    def __init__(self, replicas: list[ReplicaId]) -> None:
+    def __init__(self, replicas: list[ReplicaId], regions: Mapping[ReplicaId, str] | None = None) -> None:
         self.replicas = replicas
+        self.regions = regions or {}
         self.tree = Tree(replicas)
         self.operations = Operations()
+        self.expiry = Expiry()
 
-    def view(self, collection: str, key: str) -> View:
-        return View(self.replicas, self.tree.entry(collection, key))
+    # --- reading
 
-    def etag(self, collection: str, key: str) -> str:
-        """The key's share of the state digest, hex in quotes."""
-        return f'"{self.tree.share([collection, key]):032x}"'
+    def view(
+        self, collection: str, key: str, now_ms: int | None = None, options: Mapping[str, Any] = _NO_OPTIONS
+    ) -> View:
+        """A key as it is read at an instant; None: with what has expired."""
+        return self._view(self.tree.entry(collection, key), now_ms, options)
 
-    def judge(self, ops: Sequence[Op], dot: int, hlc: int, cut: Sequence[int]) -> tuple[list[Any], list[Any] | None]:
+    def _view(
+        self, entry: Entry | None, now_ms: int | None, options: Mapping[str, Any], issuer: Issuer | None = None
+    ) -> View:
+        if now_ms is not None and type(entry) is Branch and is_expired(entry, now_ms):
+            entry = None
+        return View(self.replicas, entry, now_ms, options, issuer)
+
+    def etag(self, collection: str, key: str, now_ms: int | None = None) -> str:
+        """The key's share of the state digest, hex in quotes; an expired key is as one that was never written."""
+        entry = self.tree.entry(collection, key)
+        if now_ms is not None and type(entry) is Branch and is_expired(entry, now_ms):
+            entry = None
+        share = 0 if entry is None else self.tree.share([collection, key])
+        return f'"{share:032x}"'
+
+    def shown(self, ops: Sequence[Op], now_ms: int | None = None) -> list[Any]:
+        """The present readings of the keys of operations, null where the type does not show them in a reply."""
+        return [_shown(op, self.view(op.collection, op.key, now_ms, op.options)) for op in ops]
+
+    # --- judging
+
+    def judge(
+        self, ops: Sequence[Op], dot: int, hlc: int, cut: Sequence[int], operation: bytes | None = None
+    ) -> tuple[list[Any], list[Any] | None]:
         """The effects of operations in normal form and, if they had to be tried, the readings after each.
 
         Shape:   ``cut`` covers all that is applied here and, in its own entry, the commit itself.
         Raises:  UsageError from a type or for too many effects, PreconditionFailed; nothing changed.
         """
+        now_ms = physical_ms(hlc)
         for op in ops:
-            if op.if_match is not None and (etag := self.etag(op.collection, op.key)) != op.if_match:
+            if op.if_match is not None and (etag := self.etag(op.collection, op.key, now_ms)) != op.if_match:
                 raise PreconditionFailed(
                     f"{op.key!r} has the etag {etag} in this region, not {op.if_match}. Nothing changed."
                 )
-        if len(ops) == 1 or len({(op.collection, op.key) for op in ops}) == len(ops):
-            effects: list[Any] = []
-            for op in ops:
-                effects += _effects(op, self.view(op.collection, op.key), len(effects))
+        issuer = Issuer(self.replicas[dot >> SEQ_BITS], dot & SEQ_MASK, 0, hlc, operation, self.regions)
+        effects: list[Any] = []
+        if len(ops) == 1 or not self._needs_trial(ops):
+            for index, op in enumerate(ops):
+                entry = self.tree.entry(op.collection, op.key)
+                effects += self._effects(op, entry, issuer._replace(index=index) if index else issuer, len(effects))
             return (effects if len(effects) == 3 else normal_form(effects)), None
         scratch = self.tree.scratch([(op.collection, op.key) for op in ops])
-        effects, values = [], []
-        for op in ops:
-            view = View(self.replicas, scratch.entry(op.collection, op.key))
-            step = _effects(op, view, len(effects))
+        values = []
+        for index, op in enumerate(ops):
+            entry = scratch.entry(op.collection, op.key)
+            step = self._effects(op, entry, issuer._replace(index=index), len(effects))
             effects += step
-            scratch.apply(dot, hlc, cut, step)
-            values.append(_shown(op, View(self.replicas, scratch.entry(op.collection, op.key))))
+            scratch.apply(dot, hlc, cut, normal_form(step))
+            values.append(_shown(op, self._view(scratch.entry(op.collection, op.key), now_ms, op.options)))
         return normal_form(effects), values
 
-    def shown(self, ops: Sequence[Op]) -> list[Any]:
-        """The present readings of the keys of operations, null where the type does not show them in a reply."""
-        return [_shown(op, self.view(op.collection, op.key)) for op in ops]
+    def _needs_trial(self, ops: Sequence[Op]) -> bool:
+        """Whether an operation may look at, or show, what another of the same commit has done."""
+        touched: dict[tuple[str, str], list[Op]] = {}
+        for op in ops:
+            touched.setdefault((op.collection, op.key), []).append(op)
+        return any(
+            len(group) > 1
+            and (
+                deadline_of(self.tree.entry(*address))[0]
+                or any(op.crdt.shows_value or op.crdt.has_fields or op.below for op in group)
+                or any(op.mutator is not None and op.mutator.reads for op in group)
+            )
+            for address, group in touched.items()
+        )
+
+    def _effects(self, op: Op, entry: Entry | None, issuer: Issuer, before: int) -> list[Any]:
+        """The effects of one operation on full paths; ``before``: the length of those before it in the commit."""
+        path = [op.collection, op.key, *op.below]
+        if op.mutator is None:
+            effects: list[Any] = [DROP, path, None]
+        else:
+            view = self._view(entry, physical_ms(issuer.hlc), op.options, issuer)
+            for part in op.below:
+                view = view.child(part)
+            effects = op.mutator.effects(op.crdt, view, op.arguments)
+            for at in range(1, len(effects), 3):
+                effects[at] = path + effects[at]
+        if type(entry) is Branch:
+            effects = with_deadlines(op, entry, path, effects, physical_ms(issuer.hlc))
+        if before + len(effects) > 3 * MAX_EFFECTS:
+            raise UsageError(f"a commit has at most {MAX_EFFECTS} effects. Nothing changed.", code="too-large")
+        return effects
+
+    # --- applying
 
     def apply(self, dot: int, commit: Commit, cut: Sequence[int]) -> None:
         """Apply a commit whose deps are satisfied."""
         operation = commit.operation
-        siblings = self.operations.record(operation, dot, commit) if operation is not None else None
-        self.tree.apply(dot, commit.hlc, cut, commit.effects, siblings)
+        if operation is None:
+            self.tree.apply(dot, commit.hlc, cut, commit.effects)
+        else:
+            siblings = self.operations.record(operation, dot, commit)
+            self.tree.apply(dot, commit.hlc, cut, commit.effects, siblings, is_repeatable=True)
+        self.expiry.note(commit.effects)
 
+    # --- what no reading shows
 
-def _effects(op: Op, view: View, before: int) -> list[Any]:
-    """The effects of one operation on full paths; ``before``: the length of those before it in the commit."""
-    path = [op.collection, op.key]
-    if op.mutator is None:
-        return [DROP, path, None]
-    effects = op.mutator.effects(op.crdt, view, op.arguments)
-    if before + len(effects) > 3 * MAX_EFFECTS:
-        raise UsageError(f"a commit has at most {MAX_EFFECTS} effects. Nothing changed.", code="too-large")
-    for at in range(1, len(effects), 3):
-        effects[at] = path + effects[at]
-    return effects
+    def forget(self, stable: Sequence[int], frontier_hlc: int, budget: int = 1_000) -> None:
+        """Forget operation ids that no commit to come can carry: all of it is stable, and every member's stamps have passed its expiry."""
+        self.operations.forget(stable, frontier_hlc, budget)
 
 
 def _shown(op: Op, view: View) -> Any:
-    return op.crdt.read(view) if op.crdt.shows_value else None
+    if not op.crdt.shows_value:
+        return None
+    for part in op.below:
+        view = view.child(part)
+    return op.crdt.read(view)

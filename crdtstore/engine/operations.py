@@ -4,37 +4,44 @@ The question: two replicas that did not hear each other both accepted the reques
 both touch the least in (hlc, replica, seq), and neither once a drop has removed one of them there. Whether one was removed needs no
 record: what is applied and no longer in the leaf has been removed, because delivery is causal (kernel, ``_admit``).
 
-Known limits: ids are held for good in this version; forgetting needs stability.
+An id is forgotten when no commit to come can carry it: all its commits are stable, so everybody knows it, and every member's stamps have
+passed its expiry, so nobody takes it any more. By age alone it would count twice wherever a commit was late.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from heapq import heappop, heappush
+
 from msgspec import Struct
 
-from crdtstore.commit import Commit
+from crdtstore.commit import EXPIRY, Commit
+from crdtstore.effects import Sibling, Siblings, leaf_name
 from crdtstore.errors import Unavailable, UsageError
-from crdtstore.kernel import Sibling, Siblings, leaf_name
-from crdtstore.leaves import DROP
+from crdtstore.leaves import DROP, covers
 
 __all__ = ["Attempt", "Operations"]
 
 
 class Attempt(Struct, frozen=True, gc=False):
-    """One commit of an operation: its dot (index form), its stamp, what was asked, and the leaves it put something at."""
+    """One commit of an operation: its dot (index form), its stamp, what was asked, the leaves it put something at, when its id expires."""
 
     dot: int
     hlc: int
     request: int
     leaves: tuple[int, ...]
+    expiry_hlc: int
 
 
 class Operations:
     """All operations this replica has applied commits of. Mutable."""
 
-    __slots__ = ("_attempts",)
+    __slots__ = ("_attempts", "_expiries")
 
     def __init__(self) -> None:
         self._attempts: dict[bytes, Attempt | list[Attempt]] = {}
+        self._expiries: list[tuple[int, bytes]] = []
+        """The ids, the earliest expiry first; one entry per commit."""
 
     def __len__(self) -> int:
         return len(self._attempts)
@@ -78,7 +85,9 @@ class Operations:
         leaves = tuple(
             [leaf_name(effects[at + 1], effects[at]) for at in range(0, len(effects), 3) if effects[at] != DROP]
         )
-        attempt = Attempt(dot, commit.hlc, request, leaves)
+        expiry = commit.attribute(EXPIRY)
+        attempt = Attempt(dot, commit.hlc, request, leaves, expiry if isinstance(expiry, int) else commit.hlc)
+        heappush(self._expiries, (attempt.expiry_hlc, name))
         known = self.attempts(name)
         if not known:
             self._attempts[name] = attempt
@@ -89,3 +98,20 @@ class Operations:
             for leaf in other.leaves:
                 siblings.setdefault(leaf, []).append(Sibling(other.hlc, other.dot))
         return siblings
+
+    def forget(self, stable: Sequence[int], frontier_hlc: int, budget: int) -> None:
+        """Forget ids that no commit to come can carry, looking at up to so many."""
+        blocked: list[tuple[int, bytes]] = []
+        expiries = self._expiries
+        while budget and expiries and expiries[0][0] < frontier_hlc:
+            budget -= 1
+            expiry_hlc, name = heappop(expiries)
+            attempts = self.attempts(name)
+            if any(attempt.expiry_hlc > expiry_hlc for attempt in attempts):
+                continue  # it has another entry, for then
+            if all(covers(stable, attempt.dot) for attempt in attempts):
+                self._attempts.pop(name, None)
+            else:
+                blocked.append((expiry_hlc, name))
+        for entry in blocked:
+            heappush(expiries, entry)

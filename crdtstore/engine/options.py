@@ -39,3 +39,5 @@ class Options(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The longest a request may ask to wait for its token."""
     retry_window_ms: Annotated[int, Meta(ge=1_000, le=31 * 86_400_000)] = 86_400_000
     """How long an idempotency key of a user's own is remembered."""
+    fold_interval_ms: _Ms = 1_000
+    """Every so often what has become stable is looked for: folded, forgotten, removed."""

@@ -271,7 +271,7 @@ def receive(data: bytes) -> None:
     check_untouched(host, before)
     for group, engine in host.groups.items():
         assert engine.durability.vector == engine.applied, f"{group} waits for a batch that nobody writes"
-        for collection in list(engine.keyspace.tree.root):
+        for collection in list(engine.keyspace.tree.root.children):
             list(engine.keyspace.tree.keys(collection))
 
 

@@ -7,10 +7,11 @@ from typing import Any
 
 from crdtstore.causal import make_replica_id
 from crdtstore.configuration import Cluster, Member
+from crdtstore.effects import Sibling, leaf_name
 from crdtstore.engine.events import Persisted
 from crdtstore.engine.options import Options
 from crdtstore.host import Host
-from crdtstore.kernel import Sibling, Tree, leaf_name
+from crdtstore.kernel import Tree
 from crdtstore.leaves import ADD, DROP, PUT, SEQ_BITS, Sum
 from crdtstore.service import Request, Service
 

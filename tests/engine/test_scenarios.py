@@ -108,7 +108,7 @@ class Stage:
             vector = " ".join(f"{at}={seq}" for at, seq in zip(self.wire.names, engine.durability.vector, strict=True))
             keys = [
                 f"{collection.partition(':')[2]} {key} = {json.dumps(self.wire.value(name, collection.partition(':')[2], key))}"
-                for collection in sorted(engine.keyspace.tree.root)
+                for collection in sorted(engine.keyspace.tree.root.children)
                 for key in engine.keyspace.tree.keys(collection)
             ]
             fenced = "  FENCED" if engine.is_fenced else ""

@@ -8,17 +8,18 @@ from __future__ import annotations
 
 from collections import defaultdict, deque
 from collections.abc import Callable
+from operator import le
 from random import Random
 from typing import Any
 
 from crdtstore.causal import ReplicaId
-from crdtstore.commit import decode_commit
+from crdtstore.commit import Commit, decode_commit
 from crdtstore.configuration import Cluster, Configuration, Member
 from crdtstore.engine import Engine, Options
 from crdtstore.engine.events import Draft, Event, LocalCommit, Op, PeerChanged, Persisted, Received, Tick
 from crdtstore.engine.output import Committed, Output, Refused
 from crdtstore.messages import Ack, Digest, Frame, Row, decode_message, encode_message
-from crdtstore.testing.laws import members
+from crdtstore.testing.laws import members, op_of
 from crdtstore.testing.strategies import DELETE, Call
 from crdtstore.types import REGISTRY
 
@@ -48,7 +49,18 @@ def op(type_name: str, key: str, name: str, **arguments: Any) -> Op:
 
 
 def call_op(type_name: str, key: str, call: Call) -> Op:
-    return op(type_name, key, call.op, **call.arguments)
+    return op_of(REGISTRY[type_name], key, call)
+
+
+class Watched(Engine):
+    """An engine that holds itself to law L7 at every commit that it applies."""
+
+    def _apply(self, origin: int, commit: Commit, data: bytes, resolved: list[tuple[int, int]]) -> None:
+        super()._apply(origin, commit, data, resolved)
+        seen = list(self.causality.deps[origin])
+        assert origin == self.me or all(map(le, self.stability.stable, seen)), (
+            f"L7: commit {commit.seq} of {self.members[origin]} had seen {seen}, {self.stability.stable} is stable here"
+        )
 
 
 class Wire:
@@ -77,7 +89,7 @@ class Wire:
 
     def _engine(self, name: str) -> Engine:
         me = self.configuration.members[self.names.index(name)]
-        return Engine(GROUP, self.configuration, me, self.cluster.name, self.options, Random(self.seed))
+        return Watched(GROUP, self.configuration, me, self.cluster.name, self.options, Random(self.seed))
 
     def replica(self, name: str) -> ReplicaId:
         return self.configuration.members[self.names.index(name)]

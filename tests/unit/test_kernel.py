@@ -11,11 +11,29 @@ from hypothesis import given
 from hypothesis import strategies as st
 from xxhash import xxh3_128_intdigest
 
-from crdtstore import kernel
+from crdtstore import shares
 from crdtstore.causal import make_replica_id
+from crdtstore.effects import normal_form
 from crdtstore.errors import UsageError
-from crdtstore.kernel import Tree, normal_form
-from crdtstore.leaves import ADD, DROP, MARK, MAX, MIN, PUT, SEQ_BITS, SEQ_MASK, Branch, Many, One, Run, Sum
+from crdtstore.kernel import Tree
+from crdtstore.leaves import (
+    ADD,
+    DEADLINE,
+    DROP,
+    MARK,
+    MAX,
+    MIN,
+    PUT,
+    SEQ_BITS,
+    SEQ_MASK,
+    Branch,
+    Many,
+    One,
+    Run,
+    Sum,
+    deadline_of,
+    is_expired,
+)
 from crdtstore.types import View
 from crdtstore.values import MAX_INTEGER_BYTES, element_order, pack
 
@@ -33,6 +51,7 @@ VALUES = {
     MAX: st.sampled_from([1, 5, "a"]),
     MIN: st.sampled_from([1, 5, "a"]),
     MARK: st.none(),
+    DEADLINE: st.sampled_from([3, 7, None]),
     FUTURE: st.sampled_from(["v", 1]),
     DROP: st.none(),
 }
@@ -57,14 +76,14 @@ class Plain:
         for at in range(0, len(effects), 3):
             kind, path, value = effects[at : at + 3]
             if kind == DROP:
-                for name, (where, _, dots) in list(self.leaves.items()):
-                    if where[: len(path)] == path:
-                        for old in [old for old in dots if old & SEQ_MASK <= cut[old >> SEQ_BITS]]:
-                            del dots[old]
-                        if not dots:
-                            del self.leaves[name]
+                self._cut(path, cut, is_below=True)
                 continue
+            if kind != MARK and self.is_marked(path):  # who has seen a mark puts in the place of it and of what it hid
+                self._cut(path, cut, is_below=False)
             dots = self.leaves.setdefault(pack([path, kind]), (path, kind, {}))[2]
+            if kind == DEADLINE:
+                for old in [old for old in dots if old & SEQ_MASK <= cut[old >> SEQ_BITS]]:
+                    del dots[old]
             if dot in dots and kind == ADD:
                 value += dots[dot][1]
             elif dot in dots and kind in (MAX, MIN):
@@ -73,12 +92,20 @@ class Plain:
                 value = dots[dot][1]
             dots[dot] = (hlc, value)
 
+    def _cut(self, path: list[Any], cut: Sequence[int], *, is_below: bool) -> None:
+        for name, (where, _, dots) in list(self.leaves.items()):
+            if (where[: len(path)] if is_below else where) == path:
+                for old in [old for old in dots if old & SEQ_MASK <= cut[old >> SEQ_BITS]]:
+                    del dots[old]
+                if not dots:
+                    del self.leaves[name]
+
     def digest(self) -> int:
         return sum(self._share(*leaf) for leaf in self.leaves.values()) % ((1 << 128) - 159)
 
     def _share(self, path: list[Any], kind: int, dots: dict[int, tuple[int, Any]]) -> int:
         values = [value for _, value in dots.values()]
-        if kind == MARK:
+        if self.is_marked(path):
             return 0
         if kind in (MAX, MIN):
             best = (max if kind == MAX else min)(values, key=element_order)
@@ -97,38 +124,79 @@ class Plain:
         dots = self.leaves.get(pack([path, kind]), (path, kind, {}))[2]
         return sorted((hlc, REPLICAS[dot >> SEQ_BITS], dot & SEQ_MASK, value) for dot, (hlc, value) in dots.items())
 
+    def is_marked(self, path: list[Any]) -> bool:
+        return pack([path, MARK]) in self.leaves
+
+    def visible(self, head: list[Any]) -> list[tuple[list[Any], int, dict[int, tuple[int, Any]]]]:
+        """What can be read at a path or below."""
+        found = [leaf for leaf in self.leaves.values() if leaf[0][: len(head)] == head]
+        return [leaf for leaf in found if leaf[1] not in (MARK, DEADLINE) and not self.is_marked(leaf[0])]
+
     def keys(self, collection: str) -> list[str]:
-        return sorted({where[1] for where, _, _ in self.leaves.values() if len(where) > 1 and where[0] == collection})
+        return sorted({where[1] for where, _, _ in self.visible([collection]) if len(where) > 1})
 
 
-COMMITS = st.lists(st.tuples(st.integers(0, 1), st.integers(0, 9), effects()), max_size=14)
+COMMITS = st.lists(st.tuples(st.integers(0, 1), st.integers(0, 9), effects(), st.booleans()), max_size=14)
 
 
-@given(COMMITS, st.booleans())
-def test_the_kernel_does_what_the_plainest_thing_does(drawn: list[tuple[int, int, list[Any]]], listed: bool) -> None:
-    tree, plain, made = Tree(list(REPLICAS)), Plain(), [0, 0]
-    for origin, seen, flat in drawn:
+class Small(Tree):
+    """A tree to which a branch with two children is big."""
+
+    sweep_above = 1
+    __slots__ = ()
+
+
+@given(COMMITS, st.booleans(), st.sampled_from([Tree, Small]))
+def test_the_kernel_does_what_the_plainest_thing_does(
+    drawn: list[tuple[int, int, list[Any], bool]], listed: bool, kind_of_tree: type[Tree]
+) -> None:
+    tree, plain = kind_of_tree(list(REPLICAS)), Plain()
+    vectors: list[list[list[int]]] = [[[0, 0]], [[0, 0]]]
+    """Per origin what it had seen when it made each of its commits."""
+    for origin, wanted, flat, folds in drawn:
         if listed:
             list(tree.keys("c"))
         other = 1 - origin
-        cut = [0, 0]
-        cut[origin], cut[other] = made[origin], min(seen, made[other])
-        made[origin] += 1
-        dot = origin << SEQ_BITS | made[origin]
-        tree.apply(dot, seen, cut, flat)
-        plain.apply(dot, seen, cut, flat)
-        assert tree.digest == tree.share([]) == plain.digest()
+        cut, made = [*vectors[origin][-1]], len(vectors[origin]) - 1
+        cut[origin] = made
+        seen = min(max(wanted, cut[other]), len(vectors[other]) - 1)
+        cut = [max(pair) for pair in zip(cut, vectors[other][seen], strict=True)]
+        cut[other] = max(cut[other], seen)
+        vectors[origin].append(cut)
+        dot = origin << SEQ_BITS | made + 1
+        tree.apply(dot, seen << 16, cut, flat)
+        plain.apply(dot, seen << 16, cut, flat)
+        if folds:  # what both have seen by their last commits: a cut to come covers it
+            tree.fold([min(vectors[0][-1][at], vectors[1][-1][at]) for at in (0, 1)], 100)
+            tree.run_sweeps(1)
+        if tree.is_settled:
+            assert tree.digest == tree.share([]) == plain.digest()
     for collection in ("c", "d"):
-        assert list(tree.keys(collection)) == plain.keys(collection)
-        for key in plain.keys(collection):
+        keys = [key for key in tree.keys(collection) if View(tree.replicas, tree.entry(collection, key)).exists]
+        assert keys == plain.keys(collection)
+        for key in keys:
+            path = [collection, key]
+            if plain.is_marked(path):
+                continue  # what it hides may be gone already
             view = View(tree.replicas, tree.entry(collection, key))
-            assert view.exists
-            assert view.total() == sum(live[3] for live in plain.at([collection, key], ADD))
-            for kind in (PUT, MAX, MIN, MARK, FUTURE):
-                assert [live[:3] for live in view.live(kind)] == [
-                    live[:3] for live in plain.at([collection, key], kind)
-                ]
-    assert _is_lean(tree.root)
+            assert view.total() == sum(live[3] for live in plain.at(path, ADD))
+            for kind, choose in ((MAX, max), (MIN, min)):
+                values = [live[3] for live in plain.at(path, kind)]
+                assert view.best(kind) == (choose(values, key=element_order) if values else None) or plain.is_marked(
+                    path
+                )
+            for kind in (PUT, FUTURE):
+                live = [live[:3] for live in view.live(kind)]
+                assert live == [live[:3] for live in plain.at(path, kind)]
+            dues = [live[3] for live in plain.at(path, DEADLINE)]
+            assert deadline_of(view.entry) == (bool(dues), None if None in dues or not dues else max(dues))
+            newest = max(hlc >> 16 for _, _, dots in plain.visible(path) for hlc, _ in dots.values())
+            for now_ms in (2, 5, 9) if dues and None not in dues else ():
+                assert is_expired(view.entry, now_ms) == (now_ms >= max(dues) > newest)  # type: ignore[arg-type]
+    tree.share([])
+    assert tree.is_settled
+    assert tree.digest == plain.digest()
+    assert _is_lean(tree.root.children)
 
 
 def _is_lean(level: dict[Any, Any]) -> bool:
@@ -216,7 +284,7 @@ def test_a_run_is_a_dict_of_amounts(moves: list[tuple[str, int, int]]) -> None:
         if what == "add":
             seq += number % 3
             seq = max(seq, 1)
-            run.append(seq, amount)
+            run.append(seq, amount, seq)
             amounts[seq] = amounts.get(seq, 0) + amount
         elif what == "cut":
             assert run.cut(number) == sum(amounts.pop(at) for at in [at for at in amounts if at <= number])
@@ -237,7 +305,7 @@ def test_one_more_dot_in_a_leaf_costs_one_hash(monkeypatch: pytest.MonkeyPatch) 
         hashed += 1
         return xxh3_128_intdigest(data)
 
-    monkeypatch.setattr(kernel, "xxh3_128_intdigest", counted)
+    monkeypatch.setattr(shares, "xxh3_128_intdigest", counted)
     for seq in range(1, 101):
         tree.apply(seq, seq, [seq - 1, 0], [PUT, ["c", "k", "id"], seq])
     assert hashed == 100, "an event whose id is appended again and again would cost more each time"

@@ -1,0 +1,145 @@
+"""Holds of bounded counters: their owner ends them when their time has passed, and later forgets how they ended.
+
+The question: who ends a hold? Its owner alone: nobody else can know that it was not confirmed. So the owner must find its own holds
+without looking through all keys; what stands here is built from its commits, and at start from those in its log.
+"""
+
+from __future__ import annotations
+
+from heapq import heapify, heappop, heappush
+from typing import TYPE_CHECKING, Any
+
+from crdtstore.engine.output import Output
+from crdtstore.types.bounded_counter import EXPIRED, end_hold, ended_by, forget_hold, live_hold
+
+if TYPE_CHECKING:
+    from crdtstore.engine.engine import Engine
+
+__all__ = ["Agenda", "Holds", "Place"]
+
+SLICE = 200
+"""How many are ended, and how many forgotten, in one commit."""
+MAX_ENDED = 1_000
+"""Of so many holds of a key it is remembered how they ended, of the latest; of the others less long."""
+
+Place = tuple[str, str, str]
+"""Collection as it stands in paths, key, hold."""
+
+
+class Agenda:
+    """Places with an instant (Unix ms) and an amount each. Mutable.
+
+    What is gone before its time stays in the heap until that has grown to twice what is there, and is passed over.
+    """
+
+    __slots__ = ("_at", "_heap")
+
+    def __init__(self) -> None:
+        self._at: dict[Place, tuple[int, int]] = {}
+        self._heap: list[tuple[int, Place]] = []
+
+    def __len__(self) -> int:
+        return len(self._at)
+
+    def set(self, place: Place, at_ms: int, amount: int = 0) -> None:
+        """From now on this place is due then."""
+        self._at[place] = (at_ms, amount)
+        heappush(self._heap, (at_ms, place))
+        if len(self._heap) > 2 * len(self._at) + 64:
+            self._heap = [(at_ms, place) for place, (at_ms, _) in self._at.items()]
+            heapify(self._heap)
+
+    def pop(self, place: Place) -> int:
+        """This place is gone; return its amount."""
+        return self._at.pop(place, (0, 0))[1]
+
+    def next_ms(self) -> int | None:
+        """When the next is due, None when there is none."""
+        heap = self._heap
+        while heap and self._at.get(heap[0][1], (None, 0))[0] != heap[0][0]:
+            heappop(heap)
+        return heap[0][0] if heap else None
+
+    def take_due(self, now_ms: int, most: int) -> list[Place]:
+        """Those whose time has come, at most so many; they are not here any more."""
+        due: list[Place] = []
+        while len(due) < most and (at_ms := self.next_ms()) is not None and at_ms <= now_ms:
+            place = heappop(self._heap)[1]
+            del self._at[place]
+            due.append(place)
+        return due
+
+
+class Holds:
+    """The holds of one replica. Mutable; part of the engine."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._open = Agenda()
+        self._ended = Agenda()
+        self._ended_of: dict[tuple[str, str], dict[str, None]] = {}
+        """Per key the holds of which it is remembered how they ended, the earliest first."""
+
+    # --- what own commits say
+
+    def opened(self, place: Place, amount: int, deadline_ms: int) -> None:
+        self._open.set(place, deadline_ms, amount)
+
+    def closed(self, place: Place) -> int:
+        """The hold is no longer there; return what it had put aside."""
+        return self._open.pop(place)
+
+    def remembered(self, place: Place, until_ms: int) -> None:
+        """It was written how the hold ended."""
+        self._ended.set(place, until_ms)
+        marks = self._ended_of.setdefault(place[:2], {})
+        marks[place[2]] = None
+        if len(marks) > MAX_ENDED:
+            earliest = next(iter(marks))
+            del marks[earliest]
+            self._ended.set((*place[:2], earliest), 0)
+
+    def forgotten(self, place: Place) -> None:
+        """How the hold ended is no longer there."""
+        self._ended.pop(place)
+        marks = self._ended_of.get(place[:2])
+        if marks is not None:
+            marks.pop(place[2], None)
+            if not marks:
+                del self._ended_of[place[:2]]
+
+    # --- what is due
+
+    @property
+    def next_ms(self) -> int | None:
+        """When something is due, None when nothing is."""
+        times = [at_ms for agenda in (self._open, self._ended) if (at_ms := agenda.next_ms()) is not None]
+        return min(times, default=None)
+
+    def on_tick(self, now_ms: int, out: Output) -> None:
+        """End what has expired, forget what was remembered long enough; a slice of each. What is gone already is passed over."""
+        engine, effects = self._engine, []
+        me = engine.members[engine.me]
+        for place in self._open.take_due(now_ms, SLICE):
+            collection, key, hold = place
+            live = live_hold(engine.keyspace.view(collection, key), hold)
+            if live is not None and live.replica == me:
+                effects += _below(place, end_hold(hold, EXPIRED, now_ms))
+        if effects:
+            engine.issue(effects, "holds expired", now_ms, out)
+        effects = []
+        for place in self._ended.take_due(now_ms, SLICE):
+            collection, key, hold = place
+            self.forgotten(place)
+            marks = ended_by(engine.keyspace.view(collection, key), hold)
+            if any(live.replica == me for live in marks):
+                effects += _below(place, forget_hold(hold))
+        if effects:
+            engine.issue(effects, "how holds ended is forgotten", now_ms, out)
+
+
+def _below(place: Place, effects: list[Any]) -> list[Any]:
+    """The same effects on full paths."""
+    for at in range(1, len(effects), 3):
+        effects[at] = [*place[:2], *effects[at]]
+    return effects

@@ -1,0 +1,111 @@
+"""Trust: what a peer says is held against what is known here, before anything of it counts.
+
+The question: whose word is it? Of another replica's past a peer may say what this one does not know yet, but nothing that contradicts
+the chain of hashes. Of this replica's own past nobody may know more than it does itself: then it has forgotten what it acknowledged, or
+somebody else writes under its id, and it is fenced.
+"""
+
+from __future__ import annotations
+
+from operator import le
+from typing import TYPE_CHECKING
+
+from crdtstore.commit import Commit, decode_commit
+from crdtstore.errors import ProtocolError
+from crdtstore.messages import Frame, Row
+
+if TYPE_CHECKING:
+    from crdtstore.engine.engine import Engine
+
+__all__ = ["Trust"]
+
+
+class Trust:
+    """The checks of one replica. Mutable: it remembers which rows were compared already."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._checked: list[Row | None] = [None] * len(engine.members)
+        """Per member a row whose chains were all compared: rows are relayed with every digest, most say what is known."""
+
+    def check_row(self, member: int, row: Row) -> None:
+        """Refuse a row that cannot be true; fence this replica when it is our own past that is contested."""
+        engine = self._engine
+        if row.configuration != engine.configuration.id:
+            raise ProtocolError("a row of another configuration or size")
+        if row.hlc < 0:
+            raise ProtocolError("a row counts from zero")
+        known = self._checked[member]
+        if known is not None and known.vector == row.vector and known.chains == row.chains:
+            return
+        if not len(row.vector) == len(row.chains) == len(engine.members):
+            raise ProtocolError("a row of another configuration or size")
+        if min(row.vector) < 0:
+            raise ProtocolError("a row counts from zero")
+        for origin, (seq, chain) in enumerate(zip(row.vector, row.chains, strict=True)):
+            self.check_chain(origin, seq, chain)
+        if row.vector[engine.me] > engine.applied[engine.me]:
+            engine.is_fenced = True
+            raise ProtocolError(
+                f"{engine.members[member]} has {row.vector[engine.me]} commits of this replica, which made {engine.applied[engine.me]}"
+            )
+        if all(map(le, row.vector, engine.applied)):  # else there is more to check once that is here
+            self._checked[member] = row
+
+    def check_own_row(self, row: Row) -> None:
+        """Fence this replica when a peer remembers more of it than it does itself: it has forgotten what it acknowledged."""
+        engine = self._engine
+        self.check_row(engine.me, row)
+        if any(theirs > mine for theirs, mine in zip(row.vector, engine.applied, strict=True)):
+            engine.is_fenced = True
+            raise ProtocolError("a peer remembers more of this replica than it does itself")
+
+    def check_chain(self, origin: int, seq: int, chain: bytes) -> None:
+        engine = self._engine
+        if 0 <= seq <= engine.applied[origin] and not engine.history.has_chain(origin, seq, chain):
+            if origin == engine.me:
+                engine.is_fenced = True
+            raise ProtocolError(f"another history of {engine.members[origin]} up to commit {seq}: its id is used twice")
+
+    def check_same(self, origin: int, seq: int, data: bytes) -> None:
+        """A commit that is here already must be the one that is here; of two that wait neither is kept."""
+        engine = self._engine
+        is_applied = seq <= engine.applied[origin]
+        known = engine.history.commit(origin, seq) if is_applied else engine.early.data(origin, seq)
+        if known != data:
+            if not is_applied:
+                engine.early.drop_from(origin, seq)
+            engine.is_fenced = engine.is_fenced or origin == engine.me
+            raise ProtocolError(f"two commits {seq} of {engine.members[origin]}: its id is used twice")
+
+    def unpack(self, frame: Frame) -> list[tuple[int, Commit, bytes]]:
+        """All commits of a frame with their origins, or nothing of it.
+
+        Raises:  ProtocolError, DecodeError; nothing changed.
+        """
+        engine = self._engine
+        segments = frame.segments
+        order = frame.order or [0] * len(frame.commits)
+        if (
+            len(order) != len(frame.commits)
+            or not segments
+            or (order and not 0 <= min(order) <= max(order) < len(segments))
+        ):
+            raise ProtocolError("a frame says for every commit whose it is")
+        next_seq: list[int] = []
+        for segment in segments:
+            if not 0 <= segment.origin < len(engine.members) or segment.after < 0:
+                raise ProtocolError("a frame starts somewhere at a member")
+            if segment.origin == engine.me and segment.after + order.count(len(next_seq)) > engine.applied[engine.me]:
+                engine.is_fenced = True
+                raise ProtocolError(f"commits of this replica which it has not made, after {segment.after}")
+            self.check_chain(segment.origin, segment.after, segment.chain)
+            next_seq.append(segment.after)
+        unpacked: list[tuple[int, Commit, bytes]] = []
+        for at, data in zip(order, frame.commits, strict=True):
+            commit, origin = decode_commit(data), segments[at].origin
+            next_seq[at] += 1
+            if commit.seq != next_seq[at] or (commit.seq == 1 and commit.origin != engine.members[origin]):
+                raise ProtocolError(f"commit {commit.seq} in the place of {next_seq[at]} of {engine.members[origin]}")
+            unpacked.append((origin, commit, data))
+        return unpacked

@@ -1,0 +1,72 @@
+"""Upkeep: what a replica does by itself so that its state stays small, a slice at a time.
+
+The question: how long may it hold up everybody else? Every tick does a bounded number of small things: goes on with the drops of big
+branches, folds what is stable, forgets operation ids, removes what has expired. None of it can be seen in a reading.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from crdtstore.clock import physical_ms
+from crdtstore.engine.output import Output
+from crdtstore.leaves import DROP, deadline_of, is_expired
+
+if TYPE_CHECKING:
+    from crdtstore.engine.engine import Engine
+
+__all__ = ["Upkeep"]
+
+SWEEP_SLICE = 1_000
+FOLD_SLICE = 2_000
+FORGET_SLICE = 2_000
+REMOVE_SLICE = 100
+REMOVE_AFTER_MS = 5_000
+"""Any member may remove what has expired; each leaves it to those before it for so long, or all would do it at once."""
+
+
+class Upkeep:
+    """The upkeep of one replica. Mutable; part of the engine."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._next_ms = 0
+        self._to_fold = 0
+        """At how many paths this round of folding has yet to look."""
+        self.wake_ms = 0
+
+    def on_tick(self, now_ms: int, out: Output) -> None:
+        """Do the next slice of everything."""
+        engine = self._engine
+        tree, stability = engine.keyspace.tree, engine.stability
+        tree.run_sweeps(SWEEP_SLICE)
+        if now_ms >= self._next_ms:
+            self._next_ms = now_ms + engine.options.fold_interval_ms
+            if stability.advance(engine.durability.vector):
+                self._to_fold = tree.dirty_count
+            frontier_hlc = stability.frontier_hlc(engine.clock.last)
+            engine.keyspace.forget(stability.stable, frontier_hlc, FORGET_SLICE)
+            if not engine.is_fenced:
+                self._remove_expired(physical_ms(frontier_hlc), now_ms, out)
+        if self._to_fold:
+            self._to_fold -= max(1, tree.fold(stability.stable, min(self._to_fold, FOLD_SLICE)))
+        is_busy = self._to_fold > 0 or not tree.is_settled
+        self.wake_ms = now_ms + 1 if is_busy else self._next_ms
+
+    def _remove_expired(self, frontier_ms: int, now_ms: int, out: Output) -> None:
+        """Drop what has ended, once no commit stamped before its end can still come: what the drop does not see begins anew."""
+        engine = self._engine
+        expiry, tree = engine.keyspace.expiry, engine.keyspace.tree
+        before_ms = frontier_ms - engine.me * REMOVE_AFTER_MS
+        effects: list[Any] = []
+        for path in expiry.passed(before_ms, REMOVE_SLICE):
+            entry = tree.at(path)
+            is_there, due_ms = deadline_of(entry)
+            if entry is None or not is_there or due_ms is None:
+                continue
+            if due_ms >= before_ms:
+                expiry.plan(path, due_ms)
+            elif is_expired(entry, before_ms):
+                effects += (DROP, list(path), None)
+        if effects:
+            engine.issue(effects, "expired", now_ms, out)

@@ -1,0 +1,171 @@
+"""What types read from: a path in the tree, and what stands there.
+
+The question: what may a type see? The dots that are there, one level after the other, and while an operation is judged, who issues it.
+Never a clock: what has expired is hidden before a type looks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from crdtstore.causal import Dot, ReplicaId
+from crdtstore.leaves import ADD, PUT, SEQ_BITS, SEQ_MASK, Branch, Entry, One, Order, Sum, is_expired, is_visible
+from crdtstore.leaves import best as best_of
+from crdtstore.values import element_order
+
+__all__ = ["Issuer", "Live", "View", "Write"]
+
+_NO_OPTIONS: Mapping[str, Any] = {}
+
+
+class Issuer(NamedTuple):
+    """Who issues the operation that is being judged.
+
+    Shape:   ``seq`` and ``hlc`` are those of the commit to be, ``index`` the place of the operation in it; ``operation`` is the
+             operation id (16 bytes) or None; ``regions`` maps each member of the group to its region.
+    """
+
+    replica: ReplicaId
+    seq: int
+    index: int
+    hlc: int
+    operation: bytes | None
+    regions: Mapping[ReplicaId, str]
+
+
+class Live(NamedTuple):
+    """A dot that is there to be read; sorts in the one order of all writes: (hlc, replica, seq)."""
+
+    hlc: int
+    replica: ReplicaId
+    seq: int
+    value: Any
+
+    @property
+    def dot(self) -> Dot:
+        return Dot(self.replica, self.seq)
+
+
+class Write(NamedTuple):
+    """One write that stands behind a reading, or lost against another: what ``explain`` shows.
+
+    Shape:   ``at`` is the path below the key, () the key itself.
+    """
+
+    at: tuple[Any, ...]
+    live: Live
+    counts: bool
+    why: str
+
+
+class View:
+    """A path in the tree, read only: what types read from.
+
+    ``now_ms``: what has expired by then is not shown; None shows it. ``options`` are those of the collection. ``issuer`` is there while
+    an operation is judged.
+    """
+
+    __slots__ = ("entry", "issuer", "now_ms", "options", "replicas")
+
+    def __init__(
+        self,
+        replicas: Sequence[ReplicaId],
+        entry: Entry | None,
+        now_ms: int | None = None,
+        options: Mapping[str, Any] = _NO_OPTIONS,
+        issuer: Issuer | None = None,
+    ) -> None:
+        self.replicas = replicas
+        self.entry = entry
+        self.now_ms = now_ms
+        self.options = options
+        self.issuer = issuer
+
+    @property
+    def exists(self) -> bool:
+        """Whether anything can be read here; marks, deadlines and what a mark hides cannot."""
+        return self.entry is not None and is_visible(self.entry)
+
+    def _leaf(self, kind: int) -> Any:
+        entry = self.entry
+        if type(entry) is Branch:
+            return entry.leaf_of(kind)
+        return entry if entry is not None and entry.kind == kind else None  # type: ignore[union-attr]
+
+    def has(self, kind: int) -> bool:
+        """Whether there is a dot of this class at this path."""
+        return self._leaf(kind) is not None
+
+    def total(self) -> int:
+        """The sum of the amounts at this path."""
+        leaf = self._leaf(ADD)
+        return leaf.total if isinstance(leaf, Sum) else 0
+
+    def total_of(self, replica: ReplicaId) -> int:
+        """The sum of the amounts at this path that one replica added."""
+        return self.totals().get(replica, 0)
+
+    def totals(self) -> dict[ReplicaId, int]:
+        """The sums of the amounts at this path, by the replica that added them."""
+        leaf = self._leaf(ADD)
+        return {self.replicas[run.origin]: run.total() for run in leaf.runs} if isinstance(leaf, Sum) else {}
+
+    def best(self, kind: int) -> Any:
+        """The greatest (MAX) or least (MIN) value at this path, None when there is none."""
+        leaf = self._leaf(kind)
+        return None if leaf is None else best_of(leaf)
+
+    def live(self, kind: int = PUT) -> list[Live]:
+        """The dots of one class at this path, oldest first."""
+        leaf = self._leaf(kind)
+        if leaf is None:
+            return []
+        if type(leaf) is One:
+            return [self._live(leaf.dot, leaf.hlc, leaf.value)]
+        if isinstance(leaf, Sum):
+            found = [self._live(run.origin << SEQ_BITS | run.last_seq, run.last_hlc, run.total()) for run in leaf.runs]
+        else:
+            found = [self._live(dot, hlc, value) for dot, (hlc, value) in leaf.dots.items()]
+        return sorted(found, key=lambda live: live[:3])
+
+    def _live(self, dot: int, hlc: int, value: Any) -> Live:
+        return Live(hlc, self.replicas[dot >> SEQ_BITS], dot & SEQ_MASK, value)
+
+    def children(self) -> Iterator[tuple[Any, View]]:
+        """What can be read one level below, in canonical order."""
+        if type(self.entry) is not Branch:
+            return
+        entry = self.entry
+        if entry.sweep is not None:
+            entry.sweep.finish()
+        parts = entry.order if type(entry.order) is Order else sorted(entry.children, key=element_order)
+        for part in parts:
+            child = self._child(entry.children[part])
+            if child.exists:
+                yield part, child
+
+    def child(self, part: Any) -> View:
+        """What stands at a path one part longer."""
+        entry = self.entry
+        if type(entry) is not Branch:
+            return self._child(None)
+        if entry.sweep is not None:
+            entry.sweep.touch(part)
+        return self._child(entry.children.get(part))
+
+    def _child(self, entry: Entry | None) -> View:
+        if type(entry) is Branch and self.now_ms is not None and is_expired(entry, self.now_ms):
+            entry = None
+        return View(self.replicas, entry, self.now_ms, _NO_OPTIONS, self.issuer)
+
+    def order(self, make: Callable[[Branch], Order]) -> Order:
+        """The parts one level below as a sorted list that the kernel keeps sorted from the first call on."""
+        entry = self.entry
+        if type(entry) is not Branch:
+            return Order()
+        if entry.sweep is not None:
+            entry.sweep.finish()
+        if entry.order is None:
+            entry.order = make(entry)
+        return entry.order
