@@ -267,11 +267,15 @@ class Tree:
             return
         if kind is None:
             settle(levels, path, self.cut_entry(entry, path, cut))
-        elif type(entry) is Branch:
+            return
+        digest, before, left = self.digest, self._shares.here(path, entry), entry
+        if type(entry) is Branch:
             self._cut_here(entry, path, cut, kind)
-            settle(levels, path, collapse(entry))
+            left = collapse(entry)
         elif entry.kind == kind:
-            settle(levels, path, self._cut_leaf(entry, path, cut))
+            left = self._cut_leaf(entry, path, cut)
+        settle(levels, path, left)
+        self.digest = (digest - before + self._shares.here(path, left)) % MODULUS
 
     def cut_entry(self, entry: Entry, path: list[Any], cut: Sequence[int]) -> Entry | None:
         """What is left of an entry after removing every dot that the cut covers."""
