@@ -1,15 +1,18 @@
 """Who is in? A set where an add wins over a concurrent remove.
 
 The question: what does a remove remove? The adds it has observed, and no more. An add always writes a new dot, also of an element that
-is present: elided, a concurrent remove that saw only the older dot would take an acknowledged add with it.
+is present: elided, a concurrent remove that saw only the older dot would take an acknowledged add with it. And an add drops nothing: it
+is the greatest of presences, and the leaf itself lets go of the adds it replaces, but not for an attempt that may turn out not to count.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
-from crdtstore.leaves import DROP, PUT
-from crdtstore.types._base import CrdtType, Elements, View, mutator
+from crdtstore.leaves import DROP, MAX
+from crdtstore.types._base import CrdtType, Elements, View, Write, mutator
+from crdtstore.types.g_set import present
 
 __all__ = ["AwSet"]
 
@@ -26,7 +29,7 @@ class AwSet(CrdtType):
         """Add elements."""
         effects: list[Any] = []
         for element in elements:
-            effects += (DROP, [element], None, PUT, [element], None)
+            effects += (MAX, [element], 1)
         return effects
 
     @mutator
@@ -38,4 +41,9 @@ class AwSet(CrdtType):
         return effects
 
     def read(self, view: View) -> list[Any]:
-        return [element for element, child in view.children() if child.live()]
+        return present(view)
+
+    def explain(self, view: View) -> Iterator[Write]:
+        for element, child in view.children():
+            for one in child.live(MAX):
+                yield Write((element,), one._replace(value=element), True, "an add that no remove has seen")

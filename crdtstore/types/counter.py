@@ -7,12 +7,12 @@ counts). Amounts are integers of any size.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
 from crdtstore.errors import UsageError
 from crdtstore.leaves import ADD
-from crdtstore.types._base import CrdtType, Integer, View, mutator
+from crdtstore.types._base import CrdtType, Integer, View, Write, mutator
 
 __all__ = ["Counter"]
 
@@ -40,3 +40,7 @@ class Counter(CrdtType):
 
     def read(self, view: View) -> int:
         return view.total()
+
+    def explain(self, view: View) -> Iterator[Write]:
+        for one in view.live(ADD):
+            yield Write((), one, True, "sum of its region")

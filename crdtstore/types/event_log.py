@@ -6,11 +6,12 @@ The question: what if an event is appended twice? The id decides: appended again
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from crdtstore.clock import physical_ms, rfc3339
 from crdtstore.leaves import PUT
-from crdtstore.types._base import CrdtType, Live, Text, Value, View, mutator
+from crdtstore.types._base import CrdtType, Live, Text, Value, View, Write, mutator
 from crdtstore.values import pack
 
 __all__ = ["EventLog", "first_events"]
@@ -43,3 +44,10 @@ class EventLog(CrdtType):
 
     def conflicts(self, view: View) -> int:
         return sum(len({pack(live.value) for live in child.live()}) > 1 for _, child in view.children())
+
+    def explain(self, view: View) -> Iterator[Write]:
+        for name, first in first_events(view):
+            yield Write((name,), first, True, "the first with this id")
+            for one in view.child(name).live()[1:]:
+                same = pack(one.value) == pack(first.value)
+                yield Write((name,), one, False, "appended again" if same else "another body under the same id")

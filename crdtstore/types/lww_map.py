@@ -1,15 +1,29 @@
 """What does the record say? Fields, each one a last-writer-wins register.
 
 The question: what does an unset remove? The writes to this field that it has observed; a concurrent set of the field survives, and
-other fields are untouched.
+other fields are untouched. A field may end by itself, as a key may.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, ClassVar
 
-from crdtstore.leaves import DROP, PUT
-from crdtstore.types._base import CrdtType, Fields, Live, Names, View, mutator
+from crdtstore.leaves import DEADLINE, DROP, PUT
+from crdtstore.types._arguments import SomeNames
+from crdtstore.types._base import (
+    CrdtType,
+    Fields,
+    Live,
+    Names,
+    Ttl,
+    View,
+    Write,
+    deadline,
+    mutator,
+    reading_mutator,
+)
+from crdtstore.types.lww_register import explain_latest
 
 __all__ = ["LwwMap"]
 
@@ -20,6 +34,7 @@ class LwwMap(CrdtType):
     name = "lww_map"
     question = "What does the record say?"
     empty: ClassVar[Any] = {}
+    has_fields = True
 
     @mutator
     def set(self, view: View, fields: Fields) -> list[Any]:
@@ -37,14 +52,30 @@ class LwwMap(CrdtType):
             effects += (DROP, [name], None)
         return effects
 
+    @reading_mutator
+    def expire(self, view: View, ttl_ms: Ttl, fields: SomeNames = None) -> list[Any]:
+        """Let the key, or only these fields, end so many milliseconds from now; null: they do not end by themselves."""
+        due_ms = deadline(view, ttl_ms)
+        if fields is None:
+            return [DEADLINE, [], due_ms]
+        effects: list[Any] = []
+        for name in fields:
+            effects += (DEADLINE, [name], due_ms)
+        return effects
+
     def read(self, view: View) -> dict[str, Any]:
         return {name: live[-1].value for name, live in _fields(view)}
 
     def conflicts(self, view: View) -> int:
         return sum(len(live) - 1 for _, live in _fields(view))
 
+    def explain(self, view: View) -> Iterator[Write]:
+        for name, live in _fields(view):
+            yield from explain_latest((name,), live)
 
-def _fields(view: View) -> list[tuple[str, list[Live]]]:
+
+def _fields(view: View) -> Iterator[tuple[str, list[Live]]]:
     """The fields and their writes; what a later version stores beside them is passed over."""
-    fields = ((name, child.live()) for name, child in view.children() if isinstance(name, str))
-    return [(name, live) for name, live in fields if live]
+    for name, child in view.children():
+        if isinstance(name, str) and (live := child.live()):
+            yield name, live

@@ -7,12 +7,22 @@ visible as the conflict until somebody who saw them writes again.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from crdtstore.leaves import DROP, PUT
-from crdtstore.types._base import CrdtType, Value, View, mutator
+from crdtstore.types._base import CrdtType, Live, Value, View, Write, mutator
 
-__all__ = ["LwwRegister"]
+__all__ = ["LwwRegister", "explain_latest"]
+
+
+def explain_latest(at: tuple[Any, ...], live: list[Live]) -> Iterator[Write]:
+    """The latest of the writes at one place (oldest first) and those that lost against it, newest first."""
+    if live:
+        why = "the latest write" if len(live) == 1 else f"latest of {len(live)} concurrent writes"
+        yield Write(at, live[-1], True, why)
+    for one in reversed(live[:-1]):
+        yield Write(at, one, False, "concurrent and earlier")
 
 
 class LwwRegister(CrdtType):
@@ -33,3 +43,6 @@ class LwwRegister(CrdtType):
 
     def conflicts(self, view: View) -> int:
         return max(0, len(view.live()) - 1)
+
+    def explain(self, view: View) -> Iterator[Write]:
+        return explain_latest((), view.live())
