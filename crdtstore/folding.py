@@ -72,6 +72,5 @@ def _fold_best(leaf: Many, stable: Sequence[int]) -> None:
         return
     value = BEST[leaf.kind]([leaf.dots[dot][1] for dot in old])
     keep = max(dot for dot in old if element_order(leaf.dots[dot][1]) == element_order(value))
-    for dot in old:
-        if dot != keep:
-            del leaf.dots[dot]
+    newest = max(leaf.dots.pop(dot)[0] for dot in old)  # a deadline is held against the latest stamp
+    leaf.dots[keep] = (newest, value)

@@ -16,7 +16,7 @@ Source: DESIGN 2; observed-remove sets without tombstones (Bieniusa et al. 2012)
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar
 
 from crdtstore.causal import ReplicaId
@@ -35,7 +35,6 @@ from crdtstore.leaves import (
     Leaf,
     Many,
     One,
-    Order,
     Run,
     Sum,
     ValueOrder,
@@ -47,10 +46,9 @@ from crdtstore.leaves import (
     narrow,
     spent,
 )
-from crdtstore.levels import attach, collapse, level_of, replace, set_leaf, settle, walk
+from crdtstore.levels import attach, collapse, keys_of, level_of, replace, set_leaf, settle, walk
 from crdtstore.shares import MODULUS, Shares, best_share
 from crdtstore.sweeps import Sweep
-from crdtstore.values import element_order
 
 __all__ = ["Tree"]
 
@@ -110,7 +108,9 @@ class Tree:
                 continue  # the operation is spent here, and no level must be left behind for it
             level = level_of(self.root, path)
             entry = level.children.get(path[-1])
-            if kind == MARK or (entry is not None and type(entry) is not Sum and has_mark(entry)):
+            if type(entry) is Sum and kind == ADD and others is None:  # the hottest case
+                self._add(entry, path, dot, effects[index + 2], hlc)
+            elif kind == MARK or (entry is not None and has_mark(entry)):
                 self._put_marked(kind, path, effects[index + 2], dot, hlc, cut, others, is_repeatable)
             else:
                 self._put(level, kind, path, effects[index + 2], dot, hlc, cut, others, is_repeatable)
@@ -188,14 +188,14 @@ class Tree:
         """
         choose = BEST[leaf.kind]
         before = best(leaf) if type(leaf) is One or leaf.dots else None  # type: ignore[union-attr]
-        if type(leaf) is One and cut and covers(cut, leaf.dot) and _same(choose((value, before)), value):
+        if type(leaf) is One and cut and _is_superfluous(leaf.dot, leaf.hlc, leaf.value, cut, hlc, value, choose):
             leaf.dot, leaf.hlc, leaf.value = dot, hlc, value
             after = value
         else:
             many = self._widen(level, leaf, path)
             if cut and many.shadows is None:
-                for old in [old for old in many.dots if covers(cut, old)]:
-                    if old != dot and _same(choose((value, many.dots[old][1])), value):
+                for old, (old_hlc, old_value) in list(many.dots.items()):
+                    if _is_superfluous(old, old_hlc, old_value, cut, hlc, value, choose):
                         del many.dots[old]
             many.dots[dot] = (hlc, choose((value, many.dots.get(dot, (hlc, value))[1])))
             self._dirty[tuple(path)] = None
@@ -415,17 +415,7 @@ class Tree:
         Cost:  the first call sorts; then O(log n) per write and O(1) per key read.
         """
         branch = self.root.children.get(collection)
-        if type(branch) is not Branch:
-            return
-        if branch.sweep is not None:
-            branch.sweep.finish()
-        if branch.order is None:
-            branch.order = Order(branch.children)
-        for key in branch.order.irange_key(element_order(max(prefix, after))):
-            if not isinstance(key, str) or not key.startswith(prefix):
-                return
-            if key > after or not after:
-                yield key
+        return keys_of(branch, after, prefix) if type(branch) is Branch else iter(())
 
     def scratch(self, keys: Sequence[tuple[str, Any]]) -> Tree:
         """A tree with copies of these keys only: what the operations of one commit are judged on."""
@@ -438,6 +428,13 @@ class Tree:
             if entry is not None:
                 tree.root.children.setdefault(collection, Branch([], {})).children[key] = clone(entry)
         return tree
+
+
+def _is_superfluous(
+    dot: int, hlc: int, value: Any, cut: Sequence[int], new_hlc: int, new: Any, choose: Callable[[Any], Any]
+) -> bool:
+    """Whether a new candidate has seen this one, is not worse, and is stamped later: a deadline is held against the latest stamp."""
+    return covers(cut, dot) and hlc <= new_hlc and _same(choose((new, value)), new)
 
 
 def _same(one: Any, other: Any) -> bool:

@@ -6,12 +6,13 @@ Whoever goes through a branch whose drop is still being carried out has it carri
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from crdtstore.leaves import Branch, Entry, Leaf
+from crdtstore.leaves import Branch, Entry, Leaf, Order
+from crdtstore.values import element_order
 
-__all__ = ["attach", "collapse", "level_of", "replace", "set_leaf", "settle", "walk"]
+__all__ = ["attach", "collapse", "keys_of", "level_of", "replace", "set_leaf", "settle", "walk"]
 
 
 def walk(root: Branch, path: Sequence[Any]) -> list[Branch]:
@@ -95,3 +96,16 @@ def collapse(branch: Branch) -> Entry | None:
     if branch.children or len(branch.leaves) > 1:
         return branch
     return branch.leaves[0] if branch.leaves else None
+
+
+def keys_of(branch: Branch, after: str, prefix: str) -> Iterator[str]:
+    """The keys of a collection in the order of their bytes, from the first greater than ``after``."""
+    if branch.sweep is not None:
+        branch.sweep.finish()
+    if branch.order is None:
+        branch.order = Order(branch.children)
+    for key in branch.order.irange_key(element_order(max(prefix, after))):
+        if not isinstance(key, str) or not key.startswith(prefix):
+            return
+        if key > after or not after:
+            yield key
