@@ -19,7 +19,7 @@ from crdtstore.engine.events import Op
 from crdtstore.errors import UsageError
 from crdtstore.types import REGISTRY, CrdtType
 from crdtstore.types.event_log import first_events
-from crdtstore.values import show
+from crdtstore.values import pack, show
 
 __all__ = ["Declarations", "Declared", "check_name"]
 
@@ -43,6 +43,14 @@ def _shown(crdt: CrdtType, options: dict[str, Any]) -> str:
     return f"{crdt.name} {show(options)}" if options else crdt.name
 
 
+def _are_known(crdt: CrdtType, options: dict[str, Any]) -> bool:
+    """Whether this version knows these options; a later one may have others, and what it declared serves there."""
+    try:
+        return crdt.check_options(options) is not None
+    except UsageError:
+        return False
+
+
 def check_name(name: Any, what: str) -> str:
     """A domain's or collection's name.
 
@@ -61,9 +69,11 @@ class Declarations:
     def __init__(self, system: Engine) -> None:
         self._system = system
         self._cache: dict[tuple[str, str], Declared | None] = {}
+        self._readable: dict[str, dict[str, tuple[str, Declared]]] = {}
 
     def forget_cache(self) -> None:
         self._cache.clear()
+        self._readable.clear()
 
     def domains_in(self, commit: Commit) -> list[str]:
         """Names of the domains that this commit declares, in order; what cannot be a name is passed over."""
@@ -76,12 +86,39 @@ class Declarations:
         view = self._system.keyspace.view(_DOMAINS, domain)
         return dict(REGISTRY["lww_map"].read(view)) if view.exists else None
 
+    def _names(self, domain: str) -> list[str]:
+        prefix = domain + "/"
+        return [key[len(prefix) :] for key in self._system.keyspace.tree.keys(_COLLECTIONS, prefix=prefix)]
+
     def collections(self, domain: str) -> list[Declared]:
         """The collections of a domain, by name."""
-        prefix = domain + "/"
-        keys = self._system.keyspace.tree.keys(_COLLECTIONS, prefix=prefix)
-        found = [self.collection(domain, key[len(prefix) :]) for key in keys]
+        found = [self.collection(domain, name) for name in self._names(domain)]
         return [declared for declared in found if declared is not None]
+
+    def readable(self, domain: str) -> dict[str, tuple[str, Declared]]:
+        """All collections of a domain whose data can be read, by their part of a path: under which name, and as what."""
+        found = self._readable.get(domain)
+        if found is None:
+            found = self._readable[domain] = {}
+            for name in self._names(domain):
+                for at, declared in enumerate(self.all_of(domain, name)):
+                    found[declared.path] = (f"{name}@{declared.crdt.name}" if at else name, declared)
+        return found
+
+    def clashes(self, domain: str) -> list[dict[str, Any]]:
+        """Collections that regions declared differently while they could not hear each other: what serves, and the types of the others.
+
+        The type that serves is among these when it was also declared with other options.
+        """
+        found = []
+        for name in self._names(domain):
+            view = self._system.keyspace.view(_COLLECTIONS, f"{domain}/{name}")
+            types = [declared.crdt.name for declared in self.all_of(domain, name)]
+            twice = [each for each in types if len({pack(live.value) for live in view.child(each).live()}) > 1]
+            also = sorted({*types[1:], *twice})
+            if also:
+                found.append({"collection": name, "serves": types[0], "also": also})
+        return found
 
     def collection(self, domain: str, name: str) -> Declared | None:
         """The declaration that serves for ``name``, or for ``name@type`` the one of that type; None when there is none here."""
@@ -112,7 +149,7 @@ class Declarations:
         for type_name, event in first_events(view):
             crdt = REGISTRY.get(type_name)
             options = event.value.get("options") if isinstance(event.value, dict) else None
-            if crdt is not None and isinstance(options, dict):
+            if crdt is not None and isinstance(options, dict) and _are_known(crdt, options):
                 found.append(Declared(name, crdt, options))
         return found
 

@@ -6,7 +6,6 @@ that says what was wrong, what was expected, and that nothing changed.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from typing import Any
 from uuid import UUID
@@ -15,26 +14,28 @@ from msgspec import UNSET, Struct, UnsetType, ValidationError, convert
 
 from crdtstore.commit import REASON, TRACE, operation_id, request_hash
 from crdtstore.declarations import Declared, check_name
-from crdtstore.engine.events import Draft, Op
+from crdtstore.engine.events import Draft
 from crdtstore.engine.options import Options
 from crdtstore.errors import UsageError
+from crdtstore.ops import asked_of, check_collection, check_key, check_op
 from crdtstore.types import REGISTRY
-from crdtstore.values import check_text
+from crdtstore.values import check_text, show
 
 __all__ = [
     "CollectionRequest",
     "CommitRequest",
+    "ConflictsRequest",
     "DeclareDomainRequest",
     "DeclareRequest",
     "DomainRequest",
+    "ExplainRequest",
     "ListRequest",
+    "MembersRequest",
     "ReadRequest",
     "StatusRequest",
     "parse",
 ]
 
-MAX_KEY_BYTES = 512
-_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
 MAX_OPS = 1_000
 MAX_LIST = 1_000
 _OWN_ID_MS = 600_000
@@ -101,7 +102,7 @@ class CommitRequest(_InDomain, kw_only=True):
 
         Raises:  UsageError naming the op that is wrong; nothing changed.
         """
-        ops = [_op(fields, declared) for fields in self.ops]
+        ops = [check_op(fields, declared) for fields in self.ops]
         attributes: list[Any] = []
         if self.reason is not None:
             attributes += (REASON, self.reason)
@@ -109,8 +110,7 @@ class CommitRequest(_InDomain, kw_only=True):
             attributes += (TRACE, self.trace_id)
         if self.id is None:
             return Draft(ticket, ops, author, attributes)
-        asked = [[op.collection, op.key, op.mutator.name if op.mutator else "delete", dict(op.arguments)] for op in ops]
-        operation = (operation_id(author, self.id), request_hash(asked))
+        operation = (operation_id(author, self.id), request_hash([asked_of(op) for op in ops]))
         return Draft(ticket, ops, author, attributes, operation, _expires_ms(self.id, now_ms, options))
 
 
@@ -133,62 +133,9 @@ def _expires_ms(key: str, now_ms: int, options: Options) -> int:
     return made_ms + _OWN_ID_MS
 
 
-def _op(fields: Mapping[str, Any], declared: Callable[[str], Declared]) -> Op:
-    arguments = dict(fields)
-    take = arguments.pop
-    collection, key, name, if_match = (
-        take("collection", None),
-        take("key", None),
-        take("op", None),
-        take("if_match", None),
-    )
-    if not isinstance(name, str):
-        raise UsageError("an op names what to do in the field op. Nothing changed.", code="invalid-op")
-    if if_match is not None and not isinstance(if_match, str):
-        raise UsageError("if_match is an etag as a read returned it. Nothing changed.")
-    what = declared(check_collection(collection))
-    check_key(key)
-    crdt = what.crdt
-    if name == "delete":
-        if not crdt.deletable:
-            raise UsageError(f"a key of type {crdt.name} cannot be deleted. Nothing changed.", code="not-deletable")
-        if arguments:
-            raise UsageError(
-                f"delete takes no arguments, not {', '.join(sorted(arguments))}. Nothing changed.", code="invalid-op"
-            )
-        return Op(crdt, what.path, key, None, {}, if_match)
-    mutator = crdt.mutators.get(name)
-    if mutator is None:
-        known = ", ".join([*crdt.mutators, *(["delete"] if crdt.deletable else [])])
-        raise UsageError(
-            f"{crdt.name} has the operations {known}, not {name[:100]!r}. Nothing changed.", code="invalid-op"
-        )
-    checked = mutator.check(arguments)
-    crdt.check(checked, what.options)
-    return Op(crdt, what.path, key, mutator, checked, if_match)
-
-
-def check_collection(name: Any) -> str:
-    """A collection's name as a commit may name it."""
-    return check_name(name, "collection")
-
-
-def check_key(key: Any) -> str:
-    """A key: text of 1 to 512 bytes of UTF-8, no control characters, not ``.`` or ``..``.
-
-    Raises:  UsageError ``bad-request``; nothing changed.
-    """
-    if not isinstance(key, str):
-        raise UsageError(f"a key is text, got a {type(key).__name__}. Nothing changed.")
-    try:
-        size = len(key.encode())
-    except UnicodeEncodeError:
-        raise UsageError("a key is valid Unicode, got a lone surrogate. Nothing changed.") from None
-    if not 0 < size <= MAX_KEY_BYTES:
-        raise UsageError(f"a key has 1 to {MAX_KEY_BYTES} bytes, got {size}. Nothing changed.")
-    if key in (".", "..") or _CONTROL.search(key):
-        raise UsageError(f"a key is not . or .. and has no control characters, got {key[:100]!r}. Nothing changed.")
-    return key
+def _check_limit(limit: int) -> None:
+    if not 0 < limit <= MAX_LIST:
+        raise UsageError(f"limit is 1 to {MAX_LIST}, got {limit}.")
 
 
 class ReadRequest(_InCollection, kw_only=True):
@@ -219,10 +166,55 @@ class ListRequest(_InCollection, kw_only=True):
 
     def check(self) -> None:
         super().check()
-        if not 0 < self.limit <= MAX_LIST:
-            raise UsageError(f"limit is 1 to {MAX_LIST}, got {self.limit}.")
+        _check_limit(self.limit)
         for what in ("prefix", "after"):
             check_text(getattr(self, what), what)
+
+
+class MembersRequest(_InCollection, kw_only=True):
+    """A page of the elements, fields or events of one key, or whether one of them is there."""
+
+    key: str
+    after: Any = None
+    limit: int = 100
+    has: Any = UNSET
+
+    def check(self) -> None:
+        super().check()
+        check_key(self.key)
+        _check_limit(self.limit)
+
+
+class ExplainRequest(_InCollection, kw_only=True):
+    """The writes behind the value of one key."""
+
+    key: str
+    limit: int = 100
+
+    def check(self) -> None:
+        super().check()
+        check_key(self.key)
+        _check_limit(self.limit)
+
+
+class ConflictsRequest(_InDomain, kw_only=True):
+    """The keys of a domain behind whose values concurrent writes stand; ``after`` is the ``next`` of the page before."""
+
+    after: str | None = None
+    limit: int = 100
+
+    def check(self) -> None:
+        super().check()
+        _check_limit(self.limit)
+        if self.after is not None:
+            collection, slash, key = check_text(self.after, "after").partition("/")
+            if not slash:
+                raise UsageError(f"after is collection/key, got {show(self.after)}.")
+            name, at, type_name = collection.partition("@")
+            check_name(name, "collection")
+            if at and type_name not in REGISTRY:
+                raise UsageError(f"there is no type {type_name[:100]!r}; there are {', '.join(REGISTRY)}.")
+            check_key(key)
 
 
 class DeclareDomainRequest(_InDomain, kw_only=True):
@@ -264,10 +256,13 @@ class StatusRequest(_Base, kw_only=True):
 _REQUESTS: dict[str, type[_Base]] = {
     "collection": CollectionRequest,
     "commit": CommitRequest,
+    "conflicts": ConflictsRequest,
     "declare": DeclareRequest,
     "declare_domain": DeclareDomainRequest,
     "domain": DomainRequest,
+    "explain": ExplainRequest,
     "list": ListRequest,
+    "members": MembersRequest,
     "read": ReadRequest,
     "status": StatusRequest,
 }

@@ -14,19 +14,22 @@ from msgspec import Struct
 
 from crdtstore.causal import Dot, ReplicaId
 from crdtstore.configuration import SYSTEM_GROUP, group_of
-from crdtstore.declarations import Declared
 from crdtstore.engine.engine import Engine
 from crdtstore.engine.events import Draft, Persisted, Tick
 from crdtstore.engine.output import Committed, Refused
-from crdtstore.errors import CrdtStoreError, ReplicaBehind, Unavailable, UsageError
+from crdtstore.errors import CrdtStoreError, ReplicaBehind, Unavailable
 from crdtstore.host import Host, HostOutput
+from crdtstore.reading import Reader, Reading
 from crdtstore.requests import (
     CollectionRequest,
     CommitRequest,
+    ConflictsRequest,
     DeclareDomainRequest,
     DeclareRequest,
     DomainRequest,
+    ExplainRequest,
     ListRequest,
+    MembersRequest,
     ReadRequest,
     parse,
 )
@@ -34,7 +37,6 @@ from crdtstore.sessions import Sessions, durable
 from crdtstore.status import status
 from crdtstore.tokens import Seen
 from crdtstore.types import REGISTRY
-from crdtstore.values import show
 
 __all__ = ["Cancelled", "Event", "PeerChanged", "Received", "Request", "Service"]
 
@@ -89,6 +91,16 @@ class Service:
     def __init__(self, host: Host) -> None:
         self.host = host
         self.sessions = Sessions(host)
+        self._reader = reader = Reader(host)
+        self._looks: dict[type, Callable[[Any, int], Reading]] = {
+            CollectionRequest: reader.collection,
+            ConflictsRequest: reader.conflicts,
+            DomainRequest: reader.domain,
+            ExplainRequest: reader.explain,
+            ListRequest: reader.keys,
+            MembersRequest: reader.members,
+            ReadRequest: reader.read,
+        }
         host.on_replies = self._on_replies
         self._out = HostOutput()
         self._now_ms = 0
@@ -146,22 +158,21 @@ class Service:
 
     def _on_request(self, request: Request) -> None:
         try:
-            parsed = parse(request.do, request.fields)
+            parsed: Any = parse(request.do, request.fields)
+            look = self._looks.get(type(parsed))
+            if look is not None:
+                domain = None if isinstance(parsed, DomainRequest | CollectionRequest) else parsed.domain
+                self._after_token(
+                    request, parsed, domain, lambda now: self._show(request, parsed.token, look(parsed, now))
+                )
+                return
             match parsed:
                 case CommitRequest():
                     self._after_token(request, parsed, parsed.domain, lambda now: self._commit(request, parsed))
-                case ReadRequest():
-                    self._after_token(request, parsed, parsed.domain, lambda now: self._read(request, parsed))
-                case ListRequest():
-                    self._after_token(request, parsed, parsed.domain, lambda now: self._list(request, parsed))
                 case DeclareDomainRequest():
                     self._after_token(request, parsed, None, lambda now: self._declare_domain(request, parsed))
                 case DeclareRequest():
                     self._after_token(request, parsed, None, lambda now: self._declare(request, parsed))
-                case DomainRequest():
-                    self._after_token(request, parsed, None, lambda now: self._domain(request, parsed))
-                case CollectionRequest():
-                    self._after_token(request, parsed, None, lambda now: self._collection(request, parsed))
                 case _:
                     self._reply(request.ticket, self.status(self._now_ms))
         except CrdtStoreError as error:
@@ -227,13 +238,9 @@ class Service:
             retry_after=0.1,
         )
 
-    def _reply_once_durable(
-        self, request: Request, token: str | None, batches: list[tuple[Engine, int]], body: dict[str, Any]
-    ) -> None:
-        """Reply with what was read as soon as the batches it came from are durable; the value is that of now, so no writer starves it.
-
-        The first batch is of the group that the token is to name.
-        """
+    def _show(self, request: Request, token: str | None, reading: Reading) -> None:
+        """Reply with what was read as soon as the batches it came from are durable; the value is that of now, so no writer starves it."""
+        body, batches = reading
         engine = batches[0][0]
         read_ms = self._now_ms
 
@@ -250,11 +257,11 @@ class Service:
     # --- writes
 
     def _commit(self, request: Request, parsed: CommitRequest) -> None:
-        engine = self._engine(parsed.domain)
+        engine = self._reader.engine(parsed.domain)
         drafted = parsed.draft(
             request.ticket,
             request.principal,
-            lambda name: self._declared(parsed.domain, name),
+            lambda name: self._reader.declared(parsed.domain, name),
             self._now_ms,
             self.host.options,
         )
@@ -288,79 +295,19 @@ class Service:
             "durable_in": [self.host.me.region],
         }
 
-    def _engine(self, domain: str) -> Engine:
-        engine = self.host.engine_of(domain)
-        if engine is None:
-            raise UsageError(
-                f"the domain {domain} is not declared in region {self.host.me.region}. Nothing changed.",
-                code="not-declared",
-            )
-        return engine
-
-    def _declared(self, domain: str, name: str) -> Declared:
-        declared = self.host.declarations.collection(domain, name)
-        if declared is None:
-            raise UsageError(
-                f"the collection {domain}/{name} is not declared in region {self.host.me.region}. Nothing changed.",
-                code="not-declared",
-            )
-        return declared
-
-    # --- reads
-
-    def _read(self, request: Request, parsed: ReadRequest) -> None:
-        engine = self._engine(parsed.domain)
-        declared = self._declared(parsed.domain, parsed.collection)
-        staleness_ms = engine.rows.staleness_ms(self._now_ms)
-        if parsed.max_staleness_ms is not None and (staleness_ms is None or staleness_ms > parsed.max_staleness_ms):
-            how = "unknown" if staleness_ms is None else f"{staleness_ms} ms"
-            asked = f"at most {show(parsed.max_staleness_ms)} ms was asked for"
-            raise ReplicaBehind(f"the staleness of this region is {how}, {asked}.", regions=[])
-        view = engine.keyspace.view(declared.path, parsed.key)
-        body = {
-            "value": declared.crdt.read(view),
-            "exists": view.exists,
-            "type": declared.crdt.name,
-            "etag": engine.keyspace.etag(declared.path, parsed.key),
-            "region": self.host.me.region,
-            "staleness_ms": staleness_ms,
-            "conflicts": declared.crdt.conflicts(view),
-        }
-        number = engine.durability.waits_for(declared.path, parsed.key)
-        batches = [(engine, number), self.host.declarations.batch_of(parsed.domain, parsed.collection)]
-        self._reply_once_durable(request, parsed.token, batches, body)
-
-    def _list(self, request: Request, parsed: ListRequest) -> None:
-        engine = self._engine(parsed.domain)
-        declared = self._declared(parsed.domain, parsed.collection)
-        items: list[dict[str, Any]] = []
-        following = None
-        for key in engine.keyspace.tree.keys(declared.path, parsed.after, parsed.prefix):
-            if len(items) == parsed.limit:
-                following = items[-1]["key"]
-                break
-            item = {"key": key}
-            if parsed.values:
-                item["value"] = declared.crdt.read(engine.keyspace.view(declared.path, key))
-            items.append(item)
-        body = {"items": items, "next": following}
-        number = engine.durability.waits_for(declared.path)
-        batches = [(engine, number), self.host.declarations.batch_of(parsed.domain, parsed.collection)]
-        self._reply_once_durable(request, parsed.token, batches, body)
-
     # --- declarations
 
     def _declare_domain(self, request: Request, parsed: DeclareDomainRequest) -> None:
         op = self.host.declarations.declare_domain(parsed.domain, parsed.given())
-        self._declare_by(request, parsed, op, lambda: self._domain_body(parsed.domain))
+        self._declare_by(request, parsed, op, lambda: self._reader.domain_body(parsed.domain))
 
     def _declare(self, request: Request, parsed: DeclareRequest) -> None:
-        self._engine(parsed.domain)
+        self._reader.engine(parsed.domain)
         crdt = REGISTRY[parsed.type]
         op = self.host.declarations.declare_collection(
             parsed.domain, parsed.collection, crdt, crdt.check_options(parsed.options)
         )
-        self._declare_by(request, parsed, op, lambda: self._collection_body(parsed.domain, parsed.collection))
+        self._declare_by(request, parsed, op, lambda: self._reader.collection_body(parsed.domain, parsed.collection))
 
     def _declare_by(self, request: Request, parsed: Any, op: Any, body: Callable[[], dict[str, Any]]) -> None:
         system = self.host.groups[SYSTEM_GROUP]
@@ -370,32 +317,10 @@ class Service:
             return {**body(), "token": self.sessions.token(parsed.token, SYSTEM_GROUP, seen)}
 
         if op is None:
-            self._show_system(request, parsed, body())
+            self._show(request, parsed.token, self._reader.of_system(body()))
         else:
             self._submit(system, Draft(request.ticket, [op], request.principal), answer)
             self._flush()  # the next request may rely on it
-
-    def _domain(self, request: Request, parsed: DomainRequest) -> None:
-        self._engine(parsed.domain)
-        self._show_system(request, parsed, self._domain_body(parsed.domain))
-
-    def _collection(self, request: Request, parsed: CollectionRequest) -> None:
-        self._engine(parsed.domain)
-        self._declared(parsed.domain, parsed.collection)
-        self._show_system(request, parsed, self._collection_body(parsed.domain, parsed.collection))
-
-    def _show_system(self, request: Request, parsed: Any, body: dict[str, Any]) -> None:
-        system = self.host.groups[SYSTEM_GROUP]
-        self._reply_once_durable(request, parsed.token, [(system, system.durability.number)], body)
-
-    def _domain_body(self, domain: str) -> dict[str, Any]:
-        declarations = self.host.declarations
-        names = {declared.name: declared.crdt.name for declared in declarations.collections(domain)}
-        return {"domain": domain, **(declarations.domain(domain) or {}), "collections": names}
-
-    def _collection_body(self, domain: str, name: str) -> dict[str, Any]:
-        declared = self._declared(domain, name)
-        return {"domain": domain, "collection": name, "type": declared.crdt.name, "options": declared.options}
 
 
 def _are_durable(batches: list[tuple[Engine, int]]) -> bool:

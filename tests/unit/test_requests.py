@@ -29,6 +29,8 @@ DEEP: Any = reduce(lambda inner, _: [inner], range(990), 1)
 def asked() -> Regions:
     made = shop("us")
     made.do("us", "declare", domain="shop", collection="orders", type="counter", options={"grow_only": True})
+    fields = {"visits": "counter", "card": "or_map"}
+    made.do("us", "declare", domain="shop", collection="record", type="or_map", options={"fields": fields})
     return made
 
 
@@ -51,6 +53,10 @@ def check(asked: Regions, do: str, fields: dict[str, Any], code: str, why: str) 
 
 def commit(*ops: Any, **fields: Any) -> dict[str, Any]:
     return {"domain": "shop", "ops": list(ops), **fields}
+
+
+def nested(name: str, path: Any, **arguments: Any) -> dict[str, Any]:
+    return op("or-map", "k", name, path=path, **arguments)
 
 
 @pytest.mark.parametrize(
@@ -89,7 +95,11 @@ def commit(*ops: Any, **fields: Any) -> dict[str, Any]:
         (commit(op("counter", "k", "add", if_match=5)), "bad-request", "if_match is an etag"),
         (commit({"collection": "counter", "key": "k"}), "invalid-op", "an op names what to do"),
         (commit({"collection": "counter", "key": "k", "op": 5}), "invalid-op", "an op names what to do"),
-        (commit(op("counter", "k", "reset")), "invalid-op", "counter has the operations add, delete, not 'reset'"),
+        (
+            commit(op("counter", "k", "reset")),
+            "invalid-op",
+            "counter has the operations add, delete, expire, not 'reset'",
+        ),
         (commit(op("counter", "k", "add", amount=1, by=2)), "invalid-op", "add takes amount, not by"),
         (commit(op("counter", "k", "add", **{"\ud800": 2})), "invalid-op", "add takes amount"),
         (commit(op("counter", "k", "delete", amount=1)), "invalid-op", "delete takes no arguments"),
@@ -106,7 +116,7 @@ def commit(*ops: Any, **fields: Any) -> dict[str, Any]:
         (commit(op("aw-set", "k", "add", elements="x")), "invalid-value", "must be a list"),
         (commit(op("aw-set", "k", "add", elements=list(range(10_001)))), "invalid-value", "at most 10000 items"),
         (
-            commit(*(op("aw-set", "k", "add", elements=list(range(9_999))) for _ in range(6))),
+            commit(*(op("aw-set", "k", "add", elements=list(range(9_999))) for _ in range(11))),
             "too-large",
             "100000 effects",
         ),
@@ -124,6 +134,63 @@ def commit(*ops: Any, **fields: Any) -> dict[str, Any]:
         (commit(op("lww-map", "k", "unset", fields=[1])), "invalid-value", "each of fields must be text"),
         (commit(op("event-log", "k", "delete")), "not-deletable", "event_log cannot be deleted"),
         (commit(op("event-log", "k", "append", id=5)), "invalid-value", "id must be text"),
+        (commit(op("event-log", "k", "expire", ttl_ms=5)), "not-deletable", "event_log cannot expire"),
+        (commit(op("g-set", "k", "delete")), "not-deletable", "g_set cannot be deleted"),
+        (commit(op("counter", "k", "expire")), "invalid-op", "expire needs the argument ttl_ms"),
+        (commit(op("counter", "k", "expire", ttl_ms=0)), "invalid-value", "ttl_ms must be 1 to"),
+        (commit(op("counter", "k", "expire", ttl_ms="1")), "invalid-value", "ttl_ms must be"),
+        (commit(op("counter", "k", "expire", ttl_ms=1, fields=["f"])), "invalid-op", "expire takes ttl_ms, not fields"),
+        (commit(op("lww-map", "k", "expire", ttl_ms=1, fields=[])), "invalid-value", "at least one item"),
+        (commit(op("counter", "k", "add", path=["f"])), "invalid-op", "counter is of the type counter"),
+        (commit(op("or-map", "k", "add")), "invalid-op", "path leads to an operation of a field"),
+        (commit(nested("add", "f")), "invalid-op", "path is a list of steps"),
+        (commit(nested("add", [])), "invalid-op", "path is a list of steps"),
+        (commit(nested("add", ["f"])), "invalid-op", 'a pair [name, type] such as ["visits", "counter"], got "f"'),
+        (commit(nested("add", [["f"]])), "invalid-op", "a pair [name, type]"),
+        (commit(nested("add", [["f", "counter", 1]])), "invalid-op", "a pair [name, type]"),
+        (commit(nested("add", [["f", "no_such"]])), "invalid-op", "may be of the types aw_set, counter"),
+        (commit(nested("add", [["f", ["counter"]]])), "invalid-op", "may be of the types"),
+        (commit(nested("add", [[5, "counter"]])), "invalid-value", "the name of a field must be text, got 5"),
+        (commit(nested("add", [["\ud800", "counter"]])), "invalid-value", "lone surrogate"),
+        (commit(nested("add", [["f" * 513, "counter"]])), "invalid-value", "at most 512 bytes, got 513"),
+        (
+            commit(nested("add", [["f", "counter"], ["g", "counter"]])),
+            "invalid-op",
+            'the field "f" is of the type counter',
+        ),
+        (commit(nested("add", [["m", "or_map"]] * 16 + [["f", "counter"]])), "invalid-op", "at most 16 steps, got 17"),
+        (commit(nested("add", DEEP)), "invalid-op", "a pair [name, type]"),
+        (
+            commit(nested("append", [["f", "counter"]])),
+            "invalid-op",
+            "counter has the operations add, delete, expire, not",
+        ),
+        (
+            commit(nested("append", [["m", "or_map"]])),
+            "invalid-op",
+            "or_map has the operations delete, expire, remove, not",
+        ),
+        (commit(nested("add", [["f", "counter"]], amount="x")), "invalid-value", "amount must be an integer"),
+        (commit(nested("delete", [["f", "event_log"]])), "not-deletable", "event_log cannot be deleted"),
+        (commit(nested("expire", [["f", "g_set"]], ttl_ms=1)), "not-deletable", "g_set cannot expire"),
+        (
+            commit(op("record", "k", "add", path=["other"])),
+            "invalid-op",
+            'declares the fields card, visits, not "other"',
+        ),
+        (
+            commit(op("record", "k", "add", path=[["other", "counter"]])),
+            "invalid-op",
+            "declares the fields card, visits",
+        ),
+        (
+            commit(op("record", "k", "add", path=[["visits", "aw_set"]])),
+            "invalid-op",
+            'declared as counter, not as "aw_set"',
+        ),
+        (commit(op("record", "k", "add", path=[5])), "invalid-op", "declares the fields card, visits, not 5"),
+        (commit(op("record", "k", "add", path=[DEEP])), "invalid-op", "declares the fields card, visits"),
+        (commit(op("record", "k", "add", path=["card", "visits"])), "invalid-op", "a pair [name, type]"),
         (commit(ADD, op("counter", "k", "add", amount="x")), "invalid-value", "amount must be an integer"),
         (
             commit(*[op("lww-register", str(at), "set", value="x" * 900_000) for at in range(5)]),
@@ -164,6 +231,10 @@ def at(**fields: Any) -> dict[str, Any]:
     return {"domain": "shop", "collection": "counter", **fields}
 
 
+def new(**fields: Any) -> dict[str, Any]:
+    return {"domain": "shop", "collection": "new", **fields}
+
+
 @pytest.mark.parametrize(
     ("do", "fields", "code", "why"),
     [
@@ -188,11 +259,47 @@ def at(**fields: Any) -> dict[str, Any]:
         ("list", at(values=1), "bad-request", "bool"),
         ("list", at(domain="other"), "not-declared", "domain other"),
         ("list", at(collection="other"), "not-declared", "shop/other"),
+        ("members", at(key="k", collection="counter"), "invalid-op", "counter has none"),
+        ("members", at(key="k", collection="lww-register", has="x"), "invalid-op", "lww_register has none"),
+        ("members", at(collection="aw-set"), "bad-request", "key"),
+        ("members", at(key="", collection="aw-set"), "bad-request", "1 to 512"),
+        ("members", at(key="k", collection="aw-set", limit=0), "bad-request", "limit is 1 to 1000"),
+        (
+            "members",
+            at(key="k", collection="aw-set", after=1.5),
+            "invalid-value",
+            "after must be text, an integer or bytes",
+        ),
+        (
+            "members",
+            at(key="k", collection="aw-set", has=None),
+            "invalid-value",
+            "has must be text, an integer or bytes",
+        ),
+        ("members", at(key="k", collection="aw-set", has=BIG), "invalid-value", "has must be an integer of at most"),
+        ("members", at(key="k", collection="lww-map", has=5), "invalid-value", "has must be text"),
+        ("members", at(key="k", collection="or-map", after=b"x"), "invalid-value", "after must be text"),
+        ("members", at(key="k", collection="event-log", after="e"), "invalid-value", 'has no event "e"'),
+        ("members", at(key="k", collection="aw-set", domain="other"), "not-declared", "domain other"),
+        ("members", at(key="k", collection="other"), "not-declared", "shop/other"),
+        ("members", at(key="k", collection="aw-set", consistency="local"), "bad-request", "consistency"),
+        ("explain", at(key="k", limit=1_001), "bad-request", "limit is 1 to 1000"),
+        ("explain", at(key="."), "bad-request", "not . or .."),
+        ("explain", at(key="k", domain="other"), "not-declared", "domain other"),
+        ("explain", at(key="k", collection="other"), "not-declared", "shop/other"),
+        ("conflicts", {"domain": "other"}, "not-declared", "domain other"),
+        ("conflicts", {"domain": "shop", "limit": 0}, "bad-request", "limit is 1 to 1000"),
+        ("conflicts", {"domain": "shop", "after": "counter"}, "bad-request", "after is collection/key"),
+        ("conflicts", {"domain": "shop", "after": "Counter/k"}, "bad-request", "is named like"),
+        ("conflicts", {"domain": "shop", "after": "counter@x/k"}, "bad-request", "there is no type"),
+        ("conflicts", {"domain": "shop", "after": "counter/"}, "bad-request", "1 to 512"),
+        ("conflicts", {"domain": "shop", "after": "other/k"}, "not-declared", "shop/other"),
+        ("conflicts", {"domain": "shop", "after": "\ud800/k"}, "invalid-value", "after must be valid Unicode"),
         ("domain", {"domain": "other"}, "not-declared", "domain other"),
         ("collection", at(collection="other"), "not-declared", "shop/other"),
         ("declare_domain", {"domain": "Shop"}, "bad-request", "domain is named like"),
         ("declare_domain", {"domain": "shop", "owner": 5}, "bad-request", "owner"),
-        ("declare", at(type="no_such"), "bad-request", "there is no type 'no_such'; there are aw_set, counter"),
+        ("declare", at(type="no_such"), "bad-request", "there is no type 'no_such'; there are aw_set, "),
         ("declare", at(type="aw_set"), "type-mismatch", "is declared as counter"),
         (
             "declare",
@@ -203,6 +310,17 @@ def at(**fields: Any) -> dict[str, Any]:
         ("declare", at(type="counter", options={"grow_only": 1}), "invalid-value", "must be true or false"),
         ("declare", at(type="counter", options={"lower": True}), "invalid-value", "no option lower"),
         ("declare", at(type="counter", collection="a@counter"), "bad-request", "collection is named like"),
+        ("declare", new(type="or_map", options={"fields": 5}), "invalid-value", "must be a map"),
+        (
+            "declare",
+            new(type="or_map", options={"fields": {"a": "no_such"}}),
+            "invalid-value",
+            'the field "a" must be one',
+        ),
+        ("declare", new(type="or_map", options={"fields": {"a": 5}}), "invalid-value", "got 5"),
+        ("declare", new(type="or_map", options={"fields": {"a": DEEP}}), "invalid-value", "must be one of"),
+        ("declare", new(type="or_map", options={"fields": {"\ud800": "counter"}}), "invalid-value", "lone surrogate"),
+        ("declare", new(type="or_map", options={"fields": {5: "counter"}}), "invalid-value", "must be text"),
         ("declare", at(type="counter", domain="other"), "not-declared", "domain other"),
         ("status", {"surprise": 1}, "bad-request", "surprise"),
         ("no_such", {}, "bad-request", "there is no request 'no_such'"),
@@ -236,21 +354,25 @@ FIELDS = st.dictionaries(
             "owner",
             "consistency",
             "reason",
+            "after",
+            "has",
         ]
     )
     | st.text(max_size=3),
-    values() | st.sampled_from(["shop", "counter", "k", {}, []]),
+    values() | st.sampled_from(["shop", "counter", "or-map", "aw-set", "k", {}, []]),
     max_size=6,
 )
 
 
 @given(
-    st.sampled_from(["commit", "read", "list", "declare", "declare_domain", "domain", "collection", "status"]),
+    st.sampled_from(["commit", "read", "list", "members", "explain", "conflicts"])
+    | st.sampled_from(["declare", "declare_domain", "domain", "collection", "status"]),
     FIELDS,
     st.lists(
         st.dictionaries(
-            st.sampled_from(["collection", "key", "op", "amount", "elements", "fields"]),
-            values() | st.sampled_from(["counter", "k", "add", "lww-map", "set"]),
+            st.sampled_from(["collection", "key", "op", "amount", "elements", "fields", "path", "ttl_ms"]),
+            values()
+            | st.sampled_from(["counter", "k", "add", "lww-map", "or-map", "set", "expire", [["f", "counter"]]]),
         ),
         max_size=3,
     ),

@@ -1,7 +1,7 @@
 """Which request a path and a method stand for.
 
 The question: can a key collide with a route? The verb comes before the address, so a path is decided by its first segments and its length
-alone, and whatever follows ``/v1/data/`` is data.
+alone, and whatever follows ``/v1/data/`` is data. A key is one segment, so what stands behind it is no key either.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from crdtstore.errors import UsageError
-from crdtstore_node.api.target import Query, boolean, integer, text
+from crdtstore_node.api.target import Query, boolean, element, integer, text
 
 __all__ = ["Action", "MethodNotAllowed", "find"]
 
@@ -42,6 +42,9 @@ class MethodNotAllowed(UsageError):
 _WAIT: Query = {"wait_ms": integer}
 _READ = Action("read", {"consistency": text, "max_staleness_ms": integer, **_WAIT})
 _LIST = Action("list", {"prefix": text, "after": text, "limit": integer, "values": boolean, **_WAIT})
+_MEMBERS = Action("members", {"after": element, "limit": integer, "has": element, **_WAIT})
+_EXPLAIN = Action("explain", {"limit": integer, **_WAIT})
+_CONFLICTS = Action("conflicts", {"after": text, "limit": integer, **_WAIT})
 _COMMIT = Action("commit", body=frozenset(("ops", "reason", "regions", "wait_ms")))
 _DOMAIN = Action("domain", _WAIT)
 _DECLARE_DOMAIN = Action("declare_domain", body=frozenset(("owner", "description")), may_be_empty=True)
@@ -50,6 +53,9 @@ _DECLARE = Action("declare", body=frozenset(("type", "options")))
 
 _KEY = {"GET": _READ, "HEAD": _READ, "POST": _COMMIT}
 _KEYS = {"GET": _LIST, "HEAD": _LIST}
+_OF_KEY = {"members": {"GET": _MEMBERS, "HEAD": _MEMBERS}}
+_WHY = {"GET": _EXPLAIN, "HEAD": _EXPLAIN}
+_CLASHES = {"GET": _CONFLICTS, "HEAD": _CONFLICTS}
 _OF_DOMAIN = {"GET": _DOMAIN, "HEAD": _DOMAIN, "PUT": _DECLARE_DOMAIN}
 _OF_COLLECTION = {"GET": _COLLECTION, "HEAD": _COLLECTION, "PUT": _DECLARE}
 _OWN: dict[tuple[str, ...], Mapping[str, Action]] = {
@@ -76,6 +82,12 @@ def _match(parts: list[str]) -> tuple[Mapping[str, Action], dict[str, str]]:
             return _KEY, {"domain": domain, "collection": collection, "key": key}
         case ["", "v1", "data", domain, collection]:
             return _KEYS, {"domain": domain, "collection": collection}
+        case ["", "v1", "data", domain, collection, key, page] if page in _OF_KEY:
+            return _OF_KEY[page], {"domain": domain, "collection": collection, "key": key}
+        case ["", "v1", "explain", domain, collection, key]:
+            return _WHY, {"domain": domain, "collection": collection, "key": key}
+        case ["", "v1", "conflicts", domain]:
+            return _CLASHES, {"domain": domain}
         case ["", "v1", "domains", domain]:
             return _OF_DOMAIN, {"domain": domain}
         case ["", "v1", "domains", domain, "collections", collection]:
@@ -84,6 +96,6 @@ def _match(parts: list[str]) -> tuple[Mapping[str, Action], dict[str, str]]:
     if own is not None:
         return own, {}
     hint = " Data is at /v1/data/domain/collection/key, declarations are at /v1/domains/domain/collections/collection."
-    if parts[1:3] == ["v1", "data"] and len(parts) > 6:
-        hint = " A key is one segment: write / in it as %2F."
+    if parts[1:3] in (["v1", "data"], ["v1", "explain"]) and len(parts) > 6:
+        hint = " A key is one segment: write / in it as %2F; what may stand behind it is /members."
     raise UsageError(f"there is nothing at {'/'.join(parts)[:200]!r}.{hint} Nothing changed.", code="no-such-route")

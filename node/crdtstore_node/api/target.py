@@ -13,8 +13,9 @@ from typing import Any
 from urllib.parse import unquote_to_bytes
 
 from crdtstore.errors import UsageError
+from crdtstore.values import from_json
 
-__all__ = ["Query", "boolean", "integer", "parse_query", "segments", "split", "text"]
+__all__ = ["Query", "boolean", "element", "integer", "parse_query", "segments", "split", "text"]
 
 _BAD_ESCAPE = re.compile("%(?![0-9A-Fa-f]{2})")
 _ABSOLUTE = re.compile("[a-zA-Z][a-zA-Z0-9+.-]*://[^/?#]*")
@@ -81,6 +82,14 @@ def parse_query(query: str, known: Query) -> dict[str, Any]:
 def text(name: str, value: str) -> str:
     """Text, as it is."""
     return value
+
+
+def element(name: str, value: str) -> Any:
+    """An element of a set or the name of a field: JSON, and text where it is no JSON; ``"5"`` is text and ``5`` a number."""
+    try:
+        return from_json(value.encode())
+    except ValueError:
+        return value
 
 
 def integer(name: str, value: str) -> int:

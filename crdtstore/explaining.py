@@ -1,0 +1,157 @@
+"""Behind a value: the writes it came from, who lost, where they are not yet; and which keys of a domain have such.
+
+The question: what may nobody have to guess? Why a value is what it is. The dots that are there say which writes count and which lost to
+a concurrent one; the commits they belong to are still in the history and say who wrote them and what for; what the others have
+acknowledged says where they have not arrived.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from heapq import nsmallest
+from itertools import islice
+from typing import Any
+
+import msgspec
+
+from crdtstore.clock import physical_ms, rfc3339
+from crdtstore.commit import REASON
+from crdtstore.configuration import Cluster
+from crdtstore.declarations import Declared
+from crdtstore.engine.engine import Engine
+from crdtstore.leaves import Branch
+from crdtstore.types import REGISTRY, CrdtType, Live, View, Write
+from crdtstore.types.or_map import split_part
+from crdtstore.values import ext_hook
+
+__all__ = ["conflicting_keys", "explained"]
+
+MAX_CANDIDATES = 2_000
+"""Keys looked at for one page of conflicts."""
+MAX_WORK = 20_000
+"""Fields and elements looked at for one page of conflicts; one key is always looked at."""
+
+
+class _Head(msgspec.Struct, array_like=True, gc=False):
+    """The beginning of a commit: who and why, without its effects, which may be large."""
+
+    format: int
+    origin: str | int
+    seq: int
+    hlc: int
+    deps: list[str | int]
+    author: str
+    attributes: list[Any]
+
+
+_head = msgspec.msgpack.Decoder(_Head, ext_hook=ext_hook)
+
+
+def explained(engine: Engine, cluster: Cluster, crdt: CrdtType, view: View, limit: int) -> dict[str, Any]:
+    """The writes behind a value, those that count first per place, at most ``limit``, and where these are not yet."""
+    writes = list(islice(crdt.explain(view), limit + 1))
+    shown = writes[:limit]
+    heads: dict[Any, tuple[str, str | None]] = {}
+    for write in shown:
+        if write.live.dot not in heads:
+            heads[write.live.dot] = _who_and_why(engine, write.live)
+    return {
+        "value": crdt.read(view),
+        "type": crdt.name,
+        "live": [_shown(write, crdt, cluster, *heads[write.live.dot]) for write in shown],
+        "not_yet_in": _not_yet_in(engine, cluster, [write.live for write in shown]),
+        "truncated": len(writes) > limit,
+    }
+
+
+def _who_and_why(engine: Engine, live: Live) -> tuple[str, str | None]:
+    head = _head.decode(engine.history.commit(engine.members.index(live.replica), live.seq))
+    attributes = head.attributes
+    reasons = [attributes[at + 1] for at in range(0, len(attributes), 2) if attributes[at] == REASON]
+    return head.author, reasons[0] if reasons and isinstance(reasons[0], str) else None
+
+
+def _shown(write: Write, crdt: CrdtType, cluster: Cluster, author: str, reason: str | None) -> dict[str, Any]:
+    live = write.live
+    member = cluster.member(live.replica)
+    fields = {
+        "value": live.value,
+        "dot": str(live.dot),
+        "time": rfc3339(physical_ms(live.hlc)),
+        "region": member.region if member is not None else None,
+        "author": author,
+        "reason": reason,
+        "counts": write.counts,
+        "why": write.why,
+    }
+    return {**fields, "at": _at(crdt, write.at)} if write.at else fields
+
+
+def _at(crdt: CrdtType | None, parts: tuple[Any, ...]) -> list[Any]:
+    """A path below a key as users write it: the fields of an or_map as pairs of name and type."""
+    shown: list[Any] = []
+    for part in parts:
+        if crdt is not None and crdt.name == "or_map" and isinstance(part, str):
+            name, type_name = split_part(part)
+            crdt = REGISTRY.get(type_name)
+            shown.append([name, type_name])
+        else:
+            crdt = None
+            shown.append(part)
+    return shown
+
+
+def _not_yet_in(engine: Engine, cluster: Cluster, lives: Iterable[Live]) -> list[str]:
+    """The other regions that have not acknowledged all of these writes; one never heard has acknowledged none."""
+    newest: dict[int, int] = {}
+    for live in lives:
+        origin = engine.members.index(live.replica)
+        newest[origin] = max(newest.get(origin, 0), live.seq)
+    regions: dict[str, None] = {}
+    for at, replica in enumerate(engine.members):
+        if at == engine.me:
+            continue
+        row = engine.rows.newest[at]
+        if any(origin != at and (row is None or row.vector[origin] < seq) for origin, seq in newest.items()):
+            member = cluster.member(replica)
+            regions[member.region if member is not None else str(replica)] = None
+    return list(regions)
+
+
+# --- conflicts
+
+
+def conflicting_keys(
+    engine: Engine,
+    readable: Mapping[str, tuple[str, Declared]],
+    now_ms: int,
+    after: tuple[str, str],
+    limit: int,
+) -> tuple[list[dict[str, Any]], str | None]:
+    """The keys behind whose values concurrent writes stand, in the order of (collection's path, key), and where to go on.
+
+    Shape:  ``readable`` maps the paths of declared collections to the names they are read under and their declarations.
+    Cost:   O(candidates) to find the next, then what the keys looked at hold, bounded.
+    """
+    tree = engine.keyspace.tree
+    behind = [at for at in tree.contested if at[0] in readable and at[1] is not None and at > after]
+    found: list[dict[str, Any]] = []
+    work, last = 0, after
+    for at in nsmallest(MAX_CANDIDATES, behind):
+        if len(found) == limit or work >= MAX_WORK:
+            return found, _place(last)
+        path, key = last = at
+        name, (_, crdt, options) = readable[path]
+        view = engine.keyspace.view(path, key, now_ms, options)
+        work += 1 + (len(view.entry.children) if type(view.entry) is Branch else 0)
+        count = crdt.conflicts(view)
+        if count:
+            found.append({"collection": name, "key": key, "type": crdt.name, "conflicts": count})
+        elif not crdt.conflicts(engine.keyspace.view(path, key, None, options)):  # what has expired may come back
+            tree.contested.pop(at, None)
+    return found, _place(last) if len(behind) > MAX_CANDIDATES else None
+
+
+def _place(at: tuple[str, str]) -> str:
+    """Where a page goes on: ``collection@type/key``, whatever serves by then."""
+    return f"{at[0].replace(':', '@')}/{at[1]}"

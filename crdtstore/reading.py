@@ -1,0 +1,223 @@
+"""What readers are shown: keys, lists, members, explanations, conflicts, declarations.
+
+The question: what does a reader have to wait for? For the batches that what it is shown came from, its declaration among them, until they
+are on disk here. So every reading is taken at once, as of now (what has expired by now is hidden), and comes with what it waits for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any, NamedTuple
+
+from msgspec import UNSET
+
+from crdtstore.clock import rfc3339
+from crdtstore.configuration import SYSTEM_GROUP
+from crdtstore.declarations import Declared
+from crdtstore.engine.engine import Engine
+from crdtstore.errors import ReplicaBehind, UsageError
+from crdtstore.explaining import conflicting_keys, explained
+from crdtstore.host import Host
+from crdtstore.leaves import Branch, deadline_of
+from crdtstore.members import Page, has_member, members
+from crdtstore.requests import (
+    CollectionRequest,
+    ConflictsRequest,
+    DomainRequest,
+    ExplainRequest,
+    ListRequest,
+    MembersRequest,
+    ReadRequest,
+)
+from crdtstore.types import CrdtType, View
+from crdtstore.types.or_map import split_part
+from crdtstore.values import show
+
+__all__ = ["Reader", "Reading"]
+
+
+class Reading(NamedTuple):
+    """What a reader is shown as soon as the batches it came from are durable; the first is of the group that the token is to name."""
+
+    body: dict[str, Any]
+    batches: list[tuple[Engine, int]]
+
+
+class Reader:
+    """Readings of one node. Changes nothing."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+
+    # --- what is declared
+
+    def engine(self, domain: str) -> Engine:
+        """The group of a domain.
+
+        Raises:  UsageError ``not-declared``; nothing changed.
+        """
+        engine = self._host.engine_of(domain)
+        if engine is None:
+            raise UsageError(
+                f"the domain {domain} is not declared in region {self._host.me.region}. Nothing changed.",
+                code="not-declared",
+            )
+        return engine
+
+    def declared(self, domain: str, name: str) -> Declared:
+        """The declaration of a collection.
+
+        Raises:  UsageError ``not-declared``; nothing changed.
+        """
+        declared = self._host.declarations.collection(domain, name)
+        if declared is None:
+            raise UsageError(
+                f"the collection {domain}/{name} is not declared in region {self._host.me.region}. Nothing changed.",
+                code="not-declared",
+            )
+        return declared
+
+    def domain(self, asked: DomainRequest, now_ms: int) -> Reading:
+        """What is declared of a domain."""
+        self.engine(asked.domain)
+        return self.of_system(self.domain_body(asked.domain))
+
+    def collection(self, asked: CollectionRequest, now_ms: int) -> Reading:
+        """What is declared of a collection."""
+        self.engine(asked.domain)
+        return self.of_system(self.collection_body(asked.domain, asked.collection))
+
+    def of_system(self, body: dict[str, Any]) -> Reading:
+        """A reading of what is declared."""
+        system = self._host.groups[SYSTEM_GROUP]
+        return Reading(body, [(system, system.durability.number)])
+
+    def domain_body(self, domain: str) -> dict[str, Any]:
+        declarations = self._host.declarations
+        names = {declared.name: declared.crdt.name for declared in declarations.collections(domain)}
+        return {"domain": domain, **(declarations.domain(domain) or {}), "collections": names}
+
+    def collection_body(self, domain: str, name: str) -> dict[str, Any]:
+        declared = self.declared(domain, name)
+        return {"domain": domain, "collection": name, "type": declared.crdt.name, "options": declared.options}
+
+    # --- keys
+
+    def _view(self, engine: Engine, declared: Declared, key: str, now_ms: int) -> View:
+        return engine.keyspace.view(declared.path, key, now_ms, declared.options)
+
+    def _batches(self, engine: Engine, domain: str, declared: Declared, key: str | None) -> list[tuple[Engine, int]]:
+        number = engine.durability.waits_for(declared.path, key)
+        return [(engine, number), self._host.declarations.batch_of(domain, declared.name)]
+
+    def read(self, asked: ReadRequest, now_ms: int) -> Reading:
+        """The value of one key."""
+        engine = self.engine(asked.domain)
+        declared = self.declared(asked.domain, asked.collection)
+        staleness_ms = engine.rows.staleness_ms(now_ms)
+        if asked.max_staleness_ms is not None and (staleness_ms is None or staleness_ms > asked.max_staleness_ms):
+            how = "unknown" if staleness_ms is None else f"{staleness_ms} ms"
+            wanted = f"at most {show(asked.max_staleness_ms)} ms was asked for"
+            raise ReplicaBehind(f"the staleness of this region is {how}, {wanted}.", regions=[])
+        view = self._view(engine, declared, asked.key, now_ms)
+        body = {
+            "value": declared.crdt.read(view),
+            "exists": view.exists,
+            "type": declared.crdt.name,
+            "etag": engine.keyspace.etag(declared.path, asked.key, now_ms),
+            "region": self._host.me.region,
+            "staleness_ms": staleness_ms,
+            "conflicts": declared.crdt.conflicts(view),
+            **_deadlines(declared.crdt, view),
+        }
+        return Reading(body, self._batches(engine, asked.domain, declared, asked.key))
+
+    def keys(self, asked: ListRequest, now_ms: int) -> Reading:
+        """Keys of which anything can be read, in the order of their bytes."""
+        engine = self.engine(asked.domain)
+        declared = self.declared(asked.domain, asked.collection)
+        page = Page(asked.limit)
+        for key in _keys(engine, declared.path, asked):
+            view = self._view(engine, declared, key, now_ms)
+            if view.exists:
+                if page.ends_before():
+                    break
+                item = {"key": key}
+                if asked.values:
+                    item["value"] = declared.crdt.read(view)
+                page.add(key, item, item.get("value"))
+            if page.ends_after(key):
+                break
+        body = {"items": page.items, "next": page.following}
+        return Reading(body, self._batches(engine, asked.domain, declared, None))
+
+    def members(self, asked: MembersRequest, now_ms: int) -> Reading:
+        """A page of what one key holds, or whether it holds one thing."""
+        engine = self.engine(asked.domain)
+        declared = self.declared(asked.domain, asked.collection)
+        view = self._view(engine, declared, asked.key, now_ms)
+        body: dict[str, Any]
+        if asked.has is not UNSET:
+            body = {"has": has_member(declared.crdt, view, asked.has)}
+        else:
+            page = members(declared.crdt, view, asked.after, asked.limit)
+            body = {"items": page.items, "next": page.following}
+        return Reading(body, self._batches(engine, asked.domain, declared, asked.key))
+
+    # --- what stands behind values
+
+    def explain(self, asked: ExplainRequest, now_ms: int) -> Reading:
+        """The writes behind the value of one key."""
+        engine = self.engine(asked.domain)
+        declared = self.declared(asked.domain, asked.collection)
+        view = self._view(engine, declared, asked.key, now_ms)
+        body = explained(engine, self._host.cluster, declared.crdt, view, asked.limit)
+        return Reading(body, self._batches(engine, asked.domain, declared, asked.key))
+
+    def conflicts(self, asked: ConflictsRequest, now_ms: int) -> Reading:
+        """The keys of a domain behind whose values concurrent writes stand, and on the first page what was declared twice."""
+        engine = self.engine(asked.domain)
+        declarations = self._host.declarations
+        readable = declarations.readable(asked.domain)
+        after = ("", "")
+        if asked.after is not None:
+            name, _, key = asked.after.partition("/")
+            after = (self.declared(asked.domain, name).path, key)
+        items, following = conflicting_keys(engine, readable, now_ms, after, asked.limit)
+        clashes = declarations.clashes(asked.domain) if asked.after is None else []
+        body = {"items": items, "declarations": clashes, "next": following}
+        system = self._host.groups[SYSTEM_GROUP]
+        return Reading(body, [(engine, engine.durability.number), (system, system.durability.number)])
+
+
+def _keys(engine: Engine, path: str, asked: ListRequest) -> Iterator[str]:
+    """Keys in order, taken in pieces: looking at one may carry out drops, which changes what is behind it."""
+    after, count = asked.after, asked.limit + 1
+    while True:
+        piece = list(islice(engine.keyspace.tree.keys(path, after, asked.prefix), count))
+        yield from piece
+        if len(piece) < count:
+            return
+        after = piece[-1]
+
+
+def _deadlines(crdt: CrdtType, view: View) -> dict[str, Any]:
+    """When the key, and which of its fields, end by themselves."""
+    found: dict[str, Any] = {}
+    has_deadline, due_ms = deadline_of(view.entry)
+    if has_deadline:
+        found["expires"] = None if due_ms is None else rfc3339(due_ms)
+    if crdt.has_fields and type(view.entry) is Branch:
+        children = view.entry.children.items()  # only a branch has room for a deadline beside a value
+        parts = [part for part, child in children if type(child) is Branch and deadline_of(child)[1] is not None]
+        fields: dict[str, str] = {}
+        for part in sorted(part for part in parts if isinstance(part, str)):
+            child = view.child(part)
+            name = split_part(part)[0] if crdt.name == "or_map" else part
+            due_ms = deadline_of(child.entry)[1] if child.exists else None
+            if due_ms is not None and name not in fields:
+                fields[name] = rfc3339(due_ms)
+        if fields:
+            found["field_expires"] = fields
+    return found
