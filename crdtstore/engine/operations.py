@@ -99,12 +99,12 @@ class Operations:
                 siblings.setdefault(leaf, []).append(Sibling(other.hlc, other.dot))
         return siblings
 
-    def forget(self, stable: Sequence[int], frontier_hlc: int, budget: int) -> None:
-        """Forget ids that no commit to come can carry, looking at up to so many."""
+    def forget(self, stable: Sequence[int], frontier_hlc: int, budget: int) -> bool:
+        """Forget ids that no commit to come can carry, looking at up to so many; return whether there may be more."""
         blocked: list[tuple[int, bytes]] = []
-        expiries = self._expiries
-        while budget and expiries and expiries[0][0] < frontier_hlc:
-            budget -= 1
+        expiries, left = self._expiries, budget
+        while left and expiries and expiries[0][0] < frontier_hlc:
+            left -= 1
             expiry_hlc, name = heappop(expiries)
             attempts = self.attempts(name)
             if any(attempt.expiry_hlc > expiry_hlc for attempt in attempts):
@@ -115,3 +115,4 @@ class Operations:
                 blocked.append((expiry_hlc, name))
         for entry in blocked:
             heappush(expiries, entry)
+        return not left and len(blocked) < budget

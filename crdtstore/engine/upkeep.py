@@ -20,19 +20,21 @@ __all__ = ["Upkeep"]
 SWEEP_SLICE = 1_000
 FOLD_SLICE = 2_000
 FORGET_SLICE = 2_000
-REMOVE_SLICE = 100
+REMOVE_SLICE = 500
 REMOVE_AFTER_MS = 5_000
 """Any member may remove what has expired; each leaves it to those before it for so long, or all would do it at once."""
 
 
 class Upkeep:
-    """The upkeep of one replica. Mutable; part of the engine."""
+    """The upkeep of one replica, in rounds. Mutable; part of the engine."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._next_ms = 0
         self._to_fold = 0
-        """At how many paths this round of folding has yet to look."""
+        """At how many paths this round has yet to look."""
+        self._forgets = False
+        self._removes = False
         self.wake_ms = 0
 
     def on_tick(self, now_ms: int, out: Output) -> None:
@@ -44,22 +46,28 @@ class Upkeep:
             self._next_ms = now_ms + engine.options.fold_interval_ms
             if stability.advance(engine.durability.vector):
                 self._to_fold = tree.dirty_count
+            self._forgets = self._removes = True
+        if self._forgets or self._removes:
             frontier_hlc = stability.frontier_hlc(engine.clock.last)
-            engine.keyspace.forget(stability.stable, frontier_hlc, FORGET_SLICE)
-            if not engine.is_fenced:
-                self._remove_expired(physical_ms(frontier_hlc), now_ms, out)
+            if self._forgets:
+                self._forgets = engine.keyspace.forget(stability.stable, frontier_hlc, FORGET_SLICE)
+            if self._removes:
+                self._removes = not engine.is_fenced and self._remove_expired(physical_ms(frontier_hlc), now_ms, out)
         if self._to_fold:
             self._to_fold -= max(1, tree.fold(stability.stable, min(self._to_fold, FOLD_SLICE)))
-        is_busy = self._to_fold > 0 or not tree.is_settled
+        is_busy = self._to_fold > 0 or self._forgets or self._removes or not tree.is_settled
         self.wake_ms = now_ms + 1 if is_busy else self._next_ms
 
-    def _remove_expired(self, frontier_ms: int, now_ms: int, out: Output) -> None:
-        """Drop what has ended, once no commit stamped before its end can still come: what the drop does not see begins anew."""
+    def _remove_expired(self, frontier_ms: int, now_ms: int, out: Output) -> bool:
+        """Drop what has ended, once no commit stamped before its end can still come: what the drop does not see begins anew. Return whether
+        there may be more.
+        """
         engine = self._engine
         expiry, tree = engine.keyspace.expiry, engine.keyspace.tree
         before_ms = frontier_ms - engine.me * REMOVE_AFTER_MS
         effects: list[Any] = []
-        for path in expiry.passed(before_ms, REMOVE_SLICE):
+        paths = expiry.passed(before_ms, REMOVE_SLICE)
+        for path in paths:
             entry = tree.at(path)
             is_there, due_ms = deadline_of(entry)
             if entry is None or not is_there or due_ms is None:
@@ -70,3 +78,4 @@ class Upkeep:
                 effects += (DROP, list(path), None)
         if effects:
             engine.issue(effects, "expired", now_ms, out)
+        return len(paths) == REMOVE_SLICE
