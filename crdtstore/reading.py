@@ -130,6 +130,7 @@ class Reader:
             "staleness_ms": staleness_ms,
             "conflicts": declared.crdt.conflicts(view),
             **_deadlines(declared.crdt, view),
+            **declared.crdt.beside(view, self._host.me.replica, engine.keyspace.regions),
         }
         return Reading(body, self._batches(engine, asked.domain, declared, asked.key))
 

@@ -282,8 +282,11 @@ class Service:
                 continue
             if isinstance(reply, Refused):
                 self._fail(reply.ticket, reply.error)
-            else:
+                continue
+            try:
                 self._reply(reply.ticket, answer(reply))
+            except CrdtStoreError as error:  # declared, but what a later version declared before stands in its way
+                self._fail(reply.ticket, error)
 
     def _committed(self, engine: Engine, parsed: CommitRequest, committed: Committed) -> dict[str, Any]:
         replica = engine.members[committed.origin]

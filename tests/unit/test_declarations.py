@@ -161,6 +161,8 @@ def test_commits_may_arrive_before_the_declaration_of_their_collection() -> None
         [PUT, ["collections:event_log", "shop/odd", "no_such_type"], {"type": "no_such_type", "options": {}}],
         [PUT, ["collections:event_log", "shop/odd", "counter"], "not a map"],
         [PUT, ["collections:event_log", "shop/odd", "counter"], {"type": "counter", "options": 5}],
+        [PUT, ["collections:event_log", "shop/odd", "counter"], {"type": "counter", "options": {"later": True}}],
+        [PUT, ["collections:event_log", "shop/odd", "or_map"], {"type": "or_map", "options": {"fields": 5}}],
         [PUT, ["domains:lww_map", "Not A Name", "owner"], None],
         [PUT, ["domains:lww_map", "odd"], "a leaf in the place of a map"],
     ],
@@ -177,6 +179,11 @@ def test_declarations_of_a_later_version_are_passed_over(effects: list[object]) 
     assert engine.applied[1] == 1
     assert made.refused("us", "collection", domain="shop", collection="odd").code == "not-declared"
     assert "odd" not in made.do("us", "domain", domain="shop")["collections"]
+    assert made.do("us", "conflicts", domain="shop")["declarations"] == []
+    ticket = made.ask("us", "declare", domain="shop", collection="odd", type="counter")
+    made.sync("us")
+    reply = made.answer(ticket)
+    assert isinstance(reply, dict) or reply.code == "not-declared", "one answer, and the node goes on"
 
 
 def test_options_of_a_type_have_defaults() -> None:

@@ -8,6 +8,11 @@ import pytest
 
 from crdtstore import explaining, members
 from crdtstore.clock import rfc3339
+from crdtstore.commit import request_hash
+from crdtstore.engine.events import Op
+from crdtstore.leaves import PUT
+from crdtstore.ops import asked_of
+from crdtstore.types import REGISTRY
 from tests.unit.regions import Regions, op, shop
 
 
@@ -97,6 +102,14 @@ def test_what_a_key_was_used_for_includes_the_path(made: Regions) -> None:
     assert made.reply(again)["replayed"] is True
     assert made.error(other).code == made.error(deeper).code == "key-reused"
     assert read(made, "us", "or-map")["value"] == {"a": 1}
+
+
+def test_what_was_asked_under_a_key_before_paths_were_is_known_again() -> None:
+    add = REGISTRY["counter"].mutators["add"]
+    plain = Op(REGISTRY["counter"], "orders:counter", "de", add, {"amount": 3})
+    assert asked_of(plain) == ["orders:counter", "de", "add", {"amount": 3}]
+    assert asked_of(plain._replace(below=("a:counter",)))[4:] == [["a:counter"]]
+    assert request_hash([asked_of(plain)]) == 0xBAA0E6C4D5EB3950
 
 
 # --- deadlines
@@ -279,6 +292,25 @@ def test_pages_of_an_or_map_show_each_name_once(made: Regions) -> None:
         False,
         False,
     ]
+
+
+def test_what_a_later_version_stores_is_passed_over(made: Regions) -> None:
+    made.commit(
+        "us",
+        op("lww-map", "k", "set", fields={"a": 1}),
+        op("event-log", "k", "append", id="e"),
+        op("aw-set", "k", "add", elements=["x"]),
+        nested([["a", "counter"]], "add"),
+    )
+    tree = made.services["us"].host.groups["shop/0"].keyspace.tree
+    for path in ("lww-map:lww_map", "event-log:event_log", "or-map:or_map"):
+        tree.apply(7, 1, [0, 0], [9, [path, "k", 5], "x", PUT, [path, "k", b"y"], "x", 9, [path, "k", "a:later"], 1])
+    tree.apply(8, 1, [0, 0], [9, ["aw-set:aw_set", "k", "later"], "x"])
+    assert pages(made, "lww-map", 1) == [{"field": "a", "value": 1}]
+    assert pages(made, "or-map", 1) == [{"field": "a", "value": 1}]
+    assert [event["id"] for event in pages(made, "event-log", 1)] == ["e"]
+    assert pages(made, "aw-set", 1) == ["x"]
+    assert page(made, "aw-set", has="later")["has"] is False
 
 
 def test_pages_of_a_log_are_in_the_order_of_its_events(made: Regions) -> None:
