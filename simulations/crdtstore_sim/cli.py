@@ -13,6 +13,7 @@ import click
 from crdtstore_sim import report
 from crdtstore_sim.fuzz import fuzz as fuzz_seeds
 from crdtstore_sim.fuzz import prove, run_seed
+from crdtstore_sim.mixes import MIXES
 from crdtstore_sim.plants import PLANTS
 from crdtstore_sim.scenario import DIRECTORY, load
 
@@ -23,6 +24,11 @@ _json = click.option(
     "--json", "as_json", is_flag=True, help="JSON on stdout: one document, for fuzz one a seed and a summary."
 )
 _scenario = click.option("--scenario", metavar="NAME|FILE", help="A scenario; without it the seed draws one.")
+_workload = click.option(
+    "--workload",
+    type=click.Choice(MIXES),
+    help="What users work on, where the seed draws the scenario: a few types, or all.",
+)
 
 
 class _Seeds(click.ParamType):  # type: ignore[type-arg,unused-ignore]
@@ -49,11 +55,12 @@ def sim() -> None:
 @sim.command()
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @_scenario
+@_workload
 @_plant
 @_json
-def run(seed: int, scenario: str | None, plant: str | None, as_json: bool) -> None:
+def run(seed: int, scenario: str | None, workload: str | None, plant: str | None, as_json: bool) -> None:
     """One run. Exit code 1 when a law did not hold."""
-    result = run_seed(seed, scenario, plant)
+    result = run_seed(seed, scenario, plant, workload)
     if as_json:
         click.echo(json.dumps(report.document(result, plant), ensure_ascii=False))
     else:
@@ -66,13 +73,14 @@ def run(seed: int, scenario: str | None, plant: str | None, as_json: bool) -> No
 @click.option("--seeds", type=_Seeds(), default="0:200", show_default=True, help="The seeds A <= seed < B.")
 @click.option("--jobs", type=click.IntRange(1, 64), default=2, show_default=True, help="Processes.")
 @_scenario
+@_workload
 @_plant
 @_json
-def fuzz(seeds: range, jobs: int, scenario: str | None, plant: str | None, as_json: bool) -> None:
+def fuzz(seeds: range, jobs: int, scenario: str | None, workload: str | None, plant: str | None, as_json: bool) -> None:
     """Many runs, each with faults of its own. Exit code 1 when a seed failed."""
     began = time.perf_counter()
     events, busy_s, failed = 0, 0.0, []
-    for result in fuzz_seeds(seeds, scenario, plant, jobs):
+    for result in fuzz_seeds(seeds, scenario, plant, jobs, workload):
         events += result.events
         busy_s += result.real_s
         if not result.is_ok:

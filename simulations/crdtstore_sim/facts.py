@@ -7,14 +7,15 @@ order, read again by the second reader: per group the commits there are, per nod
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from operator import gt
 from typing import Any, NamedTuple
 
 from crdtstore.storage.protocol import Entry
-from crdtstore_sim.models import MODELS, Event, Key
+from crdtstore_sim.models import MODELS, Event, Key, System
 from crdtstore_sim.reader import Record, Roster, read_commit
 
-__all__ = ["Asked", "Facts", "Group", "Violation"]
+__all__ = ["Asked", "AskedOp", "Facts", "Group", "Span", "Violation"]
 
 
 class Violation(NamedTuple):
@@ -25,11 +26,35 @@ class Violation(NamedTuple):
     detail: str
 
 
+class AskedOp(NamedTuple):
+    """One operation as a user asked for it; ``collection`` with its type, ``path`` the fields below the key, with their types."""
+
+    collection: str
+    key: str
+    op: str
+    arguments: dict[str, Any]
+    path: tuple[str, ...] = ()
+
+    @property
+    def type_name(self) -> str:
+        """The type that the operation is one of."""
+        return (self.path[-1] if self.path else self.collection).rpartition(":")[2]
+
+
+class Span(NamedTuple):
+    """Between question and answer: since when it was open, and between which times the clock of the node that was asked has been."""
+
+    since_us: int
+    from_ms: int
+    to_ms: int
+    now_ms: int
+
+
 class Asked(NamedTuple):
-    """A commit as a user asked for it: (collection, key, operation, arguments) of each op."""
+    """A commit as a user asked for it."""
 
     domain: str
-    ops: list[tuple[str, str, str, dict[str, Any]]]
+    ops: list[AskedOp]
     operation: str | None
 
 
@@ -38,6 +63,7 @@ class Group:
 
     __slots__ = (
         "applied",
+        "attempts",
         "digests",
         "durable",
         "keys",
@@ -64,6 +90,8 @@ class Group:
         self.digests: dict[tuple[int, ...], int] = {}
         self.keys: dict[tuple[str, str], Key] = {}
         """The models, by collection and key."""
+        self.attempts: dict[str, list[tuple[Record, int]]] = {}
+        """Per operation its commits, and how often its id had been used, forgotten and used again by then."""
 
     def next_record(self, node: int, origin: int, data: bytes) -> Record:
         """The commit that a node says it applied next of an origin: known already, or new and its own.
@@ -93,9 +121,28 @@ class Group:
                 break
         return found
 
+    def use_of(self, operation: str, record: Record) -> int:
+        """The how manieth use of its id a commit belongs to: another one when its maker had seen all that came of the one before.
+
+        Raises:  ValueError when that had not expired by then: it counts twice.
+        """
+        attempts = self.attempts.setdefault(operation, [])
+        use = 0
+        for other, of_use in attempts:
+            if other.seq <= record.deps[other.origin] and of_use >= use:
+                use = of_use + 1
+                if record.hlc <= other.expiry_hlc:
+                    raise ValueError(
+                        f"was made by somebody who had commit {other.seq} of the same operation, not expired"
+                    )
+        attempts.append((record, use))
+        return use
+
     def forget(self, origin: int, after: int) -> None:
         """A crash took an origin's newest commits, which nobody else may have seen."""
         del self.records[origin][after:]
+        for name, attempts in self.attempts.items():
+            self.attempts[name] = [one for one in attempts if one[0].origin != origin or one[0].seq <= after]
         records = self.records[origin]
         self.rosters[origin].names[records[-1].roster_size if records else 1 :] = []
         for key in self.keys.values():
@@ -106,8 +153,12 @@ class Group:
 class Facts:
     """All facts of a run. Mutable; violations are collected here."""
 
-    def __init__(self, members: list[str], now_us: Callable[[], int]) -> None:
+    def __init__(self, members: list[str], now_us: Callable[[], int], regions: list[str] | None = None) -> None:
         self.members = members
+        self.regions = regions or members
+        """Where the members are, in their order."""
+        self.options: dict[str, dict[str, Any]] = {}
+        """Of collections (with their type) what they were declared with."""
         self.index = {member: at for at, member in enumerate(members)}
         self.groups: dict[str, Group] = {}
         self.asked: dict[str, Asked] = {}
@@ -131,22 +182,53 @@ class Facts:
 
     # --- what happens
 
-    def note_made(self, group: Group, record: Record) -> None:
-        """A new commit: hand it to the models of its keys."""
+    def note_made(self, group: Group, record: Record) -> list[tuple[str, str]]:
+        """A new commit: hand it to the models of its keys. Returns the keys (collection, key) that it touches."""
         record.made_us = self.now_us()
         record.missing_at = self._everybody
         asked = self.asked.get(record.trace) if record.trace is not None else None
+        if asked is None and not record.is_system:
+            return []
+        operation = self._operation(group, record, asked)
+        event = Event(record.origin, record.seq, record.hlc, record.deps, operation, record.name)
+        touched: dict[tuple[str, str], Key] = {}
+        problems: list[tuple[str, str | None]] = []
         if asked is None:
-            return
-        event = Event(record.origin, record.seq, record.hlc, record.deps, asked.operation)
-        for collection, name, op, arguments in asked.ops:
-            model = MODELS.get(collection.partition(":")[2])
-            if model is None:
-                continue
-            key = group.keys.get((collection, name))
-            if key is None:
-                key = group.keys[collection, name] = Key(model, self.members)  # type: ignore[arg-type]
-            key.add(event, op, arguments)
+            for kind, path, value in record.effects():
+                if (key := self._key(group, path[0], path[1])) is not None:
+                    touched[path[0], path[1]] = key
+                    problems.append((f"{path[0]}/{path[1]}", key.system(event, System(kind, tuple(path[2:]), value))))
+        else:
+            for index, one in enumerate(asked.ops):
+                if (key := self._key(group, one.collection, one.key)) is not None:
+                    touched[one.collection, one.key] = key
+                    key.add(event, one.op, one.arguments, one.path, index)
+        for (collection, name), key in touched.items():
+            effects = partial(_effects_at, record, [collection, name])
+            problems.append((f"{collection}/{name}", key.seal(event, effects)))
+        for where, problem in problems:
+            if problem is not None:
+                self.report("model values", f"{group.name}: commit {record.name} on {where} {problem}")
+        return list(touched)
+
+    def _operation(self, group: Group, record: Record, asked: Asked | None) -> str | None:
+        """The operation that a commit is an attempt at, None when it is one of its own."""
+        if asked is None or asked.operation is None:
+            return None
+        try:
+            return f"{asked.operation}#{group.use_of(asked.operation, record)}"
+        except ValueError as error:
+            self.report("model values", f"{group.name}: commit {record.name} {error}")
+            return asked.operation
+
+    def _key(self, group: Group, collection: str, name: str) -> Key | None:
+        """The model of a key; None for a type that has none."""
+        key = group.keys.get((collection, name))
+        type_name = collection.partition(":")[2]
+        if key is None and type_name in MODELS:
+            options = self.options.get(collection)
+            key = group.keys[collection, name] = Key(MODELS, type_name, self.members, self.regions, options)  # type: ignore[arg-type]
+        return key
 
     def note_applied(self, group: Group, node: int, record: Record) -> None:
         group.applied[node][record.origin] = record.seq
@@ -197,6 +279,11 @@ class Facts:
                 )
                 return  # the commit is a fact: others live on with it
         group.forget(node, after)
+
+
+def _effects_at(record: Record, at: list[str]) -> list[System]:
+    """What a commit does at a key."""
+    return [System(kind, tuple(path[2:]), value) for kind, path, value in record.effects() if path[:2] == at]
 
 
 def shown(value: Any) -> str:

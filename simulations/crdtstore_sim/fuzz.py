@@ -22,16 +22,16 @@ from crdtstore_sim.swarm import draw
 __all__ = ["Found", "fuzz", "prove", "run_seed", "scenario_of"]
 
 
-def scenario_of(seed: int, scenario: str | None = None, plant: str | None = None) -> Scenario:
+def scenario_of(seed: int, scenario: str | None = None, plant: str | None = None, mix: str | None = None) -> Scenario:
     """The scenario that is asked for, else the one in which a plant is looked for, else the one that the seed draws."""
     if scenario is not None:
         return load(scenario)
-    return plant_of(plant).scenario(seed) if plant is not None else draw(seed)
+    return plant_of(plant).scenario(seed) if plant is not None and mix is None else draw(seed, mix or "basic")
 
 
-def run_seed(seed: int, scenario: str | None = None, plant: str | None = None) -> Result:
-    """One run, with or without a plant."""
-    chosen = scenario_of(seed, scenario, plant)
+def run_seed(seed: int, scenario: str | None = None, plant: str | None = None, mix: str | None = None) -> Result:
+    """One run, with or without a plant; ``mix``: what users work on."""
+    chosen = scenario_of(seed, scenario, plant, mix)
     with planted(plant):
         return run(chosen, seed)
 
@@ -43,14 +43,14 @@ def _context() -> BaseContext:
     return multiprocessing.get_context("fork" if is_alone else "spawn")
 
 
-def fuzz(seeds: range, scenario: str | None, plant: str | None, jobs: int) -> Iterator[Result]:
+def fuzz(seeds: range, scenario: str | None, plant: str | None, jobs: int, mix: str | None = None) -> Iterator[Result]:
     """Runs of all seeds, in their order."""
     if jobs == 1 or len(seeds) == 1:
         for seed in seeds:
-            yield run_seed(seed, scenario, plant)
+            yield run_seed(seed, scenario, plant, mix)
         return
     with ProcessPoolExecutor(jobs, mp_context=_context()) as pool:
-        futures = [pool.submit(run_seed, seed, scenario, plant) for seed in seeds]
+        futures = [pool.submit(run_seed, seed, scenario, plant, mix) for seed in seeds]
         try:
             for future in futures:
                 yield future.result()

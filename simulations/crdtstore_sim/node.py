@@ -7,30 +7,35 @@ bytes or a plain request; everything that leaves is carried out in the order of 
 from __future__ import annotations
 
 from random import Random
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
 from crdtstore.causal import ReplicaId
 from crdtstore.configuration import Cluster
 from crdtstore.engine.events import Persisted, Tick
 from crdtstore.engine.options import Options
-from crdtstore.errors import DecodeError, ProtocolError
+from crdtstore.errors import CrdtStoreError, DecodeError, ProtocolError
 from crdtstore.host import Host
 from crdtstore.service import Event, PeerChanged, Received, Request, Service
 from crdtstore.storage.protocol import Entry
 from crdtstore_sim import scenario
 from crdtstore_sim.clocks import NodeClock
 from crdtstore_sim.disk import SimulatedDisk
+from crdtstore_sim.facts import Span
 from crdtstore_sim.network import SimulatedNetwork
 from crdtstore_sim.observer import Observer
 from crdtstore_sim.timeline import Timeline, Trace
 
-if TYPE_CHECKING:
-    from crdtstore_sim.workload import Workload
-
-__all__ = ["Node"]
+__all__ = ["Node", "Users"]
 
 _MESSAGE, _CLOSED, _OPENED, _TICK, _SYNCED, _REQUEST, _CRASH, _START = range(8)
 _LONGEST_WAIT_US = 1_000_000
+
+
+class Users(Protocol):
+    """Who asks."""
+
+    def on_replies(self, node: Node, replies: list[tuple[int, dict[str, Any] | CrdtStoreError]]) -> None: ...
+    def on_crash(self, node: int) -> None: ...
 
 
 class Node:
@@ -56,7 +61,7 @@ class Node:
         self.life = 0
         """How often it was started."""
         self.service: Service
-        self.workload: Workload
+        self.workload: Users
         self._cluster = cluster
         self._timeline = timeline
         self._trace = trace
@@ -69,6 +74,8 @@ class Node:
         self._wake_us = 0
         self._asked_ms: int | None = None
         """When the last step wanted a tick, by the node's own clock."""
+        self._steps: list[tuple[int, int, int]] = []
+        """When its clock was set, and what it showed before and after."""
         self._held: list[Event] | None = None
         """What has come while the process stands still."""
 
@@ -113,6 +120,14 @@ class Node:
     @property
     def now_ms(self) -> int:
         return self.clock.now_ms(self._timeline.now_us)
+
+    def span(self, since_us: int, since_ms: int) -> Span:
+        """The time since then, when its clock showed ``since_ms``; somebody may have set it meanwhile."""
+        shown = [since_ms, self.now_ms]
+        for when_us, before_ms, after_ms in self._steps:
+            if when_us >= since_us:
+                shown += (before_ms, after_ms)
+        return Span(since_us, min(shown), max(shown), self.now_ms)
 
     # --- what comes
 
@@ -169,6 +184,7 @@ class Node:
         if out.persist_number:
             observer.on_applied(index, out.persist, service.host.groups, has_between=len(events) > 1)
             self.disk.append(out.persist_number, out.persist)
+        observer.on_stepped(index, service.host.groups)
         if out.send:
             peers, send = self._peers, self._network.send
             for peer, data in out.send:
@@ -183,7 +199,9 @@ class Node:
 
     def set_clock_by(self, step_us: int) -> None:
         """Somebody sets its clock: what was asked for comes sooner or later."""
+        before_ms = self.now_ms
         self.clock.set_by(step_us)
+        self._steps.append((self._timeline.now_us, before_ms, self.now_ms))
         self._asked_ms = None
 
     def _wake_at(self, wake_ms: int, now_us: int) -> None:

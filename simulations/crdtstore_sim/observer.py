@@ -6,7 +6,7 @@ answered; and the disk's word on what is durable comes before the step that hear
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from random import Random
 from typing import Any
 
@@ -15,6 +15,7 @@ from crdtstore.engine.engine import Engine
 from crdtstore.errors import CrdtStoreError
 from crdtstore.storage.protocol import Entry
 from crdtstore_sim.checkers import (
+    Bounds,
     Causality,
     Convergence,
     Dots,
@@ -22,10 +23,11 @@ from crdtstore_sim.checkers import (
     Progress,
     Refusals,
     Sessions,
+    Stability,
     Stamps,
     Values,
 )
-from crdtstore_sim.facts import Facts
+from crdtstore_sim.facts import AskedOp, Facts, Span
 
 __all__ = ["Observer"]
 
@@ -40,6 +42,8 @@ class Observer:
         self.causality = Causality(facts)
         self.convergence = Convergence(facts)
         self.durability = Durability(facts)
+        self.stability = Stability(facts)
+        self.bounds = Bounds(facts)
         self.stamps = Stamps(facts)
         self.values = Values(facts)
         self.sessions = Sessions(facts)
@@ -63,9 +67,11 @@ class Observer:
             if record is None:
                 continue
             self.causality.on_commit(group, node, record)
+            self.stability.on_commit(group, node, record)
             if len(group.records[origin]) > is_new:
                 self.stamps.on_made(group, node, record)
-                facts.note_made(group, record)
+                self.stability.on_made(group, record)
+                self.bounds.on_made(group, record, facts.note_made(group, record))
             facts.note_applied(group, node, record)
             if has_between:
                 group.moments[node].append((facts.now_us(), tuple(group.applied[node])))
@@ -75,6 +81,12 @@ class Observer:
             group.moments[node].append((now_us, tuple(group.applied[node])))
             self.dots.on_step(group, node, engine)
             self.convergence.on_step(group, node, engine)
+
+    def on_stepped(self, node: int, engines: dict[str, Engine]) -> None:
+        """After every step, also one that applied nothing."""
+        for name, engine in engines.items():
+            if (group := self.facts.groups.get(name)) is not None:
+                self.stability.on_step(group, node, engine)
 
     def on_send(self, node: int, data: bytes) -> None:
         said = self.durability.on_send(node, data)
@@ -88,34 +100,33 @@ class Observer:
 
     # --- what users were told
 
-    def on_refused(self, node: int, error: CrdtStoreError) -> None:
-        self.refusals.on_error(node, error)
+    def on_refused(self, node: int, error: CrdtStoreError, types: Iterable[str] = ()) -> None:
+        self.refusals.on_error(node, error, types)
 
     def on_committed(
         self,
         node: int,
         session: int,
         domain: str,
-        ops: Sequence[tuple[str, str, str, dict[str, Any]]],
+        ops: Sequence[AskedOp],
         body: dict[str, Any],
+        span: Span,
     ) -> None:
         group = self.facts.group(f"{domain}/0")
         dot = Dot.parse(body["dot"])
         self.durability.on_acknowledged(group, node, dot)
         self.sessions.on_written(session, group, dot)
         origin = self.facts.index[dot.replica]
-        keys = {(collection, key) for collection, key, _, _ in ops}
+        keys = {(op.collection, op.key) for op in ops}
         if not body["replayed"] and len(keys) == len(ops) and dot.seq <= len(group.records[origin]):
-            self.values.on_written(group, node, ops, body["values"], (origin, dot.seq))
+            self.values.on_written(group, node, ops, body["values"], (origin, dot.seq), span)
 
-    def on_matched(
-        self, domain: str, op: tuple[str, str, str, dict[str, Any]], body: dict[str, Any], read: dict[str, Any]
-    ) -> None:
+    def on_matched(self, domain: str, op: AskedOp, body: dict[str, Any], read: dict[str, Any]) -> None:
         """A commit on the condition that a key is as it was read was taken."""
         if not body["replayed"]:
             dot = Dot.parse(body["dot"])
             record_at = self.facts.index[dot.replica], dot.seq
-            self.values.on_matched(self.facts.group(f"{domain}/0"), record_at, op[0], op[1], read)
+            self.values.on_matched(self.facts.group(f"{domain}/0"), record_at, op.collection, op.key, read)
 
     def on_read(
         self,
@@ -124,22 +135,27 @@ class Observer:
         domain: str,
         address: tuple[str, str],
         body: dict[str, Any],
-        now_ms: int,
-        since_us: int,
+        span: Span,
     ) -> None:
-        """``address`` is collection (with its type) and key; without a token there is no session. Asked at ``since_us``."""
+        """``address`` is collection (with its type) and key; without a token there is no session."""
         group = self.facts.group(f"{domain}/0")
         if session is not None:
             self.sessions.on_read(session, group, node)
-        self.values.on_read(group, node, *address, body, since_us)
-        self.stamps.on_staleness(group, node, body["staleness_ms"], now_ms)
+        self.values.on_read(group, node, *address, body, span)
+        self.stamps.on_staleness(group, node, body["staleness_ms"], span.now_ms)
 
     def on_list(
-        self, node: int, session: int, domain: str, collection: str, body: dict[str, Any], since_us: int
+        self,
+        node: int,
+        session: int,
+        domain: str,
+        collection: str,
+        body: dict[str, Any],
+        span: Span,
     ) -> None:
         group = self.facts.group(f"{domain}/0")
         self.sessions.on_read(session, group, node)
-        self.values.on_list(group, node, collection, body, since_us)
+        self.values.on_list(group, node, collection, body, span)
 
     # --- disks and crashes
 
@@ -150,6 +166,7 @@ class Observer:
         self.facts.note_crash(node, survived)
         self.durability.on_crash(node)
         self.convergence.forget()
+        self.stability.forget(node)
 
     def on_recovered(self, node: int, engines: dict[str, Engine]) -> None:
         for name, group in self.facts.groups.items():
@@ -169,8 +186,10 @@ class Observer:
                 continue
             self.convergence.on_scrub(group, node, engines[name])
             if group.keys:
-                collection, key = self._random.choice(list(group.keys))
-                self._look(group, node, collection, key, engines[name])
+                at = self._random.choice(list(group.keys))
+                self._look(group, node, *at, engines[name])
+                self.stability.on_fold(group, node, engines[name], at)
+                self.bounds.on_look(group, self._random)
 
     def on_end(self, nodes: Sequence[dict[str, Engine]], *, is_settled: bool) -> None:
         """Everything, everywhere; what is acknowledged must be everywhere once the run has settled."""

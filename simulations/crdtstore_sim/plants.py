@@ -13,19 +13,26 @@ from hashlib import sha256
 from typing import Any
 from unittest.mock import patch
 
+from msgspec.structs import replace as altered
+
+from crdtstore.engine import keyspace
 from crdtstore.engine.antientropy import AntiEntropy
 from crdtstore.engine.durability import Durability
 from crdtstore.engine.engine import Engine
 from crdtstore.engine.history import History
 from crdtstore.engine.operations import Operations
 from crdtstore.engine.progress import Progress
+from crdtstore.engine.stability import Stability
 from crdtstore.errors import UsageError
 from crdtstore.host import Host
 from crdtstore.kernel import Tree
-from crdtstore.leaves import SEQ_MASK
+from crdtstore.leaves import ADD, SEQ_MASK
+from crdtstore.runs import Run
 from crdtstore.sessions import Sessions
 from crdtstore.storage.protocol import Entry
-from crdtstore.types import REGISTRY, Live, View
+from crdtstore.types import REGISTRY, Live, View, text
+from crdtstore.types._positions import _steps
+from crdtstore.types.bounded_counter import BoundedCounter
 from crdtstore_sim.scenario import Scenario, load
 from crdtstore_sim.swarm import draw
 
@@ -220,6 +227,88 @@ def _no_relay(relay: Any) -> Any:
     return lambda self, *rest: None
 
 
+# --- what is stable, what has ended
+
+
+def _any_row(is_usable: Any) -> Any:
+    """A row may be used although not everything in it is here: who wrote it may have made something before it that is not."""
+    return lambda self, vector, durable: True
+
+
+def _fold_everything(fold: Any) -> Any:
+    """Whatever is here is folded."""
+    return lambda self, stable, budget: fold(self, [SEQ_MASK] * len(stable), budget)
+
+
+def _by_age(forget: Any) -> Any:
+    """Operation ids are forgotten when the newest stamp is past their expiry, whoever has not heard of them."""
+
+    def early(self: Operations, stable: Sequence[int], frontier_hlc: int, budget: int) -> None:
+        known = [attempt.hlc for name in self._attempts for attempt in self.attempts(name)]
+        forget(self, [SEQ_MASK] * len(stable), max(known, default=0), budget)
+
+    return early
+
+
+def _deadline_once(with_deadlines: Any) -> Any:
+    """Only ``expire`` puts a deadline."""
+    return lambda op, entry, path, effects, now_ms: effects
+
+
+# --- counts, stock, text
+
+
+def _reset_all(cut: Any) -> Any:
+    """A delete of a counter takes increments that it had not seen."""
+    return lambda self, seq: cut(self, SEQ_MASK)
+
+
+def _released_twice(mutator: Any) -> Any:
+    """What a hold had put aside comes back when it is dropped, and again as an amount."""
+
+    def release(crdt: BoundedCounter, view: View, hold: str) -> list[Any]:
+        amount = crdt._own_hold(view, hold).value[0]
+        return [*mutator._method(crdt, view, hold), ADD, ["U"], -amount]
+
+    return replace(mutator, _method=release)
+
+
+def _rights_of_all(need: Any) -> Any:
+    """A region sells what others hold the rights to."""
+
+    def lenient(self: BoundedCounter, view: View, amount: int) -> None:
+        if amount > self.read(view) - view.options.get("lower", 0):
+            need(self, view, amount)
+
+    return lenient
+
+
+def _shared_runs(between: Any) -> Any:
+    """Whoever types beside a character goes on in its run, whose ever it is."""
+
+    def anyone(left: bytes, right: bytes | None, count: int, who: Any) -> Any:
+        steps = _steps(left) or _steps(right or b"")
+        return between(left, right, count, who._replace(owner=steps[-1].owner) if steps else who)
+
+    return anyone
+
+
+def _with_types(*types: str, **work: Any) -> Callable[[int], Scenario]:
+    """The scenario of a seed in which users work on these types only."""
+
+    def drawn(seed: int) -> Scenario:
+        scenario = draw(seed, "all-types")
+        return altered(scenario, work=altered(scenario.work, types=list(types), **work))
+
+    return drawn
+
+
+def _impatient(seed: int) -> Scenario:
+    """Ids that expire soon, and requests that come again elsewhere after a cut."""
+    scenario = _with_types("counter", "aw_set", "event_log", with_id=0.9, retry=0.6, slowest_retry_s=3.0)(seed)
+    return altered(scenario, engine=altered(scenario.engine, retry_window_ms=1_000, fold_interval_ms=20))
+
+
 PLANTS: dict[str, Plant] = {
     "heard-digest": Plant(
         Engine, "own_row", _heard_digest, "a row names what was heard, not what is applied and durable"
@@ -232,7 +321,51 @@ PLANTS: dict[str, Plant] = {
     "send-before-durable": Plant(Durability, "hold", _send_before_durable, "rows and frames do not wait for the disk"),
     "tie-by-arrival": Plant(View, "live", _by_arrival, "concurrent writes are read in the order of their arrival"),
     "drop-without-cut": Plant(Tree, "_drop", _remove_everything, "a drop removes what it has not seen too"),
-    "elided-effects": Plant(REGISTRY["aw_set"].mutators, "add", _elided, "adding a present element writes nothing"),
+    "elided-effects": Plant(
+        REGISTRY["aw_set"].mutators,
+        "add",
+        _elided,
+        "adding a present element writes nothing",
+        _with_types("aw_set", delete=0.15),
+    ),
+    "reset-of-unobserved": Plant(
+        Run, "cut", _reset_all, "a delete takes increments that it had not seen", _with_types("counter", delete=0.15)
+    ),
+    "naive-stability": Plant(Stability, "is_usable", _any_row, "a row counts although not all that it names is here"),
+    "fold-above-stable": Plant(
+        Tree,
+        "fold",
+        _fold_everything,
+        "whatever is here is folded",
+        _with_types("counter", "rw_set", "max_register", delete=0.15),
+    ),
+    "ids-forgotten-by-age": Plant(
+        Operations, "forget", _by_age, "an operation id is forgotten when it is old", _impatient
+    ),
+    "deadline-put-once": Plant(
+        keyspace,
+        "with_deadlines",
+        _deadline_once,
+        "a write does not put the deadline again",
+        _with_types("counter", "aw_set", "lww_map", expire=0.2),
+    ),
+    "double-release": Plant(
+        REGISTRY["bounded_counter"].mutators,
+        "release",
+        _released_twice,
+        "what a hold had put aside comes back twice",
+        _with_types("bounded_counter"),
+    ),
+    "rights-of-others": Plant(
+        BoundedCounter,
+        "need",
+        _rights_of_all,
+        "a region sells what others hold the rights to",
+        _with_types("bounded_counter"),
+    ),
+    "text-shared-run": Plant(
+        text, "between", _shared_runs, "anybody may go on in another writer's run", _with_types("text")
+    ),
     "grouped-per-origin": Plant(
         History,
         "lacking",

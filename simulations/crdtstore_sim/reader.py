@@ -12,7 +12,8 @@ import msgpack
 
 __all__ = ["Record", "Roster", "read_commit"]
 
-_TRACE = 4
+_OPERATION, _EXPIRY, _TRACE = 2, 3, 4
+_SYSTEM = "crdtstore"
 
 
 class Record:
@@ -21,7 +22,20 @@ class Record:
     Shape:   ``deps[i]`` is how much of replica ``i`` its issuer had applied; its own entry is ``seq - 1``.
     """
 
-    __slots__ = ("data", "deps", "hlc", "made_us", "missing_at", "origin", "roster_size", "seq", "trace")
+    __slots__ = (
+        "data",
+        "deps",
+        "expiry_hlc",
+        "hlc",
+        "is_system",
+        "made_us",
+        "missing_at",
+        "name",
+        "origin",
+        "roster_size",
+        "seq",
+        "trace",
+    )
 
     def __init__(self, origin: int, seq: int, hlc: int, deps: tuple[int, ...], roster_size: int, data: bytes) -> None:
         self.origin = origin
@@ -32,9 +46,20 @@ class Record:
         """How many replicas the origin had named up to and with this commit."""
         self.data = data
         self.trace: str | None = None
+        self.is_system = False
+        """Whether the store made it by itself."""
+        self.expiry_hlc = 0
+        """Until when its operation id holds; 0: it has none."""
+        self.name = ""
+        """How what it makes is named: after its operation, or after itself."""
         self.made_us = 0
         self.missing_at = 0
         """Bits of the replicas that have not applied it yet."""
+
+    def effects(self) -> list[tuple[int, list[Any], Any]]:
+        """What it does, read from its bytes: kind, path and value of each effect."""
+        flat = _unpack(self.data)[7]
+        return [(flat[at], flat[at + 1], flat[at + 2]) for at in range(0, len(flat), 3)]
 
 
 class Roster:
@@ -51,9 +76,7 @@ def read_commit(data: bytes, origin: int, members: list[str], roster: Roster, be
 
     Raises:  ValueError when the bytes are not what the format says, or not the commit that comes next.
     """
-    form, name, seq, hlc, increases, _author, attributes, _effects = msgpack.unpackb(
-        data, raw=False, strict_map_key=False, ext_hook=_ext
-    )
+    form, name, seq, hlc, increases, author, attributes, _effects = _unpack(data)
     expected = before.seq + 1 if before else 1
     if form != 1 or seq != expected:
         raise ValueError(f"format {form}, commit {seq} in the place of {expected}")
@@ -74,10 +97,20 @@ def read_commit(data: bytes, origin: int, members: list[str], roster: Roster, be
             raise ValueError("deps name the origin itself, or increase by nothing")
         deps[replica] += increase
     record = Record(origin, seq, hlc, tuple(deps), len(roster.names), data)
+    record.is_system = author == _SYSTEM
+    record.name = f"{members[origin]}:{seq}"
     for at in range(0, len(attributes), 2):
         if attributes[at] == _TRACE:
             record.trace = attributes[at + 1]
+        elif attributes[at] == _OPERATION:
+            record.name = attributes[at + 1][0].hex()
+        elif attributes[at] == _EXPIRY:
+            record.expiry_hlc = attributes[at + 1]
     return record
+
+
+def _unpack(data: bytes) -> Any:
+    return msgpack.unpackb(data, raw=False, strict_map_key=False, ext_hook=_ext)
 
 
 def _ext(code: int, data: bytes) -> Any:

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from crdtstore_sim.checkers import NAMES
+from crdtstore_sim.sale import Sold
 from crdtstore_sim.scenario import Scenario
 from crdtstore_sim.simulation import Result
 
@@ -18,6 +19,8 @@ __all__ = ["again", "document", "line", "lines"]
 def again(result: Result, plant: str | None) -> str:
     """The command that repeats a run."""
     named = f" --scenario {result.scenario.name}" if result.scenario.name != "swarm" else ""
+    if not named and result.scenario.work.mix != "basic":
+        named = f" --workload {result.scenario.work.mix}"
     return f"crdtstore sim run --seed {result.seed}{named}" + (f" --plant {plant}" if plant else "")
 
 
@@ -53,6 +56,7 @@ def document(result: Result, plant: str | None = None) -> dict[str, Any]:
         "divergence_window_ms": dict(zip(("p50", "p99", "max"), windows, strict=True)) if windows else None,
         "closed_form_ms": dict(zip(("expected", "measured"), result.cut_ms, strict=True)) if result.cut_ms else None,
         "settled_s": result.settled_s,
+        "sale": [{**one._asdict(), "oversold": one.oversold} for one in result.sold] if result.sold else None,
         "checkers": {name: "failed" if name in failed(result) else "ok" for name in _checkers(result)},
         "violations": [
             {"checker": name, "time_s": time_us / 1_000_000, "detail": detail}
@@ -93,6 +97,8 @@ def lines(result: Result, plant: str | None = None) -> Iterable[str]:
     if result.windows_ms:
         p50, p99, most = (f"{value / 1000:.3f} s" for value in result.windows_ms)
         yield f" divergence window   p50 {p50}   p99 {p99}   max {most}"
+    if result.sold:
+        yield from _sold(result.sold)
     if result.cut_ms:
         half, measured = (value / 1000 for value in result.cut_ms)
         yield (
@@ -108,6 +114,18 @@ def lines(result: Result, plant: str | None = None) -> Iterable[str]:
         yield f" {name} at {time_us / 1e6:.3f} s: {detail}"
     yield f" events              {result.events}, {result.events / result.real_s:,.0f}/s"
     yield f" again               {again(result, plant)}"
+
+
+def _sold(sold: Iterable[Sold]) -> Iterable[str]:
+    """How the shops of a sale did, one below the other."""
+    yield f" {'sale':20}{'stock':>7}{'sold':>7}{'turned away':>13}{'unanswered':>12}{'left':>7}{'oversold':>10}"
+    for one in sold:
+        yield (
+            f" {one.type_name:20}{one.stock:>7}{one.sold:>7}{one.turned_away:>13}{one.unanswered:>12}{one.left:>7}"
+            f"{one.oversold:>10}"
+        )
+        if one.oversold and one.type_name == "counter":
+            yield f"   {one.oversold} were sold to people who cannot have them: no region saw what the others sold."
 
 
 def _faults(scenario: Scenario) -> str:

@@ -16,7 +16,21 @@ from msgspec import Meta, Struct, field
 from crdtstore.engine.options import Options
 from crdtstore.errors import UsageError
 
-__all__ = ["Clocks", "Crash", "Cut", "Disk", "Latency", "Network", "Pause", "Scenario", "Step", "Work", "load", "names"]
+__all__ = [
+    "Clocks",
+    "Crash",
+    "Cut",
+    "Disk",
+    "Latency",
+    "Network",
+    "Pause",
+    "Sale",
+    "Scenario",
+    "Step",
+    "Work",
+    "load",
+    "names",
+]
 
 _BESIDE, _PACKAGED = Path(__file__).parents[1] / "scenarios", Path(__file__).parent / "scenarios"
 DIRECTORY = _BESIDE if _BESIDE.is_dir() else _PACKAGED
@@ -81,6 +95,14 @@ class Work(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Share of those whose key was used for another request."""
     is_declared_everywhere: bool = False
     """Every replica declares the collections by itself, at once."""
+    mix: Literal["basic", "all-types"] = "basic"
+    """Which collections users work on (``mixes``)."""
+    types: list[str] = []
+    """Only these types of them; empty: all."""
+    expire: _Rate = 0.0
+    """Share of operations that set deadlines, where a type has any."""
+    slowest_retry_s: Annotated[float, Meta(gt=0, le=60)] = 0.8
+    """A request that is sent again is sent again within so long."""
 
 
 class Cut(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -147,6 +169,18 @@ class Step(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ms: Annotated[int, Meta(ge=-3_600_000, le=3_600_000)]
 
 
+class Sale(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A flash sale: so many units, granted at the first replica, and buyers at every replica, until the users' work ends.
+
+    Each buyer tries twice, as two shops would sell the same thing: from a bounded_counter, and from a counter if that shows any stock.
+    """
+
+    stock: Annotated[int, Meta(ge=1, le=1_000_000)] = 500
+    buyers_per_s: Annotated[float, Meta(gt=0, le=10_000)] = 100.0
+    returns: _Rate = 0.0
+    """Share of purchases that are reserved first and then released."""
+
+
 class Scenario(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A run but for its seed."""
 
@@ -166,6 +200,10 @@ class Scenario(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     crashes: list[Crash] = field(default_factory=list)
     pauses: list[Pause] = field(default_factory=list)
     steps: list[Step] = field(default_factory=list)
+    sweep_above: Annotated[int, Meta(ge=1)] | None = None
+    """Drops of branches with more children are carried out in slices; null: as in production."""
+    sale: Sale | None = None
+    """Instead of the usual work: everybody wants the same thing."""
 
     def __post_init__(self) -> None:
         known = "".join(names(self.replicas))

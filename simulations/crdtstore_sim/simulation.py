@@ -10,9 +10,11 @@ import gc
 import time
 import traceback
 from typing import NamedTuple
+from unittest.mock import patch
 
 from crdtstore.causal import make_replica_id
 from crdtstore.configuration import Cluster, Member
+from crdtstore.kernel import Tree
 from crdtstore_sim.clocks import NodeClock
 from crdtstore_sim.connections import Connections
 from crdtstore_sim.facts import Facts, Violation
@@ -20,6 +22,7 @@ from crdtstore_sim.faults import Faults
 from crdtstore_sim.network import SimulatedNetwork
 from crdtstore_sim.node import Node
 from crdtstore_sim.observer import Observer
+from crdtstore_sim.sale import Sale, Sold
 from crdtstore_sim.scenario import Cut, Scenario, names
 from crdtstore_sim.timeline import Streams, Timeline, Trace
 from crdtstore_sim.workload import Workload
@@ -57,6 +60,8 @@ class Result(NamedTuple):
     settled_s: float | None
     """From the end of users and faults until everybody had everything; None when that did not happen."""
     violations: list[Violation]
+    sold: list[Sold] | None = None
+    """Of a sale: how both shops did."""
 
     @property
     def is_ok(self) -> bool:
@@ -76,7 +81,7 @@ class Simulation:
         identities = streams.stream("identities")
         members = tuple(Member(make_replica_id(f"{name}-1", identities.getrandbits(64)), name) for name in names(count))
         cluster = Cluster("sim", identities.randbytes(16), members)
-        self.facts = Facts([member.replica for member in members], lambda: timeline.now_us)
+        self.facts = Facts([member.replica for member in members], lambda: timeline.now_us, names(count))
         self.observer = Observer(self.facts, streams.stream("looks"))
         self.network = SimulatedNetwork(timeline, streams.stream("network"), scenario.network, count, self._on_message)
         clocks, options = streams.stream("clocks"), scenario.clocks
@@ -107,9 +112,9 @@ class Simulation:
             lambda kind, node, data: self.trace.note(timeline.now_us, kind, node, data),
         )
         self._end_us = int(scenario.seconds * _SECOND_US)
-        self.workload = Workload(
-            timeline, self.trace, streams.stream("workload"), scenario.work, self.nodes, self.observer, self._end_us
-        )
+        users = timeline, self.trace, streams.stream("workload")
+        self.sale = scenario.sale and Sale(*users, scenario.sale, self.nodes, self.observer, self._end_us)
+        self.workload = self.sale or Workload(*users, scenario.work, self.nodes, self.observer, self._end_us)
         for node in self.nodes:
             node.workload = self.workload
         self.faults = Faults(timeline, self.trace, self.network, self.connections, self.nodes)
@@ -196,6 +201,7 @@ class Simulation:
             cut_ms=_closed_form(self.scenario, facts.windows_us),
             settled_s=settled_s,
             violations=facts.violations,
+            sold=self.sale.result() if self.sale else None,
         )
 
 
@@ -224,7 +230,8 @@ def run(scenario: Scenario, seed: int) -> Result:
     was_enabled = gc.isenabled()
     gc.disable()
     try:
-        return Simulation(scenario, seed).run()
+        with patch.object(Tree, "sweep_above", scenario.sweep_above or Tree.sweep_above):
+            return Simulation(scenario, seed).run()
     finally:
         if was_enabled:
             gc.collect(1)

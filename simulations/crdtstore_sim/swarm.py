@@ -12,6 +12,8 @@ from __future__ import annotations
 from itertools import combinations
 from random import Random
 
+from msgspec.structs import replace
+
 from crdtstore.engine.options import Options
 from crdtstore_sim.scenario import (
     Clocks,
@@ -47,8 +49,33 @@ _FIRST_S = 1.0
 """Before this no fault happens: the collections are declared."""
 
 
-def draw(seed: int) -> Scenario:
-    """The scenario of a seed."""
+def draw(seed: int, mix: str = "basic") -> Scenario:
+    """The scenario of a seed; ``mix``: what users work on."""
+    drawn = _draw(seed)
+    if mix == "basic":
+        return drawn
+    random = Streams(seed).stream("swarm of types")
+    work = replace(
+        drawn.work,
+        mix=mix,
+        writes_per_s=random.choice((30, 60, 60)),
+        reads_per_s=random.choice((10, 20)),
+        keys=random.choice((1, 1, 2, 3)),
+        delete=random.choice((0.02, 0.05, 0.1)),
+        expire=random.choice((0, 0.06, 0.15)),
+        with_id=random.choice((0.2, 0.5, 0.9)),
+        slowest_retry_s=random.choice((0.8, 0.8, 3.0)),
+    )
+    engine = replace(
+        drawn.engine,
+        fold_interval_ms=random.choice((20, 100, 1_000)),
+        retry_window_ms=random.choice((1_000, 3_000, 86_400_000)),
+    )
+    sweep_above = random.choice((None, 3, 3, 10))
+    return replace(drawn, work=work, engine=engine, sweep_above=sweep_above, seconds=min(drawn.seconds, 6.0))
+
+
+def _draw(seed: int) -> Scenario:
     random = Streams(seed).stream("swarm")
     kinds = {kind for kind in _KINDS if random.random() < 0.45}
     count = random.choice((2, 3, 3, 3, 4, 4, 5))

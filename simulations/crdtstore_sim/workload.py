@@ -15,22 +15,17 @@ from msgspec import Struct
 
 from crdtstore.errors import CrdtStoreError
 from crdtstore.service import Cancelled, Request
-from crdtstore.types import REGISTRY
 from crdtstore_sim import scenario
-from crdtstore_sim.arguments import random_op
-from crdtstore_sim.facts import Asked
+from crdtstore_sim.facts import Asked, AskedOp
 from crdtstore_sim.node import Node
 from crdtstore_sim.observer import Observer
 from crdtstore_sim.timeline import Timeline, Trace
+from crdtstore_sim.work import Work
 
 __all__ = ["Workload"]
 
 _REPLY = 20
-_ADDRESS = frozenset(("collection", "key", "op", "if_match"))
-_TYPES = tuple(REGISTRY)
-_KEYS = ("k0", "k1", "é/ß", "k 3")
 _WAIT_MS = 1_500
-_SLOWEST_RETRY_US = 800_000
 _BURST = 0.1
 _IF_MATCH = 0.06
 _OWN_ID_MS = 600_000
@@ -56,9 +51,11 @@ class _Open(Struct, frozen=True):
     node: int
     do: str
     fields: dict[str, Any]
-    ops: list[tuple[str, str, str, dict[str, Any]]]
+    ops: list[AskedOp]
     address: tuple[str, str]
     since_us: int
+    since_ms: int
+    """By the clock of the node that was asked."""
 
 
 class Workload:
@@ -92,8 +89,11 @@ class Workload:
         self._cancelled: set[int] = set()
         self._pause_us = 1_000_000 / (options.writes_per_s + options.reads_per_s)
         self._read_share = options.reads_per_s / (options.writes_per_s + options.reads_per_s)
+        self._slowest_retry_us = int(options.slowest_retry_s * 1_000_000)
         self._domains = [f"d{index}" for index in range(options.domains)]
-        self._undeclared = {(domain, name) for domain in self._domains for name in REGISTRY}
+        self._work = Work(random, options, observer.facts.regions)
+        self._undeclared = {(domain, name) for domain in self._domains for name in self._work.by_name}
+        observer.facts.options |= {one.path: dict(one.options) for one in self._work.by_name.values()}
 
     @property
     def open_requests(self) -> int:
@@ -114,9 +114,11 @@ class Workload:
         if node.is_alive:
             requests = [self._request(None, index, "declare_domain", {"domain": domain}) for domain in self._domains]
             for domain, name in sorted(self._undeclared):
-                requests.append(
-                    self._request(None, index, "declare", {"domain": domain, "collection": f"{name}s", "type": name})
-                )
+                one = self._work.by_name[name]
+                fields: dict[str, Any] = {"domain": domain, "collection": name, "type": one.type_name}
+                if one.options:
+                    fields["options"] = dict(one.options)
+                requests.append(self._request(None, index, "declare", fields))
             node.on_requests(requests)
         self._timeline.after(1_000_000, self._on_declare, (index + 1) % len(self._nodes))
 
@@ -163,11 +165,11 @@ class Workload:
     def _read(self, session: _Session, node: Node) -> Request:
         self.reads += 1
         random = self._random
-        domain, name = random.choice(self._domains), random.choice(_TYPES)
-        fields: dict[str, Any] = {"domain": domain, "collection": f"{name}s", "wait_ms": _WAIT_MS}
+        domain, collection = random.choice(self._domains), random.choice(self._work.collections)
+        fields: dict[str, Any] = {"domain": domain, "collection": collection.name, "wait_ms": _WAIT_MS}
         if session.token is not None:
             fields["token"] = session.token
-        address = f"{name}s:{name}"
+        address = collection.path
         dice = random.random()
         if dice < 0.03:
             return self._request(session, node.index, "status", {})
@@ -177,7 +179,7 @@ class Workload:
         if dice < 0.15:
             fields["values"] = random.random() < 0.5
             return self._request(session, node.index, "list", fields, address=(address, ""))
-        fields["key"] = self._key()
+        fields["key"] = self._work.key()
         if dice < 0.2:
             fields["consistency"] = "local"
         elif dice < 0.3:
@@ -196,19 +198,15 @@ class Workload:
             self._cancelled.add(ticket)
             node.step([Cancelled(ticket)])
 
-    def _key(self) -> str:
-        index = self._random.randrange(self._options.keys)
-        return _KEYS[index] if index < len(_KEYS) else f"k{index}"
-
     # --- writes
 
     def _write(self, session: _Session, node: Node) -> Request:
         random, options = self._random, self._options
         domain = random.choice(self._domains)
-        fields: dict[str, Any] = {"domain": domain, "ops": self._ops(), "wait_ms": _WAIT_MS}
+        fields: dict[str, Any] = {"domain": domain, "ops": self._work.ops(domain), "wait_ms": _WAIT_MS}
         if session.last_read is not None and random.random() < _IF_MATCH:
             read, body = session.last_read
-            op = self._op(read["collection"][:-1], read["key"])
+            op = self._work.op(read["domain"], self._work.by_name[read["collection"]], read["key"])
             fields |= {"domain": read["domain"], "ops": [{**op, "if_match": body["etag"]}]}
         if session.token is not None and random.random() < 0.7:
             fields["token"] = session.token
@@ -218,7 +216,7 @@ class Workload:
             else:
                 fields["id"] = session.last_id = self._new_id(session, node)
             if random.random() < options.retry:
-                self._timeline.after(int(random.random() * _SLOWEST_RETRY_US), self._on_retry, (fields, node.index))
+                self._retry_later(fields, node.index)
         return self._commit(session, node.index, fields)
 
     def _new_id(self, session: _Session, node: Node) -> str:
@@ -228,41 +226,25 @@ class Workload:
         made_ms = node.now_ms - self._random.randint(0, _OWN_ID_MS + 5_000)
         return f"~{UUID(int=made_ms << 80 | 7 << 76 | 2 << 62 | self._ticket)}"
 
-    def _ops(self) -> list[dict[str, Any]]:
-        random, options = self._random, self._options
-        name = random.choice(_TYPES)
-        ops = [self._op(name, self._key())]
-        if random.random() < options.several:
-            is_one_key = random.random() < 0.5
-            for _ in range(random.choice((1, 1, 2, 4))):
-                key = ops[0]["key"] if is_one_key else self._key()
-                ops.append(self._op(name if is_one_key else random.choice(_TYPES), key))
-        return ops
-
-    def _op(self, name: str, key: str) -> dict[str, Any]:
-        op, arguments = random_op(self._random, REGISTRY[name], self._options.delete)
-        return {"collection": f"{name}s", "key": key, "op": op, **arguments}
-
     def _commit(self, session: _Session | None, node: int, fields: dict[str, Any]) -> Request:
         """One attempt of a commit, known to the models by its trace id."""
         self.writes += 1
-        ops = [
-            (
-                f"{op['collection']}:{op['collection'][:-1]}",
-                op["key"],
-                op["op"],
-                {name: value for name, value in op.items() if name not in _ADDRESS},
-            )
-            for op in fields["ops"]
-        ]
+        ops = [self._work.asked(op) for op in fields["ops"]]
         trace_id = str(self._ticket + 1)
         self._observer.facts.asked[trace_id] = Asked(fields["domain"], ops, fields.get("id"))
         return self._request(session, node, "commit", {**fields, "trace_id": trace_id}, ops=ops)
 
+    def _retry_later(self, fields: dict[str, Any], node: int) -> None:
+        self._timeline.after(int(self._random.random() * self._slowest_retry_us), self._on_retry, (fields, node))
+
     def _on_retry(self, argument: tuple[dict[str, Any], int]) -> None:
-        """The reply did not come, or so it seems: ask again with the same key, here or elsewhere, without the token."""
+        """The reply did not come, or so it seems: ask again with the same key, here or elsewhere, without the token.
+
+        Rights are granted where they were asked for and nowhere else.
+        """
         fields, index = argument
-        node = self._nodes[index if self._random.random() < 0.3 else self._random.randrange(len(self._nodes))]
+        is_elsewhere = self._random.random() >= 0.3 and not any(op["op"] == "grant" for op in fields["ops"])
+        node = self._nodes[self._random.randrange(len(self._nodes)) if is_elsewhere else index]
         if node.is_alive:
             fields = {name: value for name, value in fields.items() if name not in {"token", "trace_id"}}
             node.on_requests([self._commit(None, node.index, fields)])
@@ -275,11 +257,12 @@ class Workload:
         node: int,
         do: str,
         fields: dict[str, Any],
-        ops: list[tuple[str, str, str, dict[str, Any]]] | None = None,
+        ops: list[AskedOp] | None = None,
         address: tuple[str, str] = ("", ""),
     ) -> Request:
         self._ticket += 1
-        self._open[self._ticket] = _Open(session, node, do, fields, ops or [], address, self._timeline.now_us)
+        now_us, now_ms = self._timeline.now_us, self._nodes[node].now_ms
+        self._open[self._ticket] = _Open(session, node, do, fields, ops or [], address, now_us, now_ms)
         return Request(self._ticket, do, fields)
 
     def on_replies(self, node: Node, replies: list[tuple[int, dict[str, Any] | CrdtStoreError]]) -> None:
@@ -301,7 +284,7 @@ class Workload:
 
     def _on_error(self, node: Node, asked: _Open, error: CrdtStoreError) -> None:
         self.refused[error.code] = self.refused.get(error.code, 0) + 1
-        self._observer.on_refused(node.index, error)
+        self._observer.on_refused(node.index, error, {op.type_name for op in asked.ops})
         if error.retryable and "id" in asked.fields and self._timeline.now_us < self._until_us:
             self._timeline.after(200_000, self._on_retry, (asked.fields, node.index))
 
@@ -310,23 +293,28 @@ class Workload:
         if asked.do == "commit":
             self.acknowledged += 1
             self.replayed += body["replayed"]
-            observer.on_committed(node.index, session.index if session else -1, fields["domain"], asked.ops, body)
+            span = node.span(asked.since_us, asked.since_ms)
+            observer.on_committed(node.index, session.index if session else -1, fields["domain"], asked.ops, body, span)
+            self._work.note_holds(fields["domain"], fields["ops"], body["values"])
             if session is not None and session.last_read is not None and "if_match" in fields["ops"][0]:
                 observer.on_matched(fields["domain"], asked.ops[0], body, session.last_read[1])
         elif asked.do == "declare":
-            self._undeclared.discard((fields["domain"], fields["type"]))
+            self._undeclared.discard((fields["domain"], fields["collection"]))
         if session is None or "token" not in body:
             return
-        domain, now_ms = fields.get("domain", ""), node.now_ms
+        domain = fields.get("domain", "")
+        span = node.span(asked.since_us, asked.since_ms)
         if asked.do == "read" and fields.get("consistency") == "local":
-            observer.on_read(node.index, None, domain, asked.address, body, now_ms, asked.since_us)
+            observer.on_read(node.index, None, domain, asked.address, body, span)
             session.token = _joined(session.token, body["token"])  # this reply knows nothing of the session
             return
         if asked.do == "read":
             session.last_read = fields, body
-            observer.on_read(node.index, session.index, domain, asked.address, body, now_ms, asked.since_us)
+            if isinstance(body["value"], str):
+                self._work.lengths[domain, fields["collection"], fields["key"]] = len(body["value"])
+            observer.on_read(node.index, session.index, domain, asked.address, body, span)
         elif asked.do == "list":
-            observer.on_list(node.index, session.index, domain, asked.address[0], body, asked.since_us)
+            observer.on_list(node.index, session.index, domain, asked.address[0], body, span)
         session.token = body["token"] if "token" in fields else _joined(session.token, body["token"])
 
     def on_crash(self, node: int) -> None:
@@ -338,8 +326,7 @@ class Workload:
             if asked.session is not None:
                 asked.session.is_busy = False
             if "id" in asked.fields and self._timeline.now_us < self._until_us:
-                delay_us = int(self._random.random() * _SLOWEST_RETRY_US)
-                self._timeline.after(delay_us, self._on_retry, (asked.fields, node))
+                self._retry_later(asked.fields, node)
 
 
 def _joined(before: str | None, token: str) -> str:

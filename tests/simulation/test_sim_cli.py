@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
 
 from crdtstore_sim.cli import commands, sim
+from crdtstore_sim.scenario import DIRECTORY
 
 
 def call(*arguments: str) -> Result:
@@ -55,6 +57,29 @@ def test_a_fuzz_prints_a_line_for_each_seed_and_a_summary() -> None:
     assert [line.split(":")[0] for line in lines[:3]] == [" seed 3", " seed 4", " seed 5"]
     assert lines[3].startswith(" 3 seeds, all ok")
     assert lines[3].endswith("/s")
+
+
+def test_a_fuzz_of_all_types_names_them_in_the_command_that_repeats_it() -> None:
+    done = call("fuzz", "--workload", "all-types", "--seeds", "0:2", "--jobs", "1", "--json")
+    *runs, summary = documents(done)
+    assert summary["verdict"] == "ok", runs
+    assert [run["again"] for run in runs] == [
+        "crdtstore sim run --seed 0 --workload all-types",
+        "crdtstore sim run --seed 1 --workload all-types",
+    ]
+
+
+def test_a_sale_prints_how_much_each_shop_sold() -> None:
+    done = call("run", "--scenario", str(Path(DIRECTORY) / "oversell.toml"))
+    assert done.exit_code == 0, done.stdout
+    head, bounded, plain = [
+        line.split() for line in done.stdout.splitlines() if line.startswith((" sale", " bounded", " counter"))
+    ]
+    assert head == ["sale", "stock", "sold", "turned", "away", "unanswered", "left", "oversold"]
+    assert bounded[:2] == ["bounded_counter", "600"]
+    assert bounded[-1] == "0"
+    assert int(plain[-1]) > 0
+    assert "bounds ok" in done.stdout
 
 
 def test_a_fuzz_that_finds_a_plant_names_it_and_fails() -> None:

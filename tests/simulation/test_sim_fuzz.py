@@ -6,9 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from crdtstore.types import REGISTRY
 from crdtstore_sim.fuzz import fuzz, run_seed
+from crdtstore_sim.mixes import collections
 from crdtstore_sim.report import line
 from crdtstore_sim.scenario import DIRECTORY
+from crdtstore_sim.swarm import draw
 
 
 @pytest.mark.slow
@@ -16,6 +19,34 @@ from crdtstore_sim.scenario import DIRECTORY
 def test_seeds_of_the_swarm_hold_every_law(first: int) -> None:
     failed = [line(result) for result in fuzz(range(first, first + 5), None, None, 1) if not result.is_ok]
     assert not failed, "\n".join(failed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("first", range(0, 30, 5))
+def test_seeds_of_all_types_hold_every_law(first: int) -> None:
+    failed = [line(result) for result in fuzz(range(first, first + 5), None, None, 1, "all-types") if not result.is_ok]
+    assert not failed, "\n".join(failed)
+
+
+def test_all_types_work_with_faults_deadlines_and_slices() -> None:
+    drawn = [draw(seed, "all-types") for seed in range(40)]
+    assert {one.type_name for one in collections("all-types", [])} == set(REGISTRY)
+    assert any(made.cuts for made in drawn)
+    assert any(made.crashes for made in drawn)
+    assert any(made.work.expire for made in drawn)
+    assert any(made.sweep_above == 3 for made in drawn)
+    assert all(made.work.mix == "basic" for made in map(draw, range(40)))
+
+
+def test_stock_with_a_bound_is_never_oversold_and_a_counter_is() -> None:
+    result = run_seed(3, "oversell")
+    assert result.is_ok, line(result)
+    assert result.sold is not None
+    bounded, plain = result.sold
+    assert (bounded.type_name, bounded.oversold) == ("bounded_counter", 0)
+    assert bounded.sold + bounded.left <= bounded.stock
+    assert (plain.type_name, plain.oversold) == ("counter", plain.sold - plain.stock)
+    assert plain.oversold > 0
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in Path(DIRECTORY).glob("*.toml")))

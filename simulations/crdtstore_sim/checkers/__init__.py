@@ -6,6 +6,7 @@ some steps and at the end.
 
 from __future__ import annotations
 
+from crdtstore_sim.checkers.bounds import Bounds
 from crdtstore_sim.checkers.causality import Causality
 from crdtstore_sim.checkers.convergence import Convergence
 from crdtstore_sim.checkers.dots import Dots
@@ -13,11 +14,13 @@ from crdtstore_sim.checkers.durability import Durability
 from crdtstore_sim.checkers.progress import Progress
 from crdtstore_sim.checkers.refusals import Refusals
 from crdtstore_sim.checkers.sessions import Sessions
+from crdtstore_sim.checkers.stability import Stability
 from crdtstore_sim.checkers.stamps import Stamps
 from crdtstore_sim.checkers.values import Values
 
 __all__ = [
     "NAMES",
+    "Bounds",
     "Causality",
     "Convergence",
     "Dots",
@@ -25,6 +28,7 @@ __all__ = [
     "Progress",
     "Refusals",
     "Sessions",
+    "Stability",
     "Stamps",
     "Values",
 ]
@@ -34,7 +38,9 @@ NAMES = (
     "dots",
     "causality",
     "durability",
+    "stability",
     "model values",
+    "bounds",
     "sessions",
     "stamps",
     "refusals",

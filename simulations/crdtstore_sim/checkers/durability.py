@@ -53,7 +53,11 @@ class _Ack(msgspec.Struct, array_like=True, tag=3, gc=False):
     row: Row
 
 
-Heard = _Frame | _Digest | _Ack
+class _Want(msgspec.Struct, array_like=True, tag=5, gc=False):
+    group: str
+
+
+Heard = _Frame | _Digest | _Ack | _Want
 _decode = msgspec.msgpack.Decoder(Heard).decode
 _decompressor = zstandard.ZstdDecompressor()
 
@@ -88,6 +92,8 @@ class Durability:
         durable = group.durable[node]
         if type(message) is _Frame:
             self._on_frame(group, node, message, durable)
+            return None
+        if type(message) is _Want:
             return None
         row: Row = message.row  # type: ignore[union-attr]
         if row.vector != durable and any(map(gt, row.vector, durable)):

@@ -27,7 +27,10 @@ class Progress:
         for name in names:
             first = nodes[0][name].durability.vector
             if any(
-                engines[name].durability.vector != first or engines[name].applied != first or engines[name].early
+                engines[name].durability.vector != first
+                or engines[name].applied != first
+                or engines[name].early
+                or not engines[name].keyspace.tree.is_settled
                 for engines in nodes
             ):
                 return False
@@ -47,5 +50,7 @@ class Progress:
             self._facts.report(
                 "progress", f"{open_requests} requests without an answer {bound_s:g} s after the last fault"
             )
+        elif any(not engine.keyspace.tree.is_settled for engines in nodes for engine in engines.values()):
+            self._facts.report("progress", f"a drop is not carried out {bound_s:g} s after the last fault")
         else:
             self._facts.report("progress", f"something is not durable {bound_s:g} s after the last fault")

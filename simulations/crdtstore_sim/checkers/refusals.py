@@ -6,6 +6,8 @@ as one that lost it.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from crdtstore.engine.engine import Engine
 from crdtstore.errors import CrdtStoreError
 from crdtstore_sim.facts import Facts
@@ -23,6 +25,13 @@ EXPECTED = {
     "storage-failed",
 }
 """What may happen to a request that is not wrong in itself."""
+_BY_TYPE = {
+    "bounded_counter": {"hold-ended", "insufficient-rights", "invalid-value"},
+    "max_register": {"invalid-value"},
+    "min_register": {"invalid-value"},
+    "text": {"invalid-value", "too-large"},
+}
+"""What else may happen where the state has a say: too few rights, a hold that ended, a value of another kind, an index beyond the end."""
 
 
 class Refusals:
@@ -40,6 +49,7 @@ class Refusals:
             self._fenced.add((node, engine.group))
             self._facts.report("refusals", f"{engine.group}: {self._facts.members[node]} fenced itself")
 
-    def on_error(self, node: int, error: CrdtStoreError) -> None:
-        if error.code not in EXPECTED:
+    def on_error(self, node: int, error: CrdtStoreError, types: Iterable[str]) -> None:
+        """``types`` are those of the operations that were asked for."""
+        if error.code not in EXPECTED.union(*(_BY_TYPE.get(name, ()) for name in types)):
             self._facts.report("refusals", f"{self._facts.members[node]} answers a proper request with {error}")

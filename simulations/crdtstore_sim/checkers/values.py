@@ -1,33 +1,49 @@
-"""Model values: what a node shows is what the model reads in the same set of commits.
+"""Model values: what a node shows is what the model reads in the same set of commits, at the same instant.
 
-The question: the same as which set? A read that a user gets must be the reading of what is durable at the node; what a look into the
-state finds must be the reading of what is applied.
+The question: the same as which set? A read that a user gets must be the reading of what is durable at the node, by that node's clock;
+what a look into the state finds must be the reading of what is applied, with all that has expired.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from crdtstore.clock import physical_ms
 from crdtstore.engine.engine import Engine
-from crdtstore.types import REGISTRY, View
-from crdtstore_sim.facts import Facts, Group, shown
-from crdtstore_sim.models import MODELS, Reading, canonical
+from crdtstore.types import REGISTRY
+from crdtstore_sim.facts import AskedOp, Facts, Group, Span, shown
+from crdtstore_sim.models import MODELS, Key, Reading, canonical
 
 __all__ = ["Values"]
 
 
-def _nothing(collection: str) -> Reading:
-    """What a key reads that was never written."""
-    return Reading(REGISTRY[collection.partition(":")[2]].read(View([], None)), False, 0)
+def _is_same(got: Reading, expected: Reading) -> bool:
+    """Whether that may be shown; conflicts that nobody need remember any more may be forgotten, each replica in its time."""
+    return (
+        expected.conflicts <= got.conflicts <= expected.conflicts + expected.fading
+        and got.exists == expected.exists
+        and canonical(got.value) == canonical(expected.value)
+    )
 
 
 def _under_etag(collection: str, reading: Reading) -> Any:
-    """What an etag tells apart. It is a share of the state digest, which is linear: the etag of a counter does not tell whether there are
-    amounts that add up to nothing."""
-    if collection.endswith(":counter"):
-        return reading.value
-    return canonical(list(reading))
+    """What an etag tells apart. It is a share of the state digest, which is linear: it does not tell whether there are amounts that add
+    up to nothing; and marks are no part of it."""
+    type_name = collection.rpartition(":")[2]
+    if type_name in {"counter", "bounded_counter", "rw_set"}:
+        return canonical(reading.value)
+    if type_name == "or_map":
+        return canonical(_without_nothing(reading.value))
+    return canonical(list(reading[:3]))
+
+
+def _without_nothing(value: Any) -> Any:
+    """A map without fields that read as nothing."""
+    if isinstance(value, Mapping):
+        fields = {name: _without_nothing(item) for name, item in value.items()}
+        return {name: item for name, item in fields.items() if item not in (0, {}, [], "", None) or item is False}
+    return value
 
 
 class Values:
@@ -36,63 +52,103 @@ class Values:
     def __init__(self, facts: Facts) -> None:
         self._facts = facts
 
-    def on_read(self, group: Group, node: int, collection: str, key: str, body: dict[str, Any], since_us: int) -> None:
-        """A user was shown a key, which was asked for at ``since_us``."""
-        got = Reading(body["value"], body["exists"], body["conflicts"])
+    def _key(self, group: Group, collection: str, key: str) -> Key:
+        """The model of a key; one that was never written reads as nothing."""
+        facts = self._facts
         model = group.keys.get((collection, key))
+        if model is None:
+            type_name, options = collection.rpartition(":")[2], facts.options.get(collection)
+            model = Key(MODELS, type_name, facts.members, facts.regions, options)  # type: ignore[arg-type]
+        return model
+
+    def on_read(self, group: Group, node: int, collection: str, key: str, body: dict[str, Any], span: Span) -> None:
+        """A user was shown a key."""
+        got = Reading(body["value"], body["exists"], body["conflicts"])
+        model = self._key(group, collection, key)
         self._hold(
             group,
             node,
-            f"shows {collection}/{key} as",
-            got,
-            lambda vector: model.reading(vector) if model else _nothing(collection),
-            since_us,
+            f"shows {collection}/{key} as {shown(got[:3])}",
+            lambda vector, now_ms: _is_same(got, model.reading(vector, now_ms)),
+            lambda vector, now_ms: model.reading(vector, now_ms)[:3],
+            [model],
+            span,
         )
 
-    def on_list(self, group: Group, node: int, collection: str, body: dict[str, Any], since_us: int) -> None:
+    def on_list(self, group: Group, node: int, collection: str, body: dict[str, Any], span: Span) -> None:
         """A user was shown all keys of a collection, perhaps with their values."""
         items = body["items"]
         has_values = any("value" in item for item in items)
         got = [(item["key"], item["value"] if has_values else None) for item in items]
+        seen = canonical(got)
         keys = sorted((key, model) for (name, key), model in group.keys.items() if name == collection)
 
-        def expected(vector: Sequence[int]) -> Any:
-            readings = [(key, model.reading(vector)) for key, model in keys]
+        def expected(vector: Sequence[int], now_ms: int) -> Any:
+            readings = [(key, model.reading(vector, now_ms)) for key, model in keys]
             return [(key, reading.value if has_values else None) for key, reading in readings if reading.exists]
 
-        self._hold(group, node, f"lists {collection} as", got, expected, since_us)
+        self._hold(
+            group,
+            node,
+            f"lists {collection} as {shown(got)}",
+            lambda vector, now_ms: bool(seen == canonical(expected(vector, now_ms))),
+            expected,
+            [model for _, model in keys],
+            span,
+        )
 
     def _hold(
-        self, group: Group, node: int, how: str, got: Any, expected: Callable[[Sequence[int]], Any], since_us: int
+        self,
+        group: Group,
+        node: int,
+        how: str,
+        is_right: Callable[[Sequence[int], int], bool],
+        expected: Callable[[Sequence[int], int], Any],
+        models: Iterable[Key],
+        span: Span,
     ) -> None:
         """What was shown is what the model reads of all that is durable, or was of all that was applied at a moment since it was
-        asked for and is durable by now."""
-        durable, seen = group.durable[node], canonical(got)
-        if seen == canonical(expected(durable)):
+        asked for and is durable by now; at the time of its clock, or one that it was since."""
+        durable = group.durable[node]
+        if is_right(durable, span.now_ms):
             return
-        if any(seen == canonical(expected(vector)) for vector in group.stood_at(node, since_us)):
+        vectors = [tuple(durable), *group.stood_at(node, span.since_us)]
+        instants = {when for model in models for when in model.instants(vectors, span.from_ms, span.to_ms)}
+        if any(is_right(vector, now_ms) for vector in vectors for now_ms in sorted(instants)):
             return
         self._report(
-            group, node, f"{how} {shown(got)}; of what is durable, {durable}, it is {shown(expected(durable))}"
+            group, node, f"{how}; of what is durable, {durable}, it is {shown(expected(durable, span.now_ms))}"
         )
 
     def on_written(
-        self, group: Group, node: int, ops: Sequence[tuple[str, str, str, Any]], values: list[Any], dot: tuple[int, int]
+        self,
+        group: Group,
+        node: int,
+        ops: Sequence[AskedOp],
+        values: list[Any],
+        dot: tuple[int, int],
+        span: Span,
     ) -> None:
         """A user was shown what a write on distinct keys led to: the reading right after it."""
         origin, seq = dot
-        vector = list(group.records[origin][seq - 1].deps)
+        record = group.records[origin][seq - 1]
+        vector = list(record.deps)
         vector[origin] = seq
-        for (collection, key, _, _), value in zip(ops, values, strict=True):
-            model = group.keys.get((collection, key))
+        for index, (op, value) in enumerate(zip(ops, values, strict=True)):
+            model = group.keys.get((op.collection, op.key))
             if value is None or model is None:
                 continue
-            expected = model.reading(vector).value
-            if canonical(value) != canonical(expected):
+            if op.op == "reserve":
+                expected: list[Any] = [f"{record.name}.{index}"]
+            else:
+                instants = [*model.instants([vector], span.from_ms, span.to_ms), physical_ms(record.hlc)]
+                expected = [model.value_at(vector, now_ms, op.path) for now_ms in instants]
+            if canonical(value) not in [canonical(one) for one in expected]:
                 self._report(
                     group,
                     node,
-                    f"answers a write on {collection}/{key} with {shown(value)}, at {vector} it is {shown(expected)}",
+                    f"answers {op.op} on {op.collection}/{op.key} {op.path or ''} with {shown(value)}, at {vector} it is "
+                    f"{shown(expected[0])}",
                 )
 
     def on_matched(self, group: Group, dot: tuple[int, int], collection: str, key: str, read: dict[str, Any]) -> None:
@@ -101,7 +157,8 @@ class Values:
         model = group.keys.get((collection, key))
         if model is None or seq > len(group.records[origin]):
             return
-        before = model.reading(group.records[origin][seq - 1].deps)
+        record = group.records[origin][seq - 1]
+        before = model.reading(record.deps, physical_ms(record.hlc))
         shown_then = Reading(read["value"], read["exists"], read["conflicts"])
         if _under_etag(collection, before) != _under_etag(collection, shown_then):
             self._report(
@@ -110,34 +167,22 @@ class Values:
 
     def on_look(self, group: Group, node: int, collection: str, key: str, engine: Engine) -> Reading | None:
         """Look at a key in the state of a node."""
-        type_name = collection.partition(":")[2]
-        crdt = REGISTRY.get(type_name)
-        if crdt is None or type_name not in MODELS:
+        type_name = collection.rpartition(":")[2]
+        if type_name not in MODELS or type_name not in REGISTRY:
             return None
-        view = engine.keyspace.view(collection, key)
+        crdt = REGISTRY[type_name]
+        view = engine.keyspace.view(collection, key, None, self._facts.options.get(collection, {}))
         got = Reading(crdt.read(view), view.exists, crdt.conflicts(view))
-        self._compare(group, node, collection, key, got, group.applied[node], "holds")
-        return got
-
-    def _compare(
-        self, group: Group, node: int, collection: str, key: str, got: Reading, vector: list[int], how: str
-    ) -> None:
-        model = group.keys.get((collection, key))
-        type_name = collection.partition(":")[2]
-        if type_name not in MODELS:
-            return
-        if model is None:
-            if got.exists:
-                self._report(group, node, f"{how} {collection}/{key}, which nobody wrote")
-            return
-        expected = model.reading(vector)
-        if canonical(list(got)) != canonical(list(expected)):
+        vector = group.applied[node]
+        expected = self._key(group, collection, key).reading(vector)
+        if not _is_same(got, expected):
             self._report(
                 group,
                 node,
-                f"{how} {collection}/{key} as {shown(got.value)} (exists {got.exists}, {got.conflicts} conflicts), at "
+                f"holds {collection}/{key} as {shown(got.value)} (exists {got.exists}, {got.conflicts} conflicts), at "
                 f"{vector} it is {shown(expected.value)} ({expected.exists}, {expected.conflicts})",
             )
+        return got
 
     def _report(self, group: Group, node: int, detail: str) -> None:
         self._facts.report("model values", f"{group.name}: {self._facts.members[node]} {detail}")
