@@ -8,7 +8,7 @@ acknowledged says where they have not arrived.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from heapq import nsmallest
+from heapq import heapify, heappop
 from itertools import islice
 from typing import Any
 
@@ -136,11 +136,14 @@ def conflicting_keys(
     tree = engine.keyspace.tree
     behind = [at for at in tree.contested if at[0] in readable and at[1] is not None and at > after]
     found: list[dict[str, Any]] = []
-    work, last = 0, after
-    for at in nsmallest(MAX_CANDIDATES, behind):
-        if len(found) == limit or work >= MAX_WORK:
+    heapify(behind)  # only as much of it is sorted as the page needs
+    looked = work = 0
+    last = after
+    while behind:
+        if len(found) == limit or looked == MAX_CANDIDATES or work >= MAX_WORK:
             return found, _place(last)
-        path, key = last = at
+        path, key = at = last = heappop(behind)
+        looked += 1
         name, (_, crdt, options) = readable[path]
         view = engine.keyspace.view(path, key, now_ms, options)
         work += 1 + (len(view.entry.children) if type(view.entry) is Branch else 0)
@@ -149,7 +152,7 @@ def conflicting_keys(
             found.append({"collection": name, "key": key, "type": crdt.name, "conflicts": count})
         elif not crdt.conflicts(engine.keyspace.view(path, key, None, options)):  # what has expired may come back
             tree.contested.pop(at, None)
-    return found, _place(last) if len(behind) > MAX_CANDIDATES else None
+    return found, None
 
 
 def _place(at: tuple[str, str]) -> str:
