@@ -108,7 +108,13 @@ class InsufficientRights(CrdtStoreError):
 
     @property
     def elsewhere(self) -> int:
-        return int(self.more.get("elsewhere", 0))
+        """What all other regions together appeared to hold."""
+        return sum(self.by_region.values())
+
+    @property
+    def by_region(self) -> dict[str, int]:
+        """What each other region appeared to hold."""
+        return dict(self.more.get("elsewhere", {}))
 
     @property
     def requested(self) -> int:

@@ -23,7 +23,7 @@ from crdtstore.engine.events import Event as EngineEvent
 from crdtstore.engine.options import Options
 from crdtstore.engine.output import Committed, Refused
 from crdtstore.errors import CrdtStoreError, DecodeError, ProtocolError
-from crdtstore.messages import PROTOCOL_VERSION, Ack, Digest, Frame, Hello, decode_message, encode_message
+from crdtstore.messages import PROTOCOL_VERSION, Ack, Digest, Frame, Hello, Want, decode_message, encode_message
 from crdtstore.storage.protocol import Entry
 
 __all__ = ["Host", "HostOutput", "Rejected"]
@@ -224,7 +224,9 @@ class Host:
             if result.replies:
                 self.on_replies(result.replies)
 
-    def _send(self, members: list[ReplicaId], sends: list[tuple[int, Frame | Digest | Ack]], out: HostOutput) -> None:
+    def _send(
+        self, members: list[ReplicaId], sends: list[tuple[int, Frame | Digest | Ack | Want]], out: HostOutput
+    ) -> None:
         encoded: dict[int, bytes] = {}  # one frame may go to several peers
         for peer, message in sends:
             data = encoded.get(id(message))

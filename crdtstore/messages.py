@@ -1,4 +1,4 @@
-"""What replicas say to each other: four messages, each of one group.
+"""What replicas say to each other: five messages, each of one group.
 
 The question: what may a receiver believe? A row is atomic and names only what is durable at its sender; a frame says for every origin
 in it where it starts and the chain hash there, so a gap is seen as a gap and another history under the same id is refused.
@@ -25,6 +25,7 @@ __all__ = [
     "Message",
     "Row",
     "Segment",
+    "Want",
     "decode_message",
     "encode_message",
 ]
@@ -90,6 +91,21 @@ class Ack(msgspec.Struct, array_like=True, tag=3, gc=False):
     row: Row
 
 
+class Want(msgspec.Struct, array_like=True, tag=5, gc=False):
+    """I lack rights of this key (of a bounded counter), so much would do.
+
+    Shape:   ``waits`` is the part of ``amount`` for which somebody waits here; ``seen``: how many of your commits are durable here.
+    """
+
+    group: str
+    configuration: ConfigurationId
+    collection: str
+    key: str
+    amount: int
+    waits: int
+    seen: int
+
+
 class Hello(msgspec.Struct, array_like=True, tag=4, gc=False):
     """The first words on a connection, both ways.
 
@@ -104,7 +120,7 @@ class Hello(msgspec.Struct, array_like=True, tag=4, gc=False):
     groups: dict[str, tuple[ConfigurationId, Row, Row | None]]
 
 
-Message = Frame | Digest | Ack | Hello
+Message = Frame | Digest | Ack | Want | Hello
 
 _encoder = msgspec.msgpack.Encoder(order="deterministic")
 _decoder = msgspec.msgpack.Decoder(Message)

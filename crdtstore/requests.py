@@ -109,9 +109,11 @@ class CommitRequest(_InDomain, kw_only=True):
         if self.trace_id is not None:
             attributes += (TRACE, self.trace_id)
         if self.id is None:
-            return Draft(ticket, ops, author, attributes)
+            return Draft(ticket, ops, author, attributes, wait_ms=self.wait_ms)
         operation = (operation_id(author, self.id), request_hash([asked_of(op) for op in ops]))
-        return Draft(ticket, ops, author, attributes, operation, _expires_ms(self.id, now_ms, options))
+        return Draft(
+            ticket, ops, author, attributes, operation, _expires_ms(self.id, now_ms, options), wait_ms=self.wait_ms
+        )
 
 
 def _expires_ms(key: str, now_ms: int, options: Options) -> int:

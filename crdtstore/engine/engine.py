@@ -37,13 +37,14 @@ from crdtstore.engine.keyspace import Keyspace
 from crdtstore.engine.measures import Measures
 from crdtstore.engine.options import Options
 from crdtstore.engine.output import Committed, Output, Refused
+from crdtstore.engine.rights import Rights
 from crdtstore.engine.rows import Rows
 from crdtstore.engine.stability import Stability
 from crdtstore.engine.trust import Trust
 from crdtstore.engine.upkeep import Upkeep
-from crdtstore.errors import CrdtStoreError, DecodeError, ProtocolError, Unavailable, UsageError
+from crdtstore.errors import CrdtStoreError, DecodeError, InsufficientRights, ProtocolError, Unavailable, UsageError
 from crdtstore.leaves import SEQ_BITS, SEQ_MASK
-from crdtstore.messages import Ack, Digest, Frame, Row
+from crdtstore.messages import Ack, Digest, Frame, Row, Want
 
 __all__ = ["SYSTEM_AUTHOR", "Engine"]
 
@@ -86,6 +87,7 @@ class Engine:
         self.trust = Trust(self)
         self.stability = Stability(count, self.me)
         self.upkeep = Upkeep(self)
+        self.rights = Rights(self)
         self._own_vector: list[int] = []
         self._own_chains: list[bytes] = []
         """The durable vector as it was last told, and its chains; never changed in place, rows of ours hold them."""
@@ -106,8 +108,11 @@ class Engine:
         elif isinstance(event, Tick):
             self.antientropy.on_tick(now_ms, out)
             self.upkeep.on_tick(now_ms, out)
+            self.rights.on_tick(now_ms, out)
         else:
             self.antientropy.on_peer_changed(event.peer, event.is_connected, now_ms, out)
+        while drafts := self.rights.again():
+            self._on_local_commit(drafts, now_ms, out)
         if not self.keyspace.tree.is_settled:
             self.upkeep.wake_ms = now_ms
         return out
@@ -115,7 +120,7 @@ class Engine:
     @property
     def wake_ms(self) -> int:
         """When a tick may have something to do: never later than it has."""
-        return min(self.antientropy.wake_ms, self.upkeep.wake_ms)
+        return min(self.antientropy.wake_ms, self.upkeep.wake_ms, self.rights.wake_ms)
 
     def recover(self, origin: int, data: bytes) -> Commit:
         """Apply a commit from the own log at start; it is durable already.
@@ -154,6 +159,8 @@ class Engine:
                     continue
                 committed, commit = self._make_commit(draft, now_ms, out)
             except CrdtStoreError as error:
+                if isinstance(error, InsufficientRights) and self.rights.park(draft, error, now_ms, out):
+                    continue
                 judged.append((Refused(draft.ticket, error), draft.ops))
                 continue
             first_own_hlc = first_own_hlc or commit.hlc
@@ -171,7 +178,7 @@ class Engine:
             clock_ms = physical_ms(self.clock.last)
             heard = self.keyspace.operations.heard(draft.operation, draft.expires_ms, now_ms, clock_ms)
             if heard is not None:
-                values = self.keyspace.shown(draft.ops, now_ms)
+                values = self.keyspace.shown(draft.ops, heard.dot, draft.operation[0], now_ms)
                 return Committed(draft.ticket, heard.dot >> SEQ_BITS, heard.dot & SEQ_MASK, values, is_replayed=True)
         if self.is_fenced:
             raise Unavailable(
@@ -197,7 +204,7 @@ class Engine:
             raise
         self.measures.note_issued(now_ms)
         if values is None:
-            values = self.keyspace.shown(draft.ops, now_ms)
+            values = self.keyspace.shown(draft.ops, self.me << SEQ_BITS | seq, operation, now_ms)
         return Committed(draft.ticket, self.me, commit.seq, values), commit
 
     def issue(self, effects: list[Any], reason: str, now_ms: int, out: Output) -> None:
@@ -228,7 +235,7 @@ class Engine:
 
     # --- what peers say
 
-    def _on_received(self, peer: int, message: Frame | Digest | Ack, now_ms: int, out: Output) -> None:
+    def _on_received(self, peer: int, message: Frame | Digest | Ack | Want, now_ms: int, out: Output) -> None:
         if message.configuration != self.configuration.id:
             self.measures.foreign_configuration += 1
             out.rejected.append((peer, f"{self.group}: another configuration"))
@@ -238,6 +245,8 @@ class Engine:
                 self._on_frame(peer, message, now_ms, out)
             elif isinstance(message, Digest):
                 self._on_digest(peer, message, now_ms, out)
+            elif isinstance(message, Want):
+                self.rights.on_want(peer, message, now_ms, out)
             else:
                 self.trust.check_row(peer, message.row)
                 self.antientropy.take_row(peer, message.row, now_ms, out)
@@ -338,6 +347,7 @@ class Engine:
         self.keyspace.apply(origin << SEQ_BITS | seq, commit, cut)
         self.applied[origin] = seq
         self.history.append(origin, data)
+        self.rights.note(origin, commit)
         if self.early:
             self.early.forget(origin, seq)
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from msgspec import Struct
 
-from crdtstore.messages import Ack, Digest, Frame
+from crdtstore.messages import Ack, Digest, Frame, Want
 from crdtstore.types import CrdtType, Mutator
 
 __all__ = ["Draft", "Event", "LocalCommit", "Op", "PeerChanged", "Persisted", "Received", "Tick"]
@@ -41,6 +41,8 @@ class Draft(Struct, gc=False):
     operation: tuple[bytes, int] | None = None
     expires_ms: int = 0
     """When the operation id expires (Unix ms); only with ``operation``."""
+    wait_ms: int = 0
+    """How long it may wait for rights of a bounded counter to arrive."""
 
 
 class Tick(Struct, frozen=True, gc=False):
@@ -57,7 +59,7 @@ class Received(Struct, frozen=True, gc=False):
     """A peer (index of the replica) said something."""
 
     peer: int
-    message: Frame | Digest | Ack
+    message: Frame | Digest | Ack | Want
 
 
 class Persisted(Struct, frozen=True, gc=False):

@@ -63,9 +63,17 @@ class Keyspace:
         share = 0 if entry is None else self.tree.share([collection, key])
         return f'"{share:032x}"'
 
-    def shown(self, ops: Sequence[Op], now_ms: int | None = None) -> list[Any]:
-        """The present readings of the keys of operations, null where the type does not show them in a reply."""
-        return [_shown(op, self.view(op.collection, op.key, now_ms, op.options)) for op in ops]
+    def shown(self, ops: Sequence[Op], dot: int, operation: bytes | None, now_ms: int | None = None) -> list[Any]:
+        """What a reply shows after each operation of a commit, as of now; null where the type does not show it."""
+        issuer = self._issuer(dot, 0, operation)
+        shown: list[Any] = []
+        for index, op in enumerate(ops):
+            entry = self.tree.entry(op.collection, op.key)
+            shown.append(_shown(op, self._view(entry, now_ms, op.options, issuer._replace(index=index))))
+        return shown
+
+    def _issuer(self, dot: int, hlc: int, operation: bytes | None) -> Issuer:
+        return Issuer(self.replicas[dot >> SEQ_BITS], dot & SEQ_MASK, 0, hlc, operation, self.regions)
 
     # --- judging
 
@@ -83,7 +91,7 @@ class Keyspace:
                 raise PreconditionFailed(
                     f"{op.key!r} has the etag {etag} in this region, not {op.if_match}. Nothing changed."
                 )
-        issuer = Issuer(self.replicas[dot >> SEQ_BITS], dot & SEQ_MASK, 0, hlc, operation, self.regions)
+        issuer = self._issuer(dot, hlc, operation)
         effects: list[Any] = []
         if len(ops) == 1 or not self._needs_trial(ops):
             for index, op in enumerate(ops):
@@ -97,7 +105,8 @@ class Keyspace:
             step = self._effects(op, entry, issuer._replace(index=index), len(effects))
             effects += step
             scratch.apply(dot, hlc, cut, normal_form(step))
-            values.append(_shown(op, self._view(scratch.entry(op.collection, op.key), now_ms, op.options)))
+            entry = scratch.entry(op.collection, op.key)
+            values.append(_shown(op, self._view(entry, now_ms, op.options, issuer._replace(index=index))))
         return normal_form(effects), values
 
     def _needs_trial(self, ops: Sequence[Op]) -> bool:
@@ -147,9 +156,11 @@ class Keyspace:
 
     # --- what no reading shows
 
-    def forget(self, stable: Sequence[int], frontier_hlc: int, budget: int = 1_000) -> None:
-        """Forget operation ids that no commit to come can carry: all of it is stable, and every member's stamps have passed its expiry."""
-        self.operations.forget(stable, frontier_hlc, budget)
+    def forget(self, stable: Sequence[int], frontier_hlc: int, budget: int = 1_000) -> bool:
+        """Forget operation ids that no commit to come can carry: all of it is stable, and every member's stamps have passed its expiry.
+        Return whether there may be more.
+        """
+        return self.operations.forget(stable, frontier_hlc, budget)
 
 
 def _shown(op: Op, view: View) -> Any:
@@ -157,4 +168,4 @@ def _shown(op: Op, view: View) -> Any:
         return None
     for part in op.below:
         view = view.child(part)
-    return op.crdt.read(view)
+    return op.crdt.shown(view, op.mutator.name if op.mutator is not None else "delete")

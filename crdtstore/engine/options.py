@@ -41,3 +41,11 @@ class Options(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How long an idempotency key of a user's own is remembered."""
     fold_interval_ms: _Ms = 1_000
     """Every so often what has become stable is looked for: folded, forgotten, removed."""
+    max_parked: Annotated[int, Meta(ge=0, le=100_000)] = 1_000
+    """Writes that wait for rights of bounded counters; beyond it they are refused at once."""
+    rights_again_ms: _Ms = 250
+    """A replica that waits for rights asks again after so long, then after twice as long, up to 16 times as long."""
+    demand_window_ms: _Ms = 10_000
+    """What was spent of a bounded counter within this time is what a replica expects to need."""
+    max_demand_keys: Annotated[int, Meta(ge=1, le=10_000_000)] = 10_000
+    """Bounded counters of which it is remembered how much was spent lately."""

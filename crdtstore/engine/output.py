@@ -11,7 +11,7 @@ from msgspec import Struct, field
 
 from crdtstore.commit import Commit
 from crdtstore.errors import CrdtStoreError
-from crdtstore.messages import Ack, Digest, Frame
+from crdtstore.messages import Ack, Digest, Frame, Want
 
 __all__ = ["Committed", "Output", "Refused"]
 
@@ -39,7 +39,7 @@ class Output(Struct):
     persist: list[tuple[int, bytes]] = field(default_factory=list)
     """Commits (index of origin, bytes) to write; ``number`` names them in the event ``Persisted``."""
     number: int = 0
-    send: list[tuple[int, Frame | Digest | Ack]] = field(default_factory=list)
+    send: list[tuple[int, Frame | Digest | Ack | Want]] = field(default_factory=list)
     replies: list[Committed | Refused] = field(default_factory=list)
     changed: list[tuple[int, Commit]] = field(default_factory=list)
     """Commits applied in this step, in apply order (index of origin, commit)."""

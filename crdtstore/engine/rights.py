@@ -153,7 +153,7 @@ class Rights:
 
     def _spend(self, key: Key, commit: Commit, amount: int) -> None:
         self._demand.note(key, physical_ms(commit.hlc), amount)
-        if amount > 0:
+        if amount > 0 and len(self._spent_of) < self._options.max_demand_keys:
             self._spent_of[key] = None
 
     # --- waiting
@@ -202,23 +202,18 @@ class Rights:
             if not tickets:
                 del self._waiting[key]
 
-    @property
-    def has_news(self) -> bool:
-        """Whether somebody who waits should be judged again."""
-        return bool(self._news)
-
-    def retry(self, now_ms: int, out: Output) -> None:
-        """Judge those again who wait for keys of which there may be more now, in the order in which they came."""
-        while self._news:
-            news, self._news = self._news, {}
-            tickets = {ticket for key in news for ticket in self._waiting.get(key, ())}
-            again = [parked for ticket, parked in self._parked.items() if ticket in tickets]
-            for parked in again:
-                self._unpark(parked)
-            self._retried = {parked.draft.ticket: parked for parked in again}
-            if again:
-                self._engine.write([parked.draft for parked in again], now_ms, out)
-            self._retried = {}
+    def again(self) -> list[Draft]:
+        """Those to be judged again, in the order in which they came: who waits for keys of which there may be more rights now."""
+        if not self._news:
+            if self._retried:
+                self._retried = {}
+            return []
+        news, self._news = self._news, {}
+        tickets = {ticket for key in news for ticket in self._waiting.get(key, ())}
+        self._retried = {ticket: parked for ticket, parked in self._parked.items() if ticket in tickets}
+        for parked in self._retried.values():
+            self._unpark(parked)
+        return [parked.draft for parked in self._retried.values()]
 
     # --- asking
 
@@ -237,7 +232,7 @@ class Rights:
         rights = account(engine.keyspace.view(*key)).rights
         here = max(0, rights.get(engine.members[engine.me], 0))
         recent = self._demand.recent(key, now_ms)
-        missing = (waiting if waiting else recent) - here
+        missing = (waiting or recent) - here
         if missing < 1:
             return
         reachable = [
@@ -308,7 +303,8 @@ class Rights:
         self._plan(now_ms)
 
     def _plan(self, now_ms: int) -> None:
-        times = [parked.until_ms for parked in self._parked.values()]
+        times = [now_ms] if self._spent_of else []
+        times += [parked.until_ms for parked in self._parked.values()]
         times += [asked.next_ms for asked in self._asked.values()]
         if not self._engine.is_fenced and (next_ms := self.holds.next_ms) is not None:
             times.append(next_ms)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from crdtstore.types._base import Argument, CrdtType, Issuer, Live, Mutator, View, Write
 from crdtstore.types.aw_set import AwSet
+from crdtstore.types.bounded_counter import BoundedCounter
 from crdtstore.types.counter import Counter
 from crdtstore.types.dw_flag import DwFlag
 from crdtstore.types.event_log import EventLog
@@ -24,6 +25,7 @@ REGISTRY.update(
     (crdt.name, crdt)
     for crdt in (
         AwSet(),
+        BoundedCounter(),
         Counter(),
         DwFlag(),
         EventLog(),

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, TypeVar, get_args, get_type_hints
 
+from crdtstore.causal import ReplicaId
 from crdtstore.clock import physical_ms
 from crdtstore.errors import UsageError
 from crdtstore.leaves import DEADLINE
@@ -182,6 +183,14 @@ class CrdtType:
     def read(self, view: View) -> Any:
         """The value of a key; a pure function of the dots that are there."""
         raise NotImplementedError
+
+    def shown(self, view: View, op: str) -> Any:
+        """What the reply to a write shows after this operation (``view.issuer`` made it), where the type shows anything."""
+        return self.read(view)
+
+    def beside(self, view: View, replica: ReplicaId, regions: Mapping[ReplicaId, str]) -> dict[str, Any]:
+        """What a read at a replica shows beside the value."""
+        return {}
 
     def conflicts(self, view: View) -> int:
         """How many concurrent writes stand behind the reading without counting in it."""

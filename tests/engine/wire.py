@@ -18,14 +18,14 @@ from crdtstore.configuration import Cluster, Configuration, Member
 from crdtstore.engine import Engine, Options
 from crdtstore.engine.events import Draft, Event, LocalCommit, Op, PeerChanged, Persisted, Received, Tick
 from crdtstore.engine.output import Committed, Output, Refused
-from crdtstore.messages import Ack, Digest, Frame, Row, decode_message, encode_message
+from crdtstore.messages import Ack, Digest, Frame, Row, Want, decode_message, encode_message
 from crdtstore.testing.laws import members, op_of
 from crdtstore.testing.strategies import DELETE, Call
 from crdtstore.types import REGISTRY
 
 GROUP = "shop/0"
 START_MS = 1_700_000_000_000
-Words = Frame | Digest | Ack
+Words = Frame | Digest | Ack | Want
 
 
 def cluster_of(*names: str) -> Cluster:
@@ -89,7 +89,8 @@ class Wire:
 
     def _engine(self, name: str) -> Engine:
         me = self.configuration.members[self.names.index(name)]
-        return Watched(GROUP, self.configuration, me, self.cluster.name, self.options, Random(self.seed))
+        regions = {member.replica: member.region for member in self.cluster.members}
+        return Watched(GROUP, self.configuration, me, self.cluster.name, self.options, Random(self.seed), regions)
 
     def replica(self, name: str) -> ReplicaId:
         return self.configuration.members[self.names.index(name)]
@@ -118,12 +119,17 @@ class Wire:
         return out
 
     def write(
-        self, name: str, *ops: Op, operation: tuple[bytes, int] | None = None, expires_in_ms: int = 60_000
+        self,
+        name: str,
+        *ops: Op,
+        operation: tuple[bytes, int] | None = None,
+        expires_in_ms: int = 60_000,
+        wait_ms: int = 0,
     ) -> int:
         """A user of this replica writes; returns the ticket."""
         self._ticket += 1
         expires_ms = self.now_ms + expires_in_ms if operation else 0
-        draft = Draft(self._ticket, list(ops), operation=operation, expires_ms=expires_ms)
+        draft = Draft(self._ticket, list(ops), operation=operation, expires_ms=expires_ms, wait_ms=wait_ms)
         before = self.engines[name].clock.last
         self.step(name, LocalCommit([draft]))
         last = self.engines[name].clock.last
@@ -169,7 +175,7 @@ class Wire:
 
     def receive(self, source: str, target: str, data: bytes) -> Output:
         message = decode_message(data)
-        assert isinstance(message, Frame | Digest | Ack)
+        assert isinstance(message, Words)
         return self.step(target, Received(self.names.index(source), message))
 
     def lose(self, source: str, target: str) -> int:
@@ -225,7 +231,7 @@ class Wire:
     def sent(self, source: str, target: str) -> list[Words]:
         """What is on its way."""
         messages = [decode_message(data) for data in self.links[source, target]]
-        return [message for message in messages if isinstance(message, Frame | Digest | Ack)]
+        return [message for message in messages if isinstance(message, Words)]
 
     def frames(self, source: str, target: str) -> list[Frame]:
         return [message for message in self.sent(source, target) if isinstance(message, Frame)]
@@ -250,12 +256,14 @@ class Wire:
 
     def _check(self, name: str, out: Output) -> None:
         durable, me = self._durable(name), self.names.index(name)
-        for _, message in out.send:
+        for peer, message in out.send:
             if isinstance(message, Frame):
                 at = {index: segment.after for index, segment in enumerate(message.segments)}
                 for index in message.order or [0] * len(message.commits):
                     at[index] += 1
                     assert at[index] <= durable[message.segments[index].origin], "a commit left before it was durable"
+            elif isinstance(message, Want):
+                assert message.seen <= durable[peer], "a want names what is not durable"
             else:
                 self._check_row(name, me, message.row, durable)
         for reply in out.replies:
@@ -285,6 +293,8 @@ class Wire:
                 self.dot(message.segments[at].origin, data) for at, data in zip(order, message.commits, strict=True)
             ]
             return f"frame {' '.join(dots)}"
+        if isinstance(message, Want):
+            return f"wants {message.amount} of {message.key}"
         vector = " ".join(f"{name}={seq}" for name, seq in zip(self.names, message.row.vector, strict=True))
         if isinstance(message, Ack):
             return f"ack {vector}"

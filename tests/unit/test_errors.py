@@ -106,9 +106,10 @@ def test_every_class_has_a_code_of_its_own_by_default(cls: type[CrdtStoreError])
 
 
 def test_what_errors_say_beside_their_sentence() -> None:
-    rights = InsufficientRights("x", here=3, elsewhere=20, requested=5)
+    rights = InsufficientRights("x", here=3, elsewhere={"us": 15, "ap": 5}, requested=5)
     assert (rights.here, rights.elsewhere, rights.requested) == (3, 20, 5)
-    assert InsufficientRights("x").here == 0
+    assert rights.by_region == {"us": 15, "ap": 5}
+    assert InsufficientRights("x").here == InsufficientRights("x").elsewhere == 0
     assert Compacted("x", snapshot="s").snapshot == "s"
     assert Compacted("x").snapshot is None
     assert ReplicaBehind("x", regions=["eu"]).regions == ["eu"]
