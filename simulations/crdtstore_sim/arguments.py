@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from crdtstore.types import REGISTRY, Argument, CrdtType
 from crdtstore_sim.models import part_of
 
-__all__ = ["Known", "random_op"]
+__all__ = ["Known", "random_member", "random_op"]
 
 _ELEMENTS = ("a", "b", "1", 1, -7, b"1", 1 << 70)
 _NAMES = ("f", "g", "h", "")
@@ -143,3 +143,9 @@ def _nested(random: Random, delete: float, known: Known) -> tuple[str, dict[str,
         type_name = "or_map" if random.random() < 0.2 else random.choice(nestable)
     op, arguments, below = random_op(random, REGISTRY[type_name], delete, known._replace(fields={}))
     return op, arguments, (part_of(name, type_name), *below)
+
+
+def random_member(random: Random, type_name: str) -> Any:
+    """An element, a field or an event id that a key may hold."""
+    pool = {"event_log": _TEXTS, "lww_map": _NAMES, "or_map": _FIELDS}.get(type_name, _ELEMENTS)
+    return random.choice(pool)

@@ -20,6 +20,7 @@ from crdtstore_sim.checkers import (
     Convergence,
     Dots,
     Durability,
+    Pages,
     Progress,
     Refusals,
     Sessions,
@@ -46,6 +47,7 @@ class Observer:
         self.bounds = Bounds(facts)
         self.stamps = Stamps(facts)
         self.values = Values(facts)
+        self.pages = Pages(self.values)
         self.sessions = Sessions(facts)
         self.refusals = Refusals(facts)
         self.progress = Progress(facts)
@@ -156,6 +158,20 @@ class Observer:
         group = self.facts.group(f"{domain}/0")
         self.sessions.on_read(session, group, node)
         self.values.on_list(group, node, collection, body, span)
+
+    def on_look(
+        self, node: int, session: int, fields: dict[str, Any], at: tuple[str, str], body: dict[str, Any], span: Span
+    ) -> None:
+        """Members of a key, what stands behind it, or (without a key) where writes met."""
+        group = self.facts.group(f"{fields['domain']}/0")
+        self.sessions.on_read(session, group, node)
+        if "live" in body:
+            self.pages.on_explained(group, node, at, body, span)
+        elif "declarations" in body:
+            names = {path: path.partition(":")[0] for path in self.facts.options}
+            self.pages.on_conflicts(group, node, names, body, span)
+        else:
+            self.pages.on_members(group, node, at, fields, body, span)
 
     # --- disks and crashes
 

@@ -16,7 +16,10 @@ from msgspec import Struct
 from crdtstore.errors import CrdtStoreError
 from crdtstore.service import Cancelled, Request
 from crdtstore_sim import scenario
+from crdtstore_sim.arguments import random_member
+from crdtstore_sim.checkers.pages import MEMBERED
 from crdtstore_sim.facts import Asked, AskedOp
+from crdtstore_sim.mixes import Collection
 from crdtstore_sim.node import Node
 from crdtstore_sim.observer import Observer
 from crdtstore_sim.timeline import Timeline, Trace
@@ -27,6 +30,7 @@ __all__ = ["Workload"]
 _REPLY = 20
 _WAIT_MS = 1_500
 _BURST = 0.1
+_LOOK = 0.3
 _IF_MATCH = 0.06
 _OWN_ID_MS = 600_000
 
@@ -180,6 +184,8 @@ class Workload:
             fields["values"] = random.random() < 0.5
             return self._request(session, node.index, "list", fields, address=(address, ""))
         fields["key"] = self._work.key()
+        if self._options.mix != "basic" and random.random() < _LOOK:
+            return self._look(session, node, collection, fields)
         if dice < 0.2:
             fields["consistency"] = "local"
         elif dice < 0.3:
@@ -188,6 +194,21 @@ class Workload:
         if dice > 0.97:
             self._timeline.after(int(random.random() * 100_000), self._on_cancel, (request.ticket, node))
         return request
+
+    def _look(self, session: _Session, node: Node, collection: Collection, fields: dict[str, Any]) -> Request:
+        """Another way to look at a key, or at all of a domain."""
+        random, address = self._random, (collection.path, fields["key"])
+        do = random.choice(("conflicts", "explain", "members" if collection.type_name in MEMBERED else "explain"))
+        if do == "conflicts":
+            del fields["collection"], fields["key"]
+            fields["limit"] = 1_000
+        elif do == "members" and random.random() < 0.3:
+            fields["has"] = random_member(random, collection.type_name)
+        elif do == "members":
+            fields["limit"] = random.choice((1, 3, 1_000)) if collection.type_name != "or_map" else 1_000
+        else:
+            fields["limit"] = 1_000
+        return self._request(session, node.index, do, fields, address=address)
 
     def _on_cancel(self, argument: tuple[int, Node]) -> None:
         """Who asked is gone: whatever was not answered yet never will be."""
@@ -315,6 +336,8 @@ class Workload:
             observer.on_read(node.index, session.index, domain, asked.address, body, span)
         elif asked.do == "list":
             observer.on_list(node.index, session.index, domain, asked.address[0], body, span)
+        elif asked.do in {"conflicts", "explain", "members"}:
+            observer.on_look(node.index, session.index, fields, asked.address, body, span)
         session.token = body["token"] if "token" in fields else _joined(session.token, body["token"])
 
     def on_crash(self, node: int) -> None:

@@ -11,6 +11,7 @@ from crdtstore_sim.checkers.causality import Causality
 from crdtstore_sim.checkers.convergence import Convergence
 from crdtstore_sim.checkers.dots import Dots
 from crdtstore_sim.checkers.durability import Durability
+from crdtstore_sim.checkers.pages import Pages
 from crdtstore_sim.checkers.progress import Progress
 from crdtstore_sim.checkers.refusals import Refusals
 from crdtstore_sim.checkers.sessions import Sessions
@@ -25,6 +26,7 @@ __all__ = [
     "Convergence",
     "Dots",
     "Durability",
+    "Pages",
     "Progress",
     "Refusals",
     "Sessions",

@@ -52,7 +52,7 @@ class Values:
     def __init__(self, facts: Facts) -> None:
         self._facts = facts
 
-    def _key(self, group: Group, collection: str, key: str) -> Key:
+    def key(self, group: Group, collection: str, key: str) -> Key:
         """The model of a key; one that was never written reads as nothing."""
         facts = self._facts
         model = group.keys.get((collection, key))
@@ -64,8 +64,8 @@ class Values:
     def on_read(self, group: Group, node: int, collection: str, key: str, body: dict[str, Any], span: Span) -> None:
         """A user was shown a key."""
         got = Reading(body["value"], body["exists"], body["conflicts"])
-        model = self._key(group, collection, key)
-        self._hold(
+        model = self.key(group, collection, key)
+        self.hold(
             group,
             node,
             f"shows {collection}/{key} as {shown(got[:3])}",
@@ -87,7 +87,7 @@ class Values:
             readings = [(key, model.reading(vector, now_ms)) for key, model in keys]
             return [(key, reading.value if has_values else None) for key, reading in readings if reading.exists]
 
-        self._hold(
+        self.hold(
             group,
             node,
             f"lists {collection} as {shown(got)}",
@@ -97,7 +97,7 @@ class Values:
             span,
         )
 
-    def _hold(
+    def hold(
         self,
         group: Group,
         node: int,
@@ -174,7 +174,7 @@ class Values:
         view = engine.keyspace.view(collection, key, None, self._facts.options.get(collection, {}))
         got = Reading(crdt.read(view), view.exists, crdt.conflicts(view))
         vector = group.applied[node]
-        expected = self._key(group, collection, key).reading(vector)
+        expected = self.key(group, collection, key).reading(vector)
         if not _is_same(got, expected):
             self._report(
                 group,

@@ -1,0 +1,101 @@
+"""Pages: what else readers are shown is what the models read: members of a key, what stands behind it, and where writes met.
+
+The question: may a second way to look at a key show something else? Each is worked out by itself, from orders that are kept and lists of
+candidates; so each is held against the reading of the whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from crdtstore_sim.checkers.values import Values
+from crdtstore_sim.facts import Group, Span, shown
+from crdtstore_sim.models import canonical
+
+__all__ = ["MEMBERED", "Pages"]
+
+MEMBERED = frozenset(("aw_set", "event_log", "g_set", "lww_map", "or_map", "rw_set"))
+"""Types whose keys have members."""
+
+
+class Pages:
+    """Keeps nothing of its own."""
+
+    def __init__(self, values: Values) -> None:
+        self._values = values
+
+    def on_members(
+        self, group: Group, node: int, at: tuple[str, str], fields: Mapping[str, Any], body: dict[str, Any], span: Span
+    ) -> None:
+        """A user was shown the first page of what a key holds, or whether it holds one thing."""
+        model, type_name = self._values.key(group, *at), at[0].rpartition(":")[2]
+
+        def expected(vector: Sequence[int], now_ms: int) -> Any:
+            value = model.reading(vector, now_ms).value
+            if "has" in fields:
+                return canonical(fields["has"]) in [canonical(name) for name in _names(type_name, value)]
+            items = list(value)
+            if isinstance(value, Mapping):
+                items = [{"field": name, "value": value[name]} for name in sorted(value)]
+            return items[: fields["limit"]], len(items) > fields["limit"]
+
+        got: Any = body.get("has")
+        if got is None:
+            items = body["items"]
+            if type_name == "or_map":  # in the order of name and type together, which a model need not know
+                items = sorted(items, key=lambda item: str(item["field"]))
+            got = items, body["next"] is not None
+        seen = canonical(got)
+        self._values.hold(
+            group,
+            node,
+            f"shows of {at[0]}/{at[1]} {shown(got)}",
+            lambda vector, now_ms: bool(seen == canonical(expected(vector, now_ms))),
+            expected,
+            [model],
+            span,
+        )
+
+    def on_explained(self, group: Group, node: int, at: tuple[str, str], body: dict[str, Any], span: Span) -> None:
+        """A user was shown what stands behind a value: the value itself, and at least one write if there is any."""
+        model = self._values.key(group, *at)
+
+        def expected(vector: Sequence[int], now_ms: int) -> Any:
+            reading = model.reading(vector, now_ms)
+            return reading.value, reading.exists
+
+        got = canonical((body["value"], any(write["counts"] for write in body["live"])))
+        self._values.hold(
+            group,
+            node,
+            f"explains {at[0]}/{at[1]} as {shown(body['value'])} by {len(body['live'])} writes",
+            lambda vector, now_ms: bool(got == canonical(expected(vector, now_ms))),
+            expected,
+            [model],
+            span,
+        )
+
+    def on_conflicts(self, group: Group, node: int, names: Mapping[str, str], body: dict[str, Any], span: Span) -> None:
+        """A user was shown all keys where writes met; ``names``: collections as users name them, by how they stand in commits."""
+        got = {(item["collection"], item["key"]): item["conflicts"] for item in body["items"]}
+        keys = {(names[at[0]], at[1]): model for at, model in group.keys.items() if at[0] in names}
+
+        def expected(vector: Sequence[int], now_ms: int) -> dict[tuple[str, str], tuple[int, int]]:
+            readings = {at: model.reading(vector, now_ms) for at, model in keys.items()}
+            spans = {at: (one.conflicts, one.conflicts + one.fading) for at, one in readings.items()}
+            return {at: span for at, span in spans.items() if span[1]}
+
+        def is_right(vector: Sequence[int], now_ms: int) -> bool:
+            wanted = expected(vector, now_ms)
+            return got.keys() <= wanted.keys() and all(
+                least <= got.get(at, 0) <= most for at, (least, most) in wanted.items()
+            )
+
+        self._values.hold(
+            group, node, f"lists as conflicts {shown(got)}", is_right, expected, list(keys.values()), span
+        )
+
+
+def _names(type_name: str, value: Any) -> list[Any]:
+    return [event["id"] for event in value] if type_name == "event_log" else list(value)
