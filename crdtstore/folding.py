@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from crdtstore.leaves import BEST, Branch, Entry, Leaf, Many, One, Sum, covers, has_mark, narrow
+from crdtstore.leaves import BEST, SEQ_BITS, SEQ_MASK, Branch, Entry, Leaf, Many, One, Sum, covers, has_mark, narrow
 from crdtstore.values import element_order
 
 __all__ = ["fold_entry"]
@@ -41,7 +41,8 @@ def _is_stable(leaf: Leaf, stable: Sequence[int]) -> bool:
     if isinstance(leaf, One):
         return covers(stable, leaf.dot)
     if isinstance(leaf, Sum):
-        return all(run.last_seq <= stable[run.origin] for run in leaf.runs)
+        runs = all(run.last_seq <= stable[run.origin] for run in leaf.runs)
+        return runs and all(covers(stable, dot) for dot in leaf.singles or ())
     return all(covers(stable, dot) for dot in leaf.dots) and all(
         covers(stable, shadow) for shadow in leaf.shadows or ()
     )
@@ -55,14 +56,26 @@ def _fold_leaf(leaf: Leaf, stable: Sequence[int]) -> tuple[Leaf, bool]:
         left = {shadow: dot for shadow, dot in pairs if not (covers(stable, shadow) and covers(stable, dot))}
         leaf.shadows = left or None
     if isinstance(leaf, Sum):
-        for run in leaf.runs:
-            run.fold(stable[run.origin])
-        return leaf, leaf.shadows is not None or any(run.older is not None for run in leaf.runs)
+        _fold_sum(leaf, stable)
+        is_more = leaf.shadows is not None or leaf.singles is not None
+        return leaf, is_more or any(run.older is not None for run in leaf.runs)
     if leaf.kind in BEST:
         _fold_best(leaf, stable)
     small = narrow(leaf)
     assert small is not None
     return small, isinstance(small, Many) and (small.kind in BEST or small.shadows is not None)
+
+
+def _fold_sum(leaf: Sum, stable: Sequence[int]) -> None:
+    """The stable amounts of one replica become one."""
+    for dot in [dot for dot in leaf.singles or () if covers(stable, dot)]:
+        assert leaf.singles is not None
+        run = leaf.run_of(dot >> SEQ_BITS)
+        assert run is not None
+        run.settle(dot & SEQ_MASK, *leaf.singles.pop(dot))
+    leaf.singles = leaf.singles or None
+    for run in leaf.runs:
+        run.fold(stable[run.origin])
 
 
 def _fold_best(leaf: Many, stable: Sequence[int]) -> None:

@@ -109,7 +109,7 @@ class Tree:
             level = level_of(self.root, path)
             entry = level.children.get(path[-1])
             if type(entry) is Sum and kind == ADD and others is None:  # the hottest case
-                self._add(entry, path, dot, effects[index + 2], hlc)
+                self._add(entry, path, dot, effects[index + 2], hlc, is_repeatable)
             elif kind == MARK or (entry is not None and has_mark(entry)):
                 self._put_marked(kind, path, effects[index + 2], dot, hlc, cut, others, is_repeatable)
             else:
@@ -164,7 +164,7 @@ class Tree:
             if leaf is None:
                 leaf = Sum(0)
                 attach(level, path[-1], entry, leaf)
-            self._add(leaf, path, dot, value, hlc)  # type: ignore[arg-type]
+            self._add(leaf, path, dot, value, hlc, is_repeatable)  # type: ignore[arg-type]
         elif leaf is None:
             leaf = One(kind, dot, hlc, value)
             attach(level, path[-1], entry, leaf)
@@ -206,12 +206,20 @@ class Tree:
             lost = 0 if before is None else best_share(path, leaf.kind, before)
             self.digest = (self.digest + best_share(path, leaf.kind, after) - lost) % MODULUS
 
-    def _add(self, leaf: Sum, path: list[Any], dot: int, amount: int, hlc: int) -> None:
+    def _add(self, leaf: Sum, path: list[Any], dot: int, amount: int, hlc: int, is_repeatable: bool) -> None:
         origin = dot >> SEQ_BITS
         run = leaf.run_of(origin)
         if run is None:
             run = leaf.open_run(origin, self._shares.origin(path, origin))
-        if run.append(dot & SEQ_MASK, amount, hlc):
+        if is_repeatable:
+            singles = leaf.singles
+            if singles is None:
+                singles = leaf.singles = {}
+                self._dirty[tuple(path)] = None
+            run.loose += amount
+            run.loose_count += dot not in singles
+            singles[dot] = (hlc, amount + singles.get(dot, (0, 0))[1])
+        elif run.append(dot & SEQ_MASK, amount, hlc):
             self._dirty[tuple(path)] = None
         leaf.total += amount
         self.digest = (self.digest + amount * run.weight) % MODULUS
@@ -230,8 +238,7 @@ class Tree:
         if held.shadows is None:
             held.shadows = {}
         self._dirty[tuple(path)] = None
-        if type(level.order) is ValueOrder:
-            level.order = None
+        _disorder(level)
         counted = min(siblings, key=lambda sibling: self._order(sibling.hlc, sibling.dot))
         if self._order(counted.hlc, counted.dot) < self._order(hlc, dot):
             held.shadows[dot] = counted.dot
@@ -243,6 +250,7 @@ class Tree:
 
     def _widen(self, level: Branch, leaf: Leaf, path: list[Any]) -> Many:
         """The same leaf in the shape that holds several dots."""
+        _disorder(level)
         if isinstance(leaf, Many):
             return leaf
         assert isinstance(leaf, One)
@@ -250,8 +258,6 @@ class Tree:
         set_leaf(level, path[-1], leaf, many)
         if leaf.kind not in BEST and leaf.kind != DEADLINE:
             self.contested[path[0], path[1] if len(path) > 1 else None] = None
-        if type(level.order) is ValueOrder:
-            level.order = None
         return many
 
     def _order(self, hlc: int, dot: int) -> tuple[int, str, int]:
@@ -266,6 +272,8 @@ class Tree:
         if entry is None:
             return
         if kind is None:
+            if type(entry) is not One:
+                _disorder(levels[-1])
             settle(levels, path, self.cut_entry(entry, path, cut))
             return
         digest, before, left = self.digest, self._shares.here(path, entry), entry
@@ -294,6 +302,7 @@ class Tree:
             entry.order = None
             self._sweeps.append(entry.sweep)
             return entry
+        _disorder(entry)
         for part, child in list(entry.children.items()):
             below = [*path, part]
             replace(entry, part, self.cut_entry(child, below, cut))
@@ -312,10 +321,10 @@ class Tree:
             return None
         gone = spent(leaf.shadows, cut)
         if isinstance(leaf, Sum):
-            self._remove(leaf, path, gone)
+            self._remove(leaf, path, gone + [dot for dot in leaf.singles or () if covers(cut, dot)])
             for run in leaf.runs:
                 self._lose(leaf, run, run.cut(cut[run.origin]))
-            leaf.runs = tuple(run for run in leaf.runs if run.last_seq)
+            leaf.runs = tuple(run for run in leaf.runs if not run.is_empty)
             return leaf if leaf.runs else None
         self._remove(leaf, path, gone + [dot for dot in leaf.dots if covers(cut, dot)])
         return narrow(leaf)
@@ -324,9 +333,12 @@ class Tree:
         """Take single dots out of a leaf; those that are not there are passed over."""
         if isinstance(leaf, Sum):
             for dot in dots:
-                run = leaf.run_of(dot >> SEQ_BITS)
-                if run is not None and run.holds(dot & SEQ_MASK):
-                    self._lose(leaf, run, run.extract(dot & SEQ_MASK))
+                run, single = leaf.run_of(dot >> SEQ_BITS), leaf.singles.pop(dot, None) if leaf.singles else None
+                if run is not None and single is not None:
+                    run.loose -= single[1]
+                    run.loose_count -= 1
+                    self._lose(leaf, run, single[1])
+            leaf.singles = leaf.singles or None
         elif dots and isinstance(leaf, Many):
             before = self._shares.leaf(path, leaf)
             for dot in dots:
@@ -381,14 +393,20 @@ class Tree:
                 dirty[name] = None
         return count
 
-    # --- the state digest
-
-    def share(self, path: list[Any]) -> int:
-        """The part of the state digest that belongs to a path and all below it, computed anew; of the root path: the whole."""
+    def _finish(self, path: list[Any]) -> None:
+        """Finish the sweeps above, at and below a path."""
         while pending := [sweep for sweep in self._sweeps if sweep.path[: len(path)] == path[: len(sweep.path)]]:
             pending[0].finish()  # which may leave sweeps further down
+
+    # --- the state digest
+
+    def share(self, path: list[Any], now_ms: int | None = None) -> int:
+        """The part of the state digest that belongs to a path and all below it, computed anew; of the root path: the whole. With a time:
+        without what has expired by then.
+        """
+        self._finish(path)
         entry = self.at(path)
-        return 0 if entry is None else self._shares.total(path, entry) % MODULUS
+        return 0 if entry is None else self._shares.total(path, entry, now_ms) % MODULUS
 
     # --- reading
 
@@ -420,14 +438,18 @@ class Tree:
     def scratch(self, keys: Sequence[tuple[str, Any]]) -> Tree:
         """A tree with copies of these keys only: what the operations of one commit are judged on."""
         tree = Tree(self.replicas)
-        for collection, key in keys:
+        for collection, key in dict.fromkeys(keys):
+            self._finish([collection, key])
             entry = self.entry(collection, key)
-            if type(entry) is Branch and entry.sweep is not None:
-                entry.sweep.finish()
-                entry = self.entry(collection, key)
             if entry is not None:
                 tree.root.children.setdefault(collection, Branch([], {})).children[key] = clone(entry)
         return tree
+
+
+def _disorder(level: Branch) -> None:
+    """What stands at a part of a level may change in place: an order by that would not be one any more."""
+    if type(level.order) is ValueOrder:
+        level.order = None
 
 
 def _is_superfluous(

@@ -94,12 +94,16 @@ class Many(Struct, gc=False):
 
 
 class Sum(Struct, gc=False):
-    """A leaf whose value is the sum of its amounts. A tuple of runs, since the garbage collector passes over tuples of such structs."""
+    """A leaf whose value is the sum of its amounts. A tuple of runs, since the garbage collector passes over tuples of such structs.
+
+    ``singles``: amounts whose operation may be repeated elsewhere, ``{dot: (hlc, amount)}``, until they are stable.
+    """
 
     total: int
     runs: tuple[Run, ...] = ()
     shadows: dict[int, int] | None = None
     kind: int = ADD
+    singles: dict[int, tuple[int, int]] | None = None
 
     def run_of(self, origin: int) -> Run | None:
         for run in self.runs:
@@ -136,7 +140,22 @@ class Order(SortedKeyList):  # type: ignore[misc]
 
 
 class ValueOrder(Order):
-    """An order whose key depends on what stands at a part: thrown away when that changes in place."""
+    """An order whose key depends on what stands at a part: thrown away when that changes in place. It keeps the keys that it sorted by."""
+
+    def __init__(self, parts: Iterable[Any], key: Callable[[Any], Any]) -> None:
+        self._make = key
+        self._known: dict[Any, Any] = {}
+        super().__init__(parts, key=self._key_of)
+
+    def _key_of(self, part: Any) -> Any:
+        known = self._known.get(part)
+        if known is None:
+            known = self._known[part] = self._make(part)
+        return known
+
+    def discard(self, value: Any) -> None:
+        super().discard(value)
+        self._known.pop(value, None)
 
 
 class Branch(Struct, gc=False):
@@ -175,21 +194,23 @@ def has_mark(entry: Entry) -> bool:
     return entry.kind == MARK  # type: ignore[union-attr]
 
 
-def is_visible(entry: Entry) -> bool:
-    """Whether anything can be read at a path or below.
+def is_visible(entry: Entry, now_ms: int | None = None) -> bool:
+    """Whether anything can be read at a path or below; with a time: anything that has not expired by then.
 
     Cost:  O(1) mostly; a branch of which only marks are left is looked through.
     """
     if type(entry) is not Branch:
         return entry.kind not in (MARK, DEADLINE)  # type: ignore[union-attr]
+    if now_ms is not None and is_expired(entry, now_ms):
+        return False
     if not has_mark(entry) and any(leaf.kind != DEADLINE for leaf in entry.leaves):
         return True
     if entry.sweep is None:
-        return any(is_visible(child) for child in entry.children.values())
+        return any(is_visible(child, now_ms) for child in entry.children.values())
     for part in reversed(entry.children):  # what outlived the drop came last, mostly
         if outlives(entry.children[part], entry.sweep.cut):
             entry.sweep.touch(part)
-            if is_visible(entry.children[part]):
+            if is_visible(entry.children[part], now_ms):
                 return True
     return False
 
@@ -199,7 +220,8 @@ def outlives(entry: Entry, cut: Sequence[int]) -> bool:
     if isinstance(entry, One):
         return entry.dot & SEQ_MASK > cut[entry.dot >> SEQ_BITS]
     if isinstance(entry, Sum):
-        return any(run.last_seq > cut[run.origin] for run in entry.runs)
+        runs = any(run.last_seq > cut[run.origin] for run in entry.runs)
+        return runs or any(not covers(cut, dot) for dot in entry.singles or ())
     if isinstance(entry, Many):
         return any(dot & SEQ_MASK > cut[dot >> SEQ_BITS] for dot in entry.dots)
     return any(outlives(leaf, cut) for leaf in entry.leaves) or any(
@@ -219,7 +241,8 @@ def newest_hlc(entry: Entry) -> int:
     if isinstance(entry, One):
         return entry.hlc
     if isinstance(entry, Sum):
-        return max(run.last_hlc for run in entry.runs)
+        singles = [hlc for hlc, _ in entry.singles.values()] if entry.singles else [0]
+        return max(*singles, *(run.last_hlc for run in entry.runs))
     return max((hlc for hlc, _ in entry.dots.values()), default=0)
 
 
@@ -250,15 +273,14 @@ def covers(cut: Sequence[int], dot: int) -> bool:
 
 
 def has_dot(leaf: Leaf, dot: int) -> bool:
-    """Whether the leaf still holds the dot, counted or as a shadow."""
+    """Whether the leaf still holds a dot of an operation that may be repeated, counted or as a shadow."""
     if isinstance(leaf, One):
         return leaf.dot == dot
     if leaf.shadows and dot in leaf.shadows:
         return True
     if isinstance(leaf, Many):
         return dot in leaf.dots
-    run = leaf.run_of(dot >> SEQ_BITS)
-    return run is not None and run.holds(dot & SEQ_MASK)
+    return leaf.singles is not None and dot in leaf.singles
 
 
 def clone(entry: Entry) -> Entry:
@@ -269,7 +291,8 @@ def clone(entry: Entry) -> Entry:
         return Many(entry.kind, dict(entry.dots), dict(entry.shadows) if entry.shadows else None)
     if isinstance(entry, Sum):
         runs = tuple(replace(run, older=None if run.older is None else run.older[:]) for run in entry.runs)
-        return Sum(entry.total, runs, dict(entry.shadows) if entry.shadows else None)
+        singles = dict(entry.singles) if entry.singles else None
+        return Sum(entry.total, runs, dict(entry.shadows) if entry.shadows else None, singles=singles)
     leaves: list[Any] = [clone(leaf) for leaf in entry.leaves]
     return Branch(leaves, {part: clone(child) for part, child in entry.children.items()})
 

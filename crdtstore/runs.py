@@ -21,12 +21,17 @@ class Run(Struct, gc=False):
 
     Shape:   ``last_sum`` is the sum of all amounts up to ``last_seq``, of which ``gone`` were removed; earlier such pairs stand in
              ``older``, ascending: packed, 16 bytes each, or a list of pairs when a sum is beyond 64 bits. Most counters need none.
-             ``last_seq`` 0: nothing is here.
-    Units:   ``weight`` is the hash by which each amount counts in the state digest; ``last_hlc`` the stamp of the last commit here.
+             ``last_seq`` 0: none of these is here. ``loose`` is the sum of the amounts, ``loose_count`` many, that stand by themselves
+             in the leaf, because their operation may be repeated elsewhere; once stable they are in ``base`` (None: there were none).
+    Units:   ``weight`` is the hash by which each amount counts in the state digest; ``last_hlc`` the stamp of the last commit in
+             the pairs or the base.
     """
 
     origin: int
     weight: int
+    base: int | None = None
+    loose: int = 0
+    loose_count: int = 0
     gone: int = 0
     last_seq: int = 0
     last_sum: int = 0
@@ -89,37 +94,34 @@ class Run(Struct, gc=False):
             return index, (numbers[2 * index - 2], numbers[2 * index - 1]) if index else (0, 0)
 
     def cut(self, seq: int) -> int:
-        """Remove all amounts up to ``seq``; return their sum."""
+        """Remove all amounts up to ``seq`` but the loose ones; return their sum. Every cut covers what is in the base."""
+        removed, self.base = self.base or 0, None
         if seq >= self.last_seq:
-            removed = self.last_sum - self.gone
-            self.gone = self.last_seq = self.last_sum = 0
+            removed += self.last_sum - self.gone
+            self.gone = self.last_seq = self.last_sum = self.last_hlc = 0
             self.older = None
             return removed
         index, (_, total) = self._older_until(seq)
-        if not index:
-            return 0
-        removed, self.gone = total - self.gone, total
-        older = self.older
-        assert older is not None
-        del older[: index if isinstance(older, list) else index * _PAIR.size]
+        if index:
+            removed += total - self.gone
+            self.gone = total
+            older = self.older
+            assert older is not None
+            del older[: index if isinstance(older, list) else index * _PAIR.size]
         return removed
 
-    def extract(self, seq: int) -> int:
-        """Remove the amount of one commit that is here; return it. Rare: only a repeated operation needs it."""
-        amounts: dict[int, int] = {}
-        before = self.gone
-        for at, total in [*self._pairs(), (self.last_seq, self.last_sum)]:
-            amounts[at], before = total - before, total
-        extracted = amounts.pop(seq)
-        hlc = self.last_hlc
-        self.last_seq, self.last_sum, self.older = 0, self.gone, None
-        for at, amount in amounts.items():
-            self.append(at, amount, hlc)
-        return extracted
+    def settle(self, seq: int, hlc: int, amount: int) -> None:
+        """A loose amount is stable now."""
+        self.loose -= amount
+        self.loose_count -= 1
+        self.base = (self.base or 0) + amount
+        if seq > self.last_seq:
+            self.last_hlc = max(self.last_hlc, hlc)
 
-    def holds(self, seq: int) -> bool:
-        return seq == self.last_seq or (seq < self.last_seq and self._older_until(seq)[1][0] == seq)
+    @property
+    def is_empty(self) -> bool:
+        return not self.last_seq and self.base is None and not self.loose_count
 
     def total(self) -> int:
         """The sum of the amounts that are here."""
-        return self.last_sum - self.gone
+        return self.last_sum - self.gone + self.loose + (self.base or 0)

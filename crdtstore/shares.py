@@ -12,7 +12,22 @@ from typing import Any
 from xxhash import xxh3_128_intdigest
 
 from crdtstore.causal import ReplicaId
-from crdtstore.leaves import ADD, BEST, MARK, SEQ_BITS, SEQ_MASK, Branch, Entry, Leaf, Many, One, Sum, best, has_mark
+from crdtstore.leaves import (
+    ADD,
+    BEST,
+    MARK,
+    SEQ_BITS,
+    SEQ_MASK,
+    Branch,
+    Entry,
+    Leaf,
+    Many,
+    One,
+    Sum,
+    best,
+    has_mark,
+    is_expired,
+)
 from crdtstore.values import pack
 
 __all__ = ["MODULUS", "Shares", "best_share"]
@@ -58,12 +73,14 @@ class Shares:
         leaves: list[Any] = entry.leaves if type(entry) is Branch else [entry]
         return sum([self.leaf(path, leaf) for leaf in leaves])
 
-    def total(self, path: list[Any], entry: Entry) -> int:
-        """What stands at this path and below adds."""
-        here = self.here(path, entry)
+    def total(self, path: list[Any], entry: Entry, now_ms: int | None = None) -> int:
+        """What stands at this path and below adds; with a time: what has not expired by then."""
         if type(entry) is not Branch:
-            return here
-        return here + sum([self.total([*path, part], child) for part, child in entry.children.items()])
+            return self.here(path, entry)
+        if now_ms is not None and is_expired(entry, now_ms):
+            return 0
+        below = [self.total([*path, part], child, now_ms) for part, child in entry.children.items()]
+        return self.here(path, entry) + sum(below)
 
 
 def best_share(path: list[Any], kind: int, value: Any) -> int:

@@ -74,10 +74,18 @@ class Durability:
     def hold_reply(self, reply: Committed | Refused, ops: Iterable[Op]) -> bool:
         """Let a reply wait until all it shows is durable: its commit, and later ones on the keys read; False when it is."""
         number = max(self.waits_for(op.collection, op.key) for op in ops)
+        if isinstance(reply, Committed):  # it may have had no effect on any key
+            number = max(number, self._batch_of(reply.origin, reply.seq))
         if not number:
             return False
         next(batch for batch in self._batches if batch.number == number).replies.append(reply)
         return True
+
+    def _batch_of(self, origin: int, seq: int) -> int:
+        """The batch that makes a commit durable, 0: it is."""
+        if seq <= self.vector[origin]:
+            return 0
+        return next(batch.number for batch in self._batches if batch.vector[origin] >= seq)
 
     def waits_for(self, collection: str, key: str | None = None) -> int:
         """The batch a read of this key, or of the whole collection, has to wait for; 0: none."""

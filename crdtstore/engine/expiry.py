@@ -17,7 +17,7 @@ from crdtstore.leaves import DEADLINE, DROP, Branch, Entry, deadline_of, is_expi
 __all__ = ["Expiry", "with_deadlines"]
 
 
-def with_deadlines(op: Op, entry: Branch, path: list[Any], effects: list[Any], now_ms: int) -> list[Any]:
+def with_deadlines(op: Op, entry: Entry, path: list[Any], effects: list[Any], now_ms: int) -> list[Any]:
     """The effects of an operation with what the deadlines above and at what it writes add to them.
 
     Shape:  ``entry`` is the operation's key, ``path`` the full path of the value it writes, ``now_ms`` its stamp.
@@ -39,13 +39,11 @@ def with_deadlines(op: Op, entry: Branch, path: list[Any], effects: list[Any], n
 
     node: Entry | None = entry
     for depth in range(2, len(path) + 1):
-        if type(node) is not Branch:
-            break
         is_deleted = op.mutator is None and depth == len(path)
-        if meet(path[:depth], node, is_renewed=not is_deleted):
+        if node is None or meet(path[:depth], node, is_renewed=not is_deleted) or type(node) is not Branch:
             break
         if depth < len(path):
-            node = node.children.get(path[depth])
+            node = _child(node, path[depth])
         elif op.crdt.has_fields:
             for at, child in _written(node, path, effects):
                 meet(at, child)
@@ -58,8 +56,14 @@ def _written(node: Branch, path: list[Any], effects: Sequence[Any]) -> list[tupl
     """The fields that effects put something at, with what stands there."""
     depth = len(path)
     paths = [effects[at + 1] for at in range(0, len(effects), 3) if effects[at] != DROP]
-    found = [(where[: depth + 1], node.children.get(where[depth])) for where in paths if len(where) > depth]
-    return [(at, child) for at, child in found if type(child) is Branch]
+    found = [(where[: depth + 1], _child(node, where[depth])) for where in paths if len(where) > depth]
+    return [(at, child) for at, child in found if child is not None]
+
+
+def _child(node: Branch, part: Any) -> Entry | None:
+    if node.sweep is not None:
+        node.sweep.touch(part)
+    return node.children.get(part)
 
 
 class Expiry:

@@ -18,8 +18,8 @@ from crdtstore.engine.expiry import Expiry, with_deadlines
 from crdtstore.engine.operations import Operations
 from crdtstore.errors import PreconditionFailed, UsageError
 from crdtstore.kernel import Tree
-from crdtstore.leaves import DROP, SEQ_BITS, SEQ_MASK, Branch, Entry, deadline_of, is_expired
-from crdtstore.types import Issuer, View
+from crdtstore.leaves import DEADLINE, DROP, SEQ_BITS, SEQ_MASK, Branch, Entry, deadline_of, is_expired
+from crdtstore.types import REGISTRY, Issuer, View
 
 __all__ = ["Keyspace"]
 
@@ -57,11 +57,7 @@ class Keyspace:
 
     def etag(self, collection: str, key: str, now_ms: int | None = None) -> str:
         """The key's share of the state digest, hex in quotes; an expired key is as one that was never written."""
-        entry = self.tree.entry(collection, key)
-        if now_ms is not None and type(entry) is Branch and is_expired(entry, now_ms):
-            entry = None
-        share = 0 if entry is None else self.tree.share([collection, key])
-        return f'"{share:032x}"'
+        return f'"{self.tree.share([collection, key], now_ms):032x}"'
 
     def shown(self, ops: Sequence[Op], dot: int, operation: bytes | None, now_ms: int | None = None) -> list[Any]:
         """What a reply shows after each operation of a commit, as of now; null where the type does not show it."""
@@ -136,7 +132,7 @@ class Keyspace:
             effects = op.mutator.effects(op.crdt, view, op.arguments)
             for at in range(1, len(effects), 3):
                 effects[at] = path + effects[at]
-        if type(entry) is Branch:
+        if entry is not None and (type(entry) is Branch or entry.kind == DEADLINE):  # type: ignore[union-attr]
             effects = with_deadlines(op, entry, path, effects, physical_ms(issuer.hlc))
         if before + len(effects) > 3 * MAX_EFFECTS:
             raise UsageError(f"a commit has at most {MAX_EFFECTS} effects. Nothing changed.", code="too-large")
@@ -150,9 +146,27 @@ class Keyspace:
         if operation is None:
             self.tree.apply(dot, commit.hlc, cut, commit.effects)
         else:
-            siblings = self.operations.record(operation, dot, commit)
+            siblings = self.operations.record(operation, dot, commit, cut)
             self.tree.apply(dot, commit.hlc, cut, commit.effects, siblings, is_repeatable=True)
-        self.expiry.note(commit.effects)
+        effects = commit.effects
+        if DEADLINE in effects:
+            self.expiry.note(effects)
+        for at in range(1, len(effects), 3):
+            if len(effects[at]) > 2 and effects[at][0].endswith(":or_map"):
+                self._note_clash(effects[at])
+
+    def _note_clash(self, path: Sequence[Any]) -> None:
+        """A field of a map that is there with two types is a conflict that no leaf shows."""
+        entry = self.tree.entry(path[0], path[1])
+        for part in path[2:]:
+            if type(entry) is not Branch or not isinstance(part, str):
+                return
+            name, _, type_name = part.rpartition(":")
+            if sum(f"{name}:{other}" in entry.children for other in REGISTRY) > 1:
+                self.tree.contested[path[0], path[1]] = None
+            if type_name != "or_map":
+                return
+            entry = entry.children.get(part)
 
     # --- what no reading shows
 

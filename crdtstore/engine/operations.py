@@ -78,8 +78,12 @@ class Operations:
             )
         return None
 
-    def record(self, operation: tuple[bytes, int], dot: int, commit: Commit) -> Siblings | None:
-        """Take note of a commit about to be applied; return the commits of the same operation, by leaf (None: there are none)."""
+    def record(self, operation: tuple[bytes, int], dot: int, commit: Commit, cut: Sequence[int]) -> Siblings | None:
+        """Take note of a commit about to be applied; return the commits of the same operation, by leaf (None: there are none).
+
+        Attempts of one operation are concurrent: who knew of one has answered with it. A commit that has seen an earlier one uses the id
+        anew, after it was forgotten; that replicas forget at different times must not show.
+        """
         name, request = operation
         effects = commit.effects
         leaves = tuple(
@@ -88,7 +92,7 @@ class Operations:
         expiry = commit.attribute(EXPIRY)
         attempt = Attempt(dot, commit.hlc, request, leaves, expiry if isinstance(expiry, int) else commit.hlc)
         heappush(self._expiries, (attempt.expiry_hlc, name))
-        known = self.attempts(name)
+        known = [other for other in self.attempts(name) if not covers(cut, other.dot)]
         if not known:
             self._attempts[name] = attempt
             return None

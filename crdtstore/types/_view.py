@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from crdtstore.causal import Dot, ReplicaId
-from crdtstore.leaves import ADD, PUT, SEQ_BITS, SEQ_MASK, Branch, Entry, One, Order, Sum, is_expired, is_visible
+from crdtstore.leaves import ADD, PUT, SEQ_BITS, SEQ_MASK, Branch, Entry, One, Order, Run, Sum, is_expired, is_visible
 from crdtstore.leaves import best as best_of
 from crdtstore.values import element_order
 
@@ -28,7 +28,7 @@ class Issuer(NamedTuple):
 
     replica: ReplicaId
     seq: int
-    index: int
+    index: int  # type: ignore[assignment]
     hlc: int
     operation: bytes | None
     regions: Mapping[ReplicaId, str]
@@ -85,7 +85,7 @@ class View:
     @property
     def exists(self) -> bool:
         """Whether anything can be read here; marks, deadlines and what a mark hides cannot."""
-        return self.entry is not None and is_visible(self.entry)
+        return self.entry is not None and is_visible(self.entry, self.now_ms)
 
     def _leaf(self, kind: int) -> Any:
         entry = self.entry
@@ -124,10 +124,18 @@ class View:
         if type(leaf) is One:
             return [self._live(leaf.dot, leaf.hlc, leaf.value)]
         if isinstance(leaf, Sum):
-            found = [self._live(run.origin << SEQ_BITS | run.last_seq, run.last_hlc, run.total()) for run in leaf.runs]
+            found = [self._sum_of(leaf, run) for run in leaf.runs]
         else:
             found = [self._live(dot, hlc, value) for dot, (hlc, value) in leaf.dots.items()]
         return sorted(found, key=lambda live: live[:3])
+
+    def _sum_of(self, leaf: Sum, run: Run) -> Live:
+        """The amounts of one replica as one, under the newest of its dots that is known."""
+        singles = [
+            (dot & SEQ_MASK, hlc) for dot, (hlc, _) in (leaf.singles or {}).items() if dot >> SEQ_BITS == run.origin
+        ]
+        seq, hlc = max([*singles, (run.last_seq, run.last_hlc)])
+        return self._live(run.origin << SEQ_BITS | seq, hlc, run.total())
 
     def _live(self, dot: int, hlc: int, value: Any) -> Live:
         return Live(hlc, self.replicas[dot >> SEQ_BITS], dot & SEQ_MASK, value)

@@ -271,7 +271,7 @@ def test_a_commit_adds_no_more_than_peers_take() -> None:
 @given(
     st.lists(
         st.tuples(
-            st.sampled_from(["add", "cut", "extract"]),
+            st.sampled_from(["add", "cut", "fold"]),
             st.integers(1, 12),
             st.sampled_from([0, 1, -5, 1 << 63, 1 << 80]),
         ),
@@ -279,22 +279,22 @@ def test_a_commit_adds_no_more_than_peers_take() -> None:
     )
 )
 def test_a_run_is_a_dict_of_amounts(moves: list[tuple[str, int, int]]) -> None:
-    run, amounts, seq = Run(0, 1), dict[int, int](), 0
+    run, amounts, seq, stable = Run(0, 1), dict[int, int](), 0, 0
     for what, number, amount in moves:
         if what == "add":
-            seq += number % 3
-            seq = max(seq, 1)
+            seq = max(seq + number % 3, 1)
             run.append(seq, amount, seq)
             amounts[seq] = amounts.get(seq, 0) + amount
         elif what == "cut":
-            assert run.cut(number) == sum(amounts.pop(at) for at in [at for at in amounts if at <= number])
-        elif number in amounts:
-            assert run.holds(number)
-            assert run.extract(number) == amounts.pop(number)
+            upto = max(number, stable)
+            assert run.cut(upto) == sum(amounts.pop(at) for at in [at for at in amounts if at <= upto])
         else:
-            assert not run.holds(number)
+            stable = min(max(stable, number), seq)
+            run.fold(stable)
+            assert len(run._pairs()) <= sum(at > stable for at in amounts) + 1
         assert run.total() == sum(amounts.values())
-        assert [at for at in range(1, seq + 1) if run.holds(at)] == sorted(amounts)
+        assert run.is_empty == (not amounts)
+        assert run.last_hlc == max(amounts, default=0)
 
 
 def test_one_more_dot_in_a_leaf_costs_one_hash(monkeypatch: pytest.MonkeyPatch) -> None:
