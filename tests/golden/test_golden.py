@@ -30,7 +30,7 @@ from crdtstore.commit import (
 from crdtstore.configuration import Cluster, ConfigurationId, Member
 from crdtstore.engine.causality import Causality
 from crdtstore.kernel import Tree
-from crdtstore.messages import Ack, Digest, Frame, Hello, Row, Segment, decode_message, encode_message
+from crdtstore.messages import Ack, Digest, Frame, Hello, Row, Segment, Want, decode_message, encode_message
 from crdtstore.storage.log import SegmentedLog
 from crdtstore.storage.protocol import Entry
 from crdtstore.storage.record import decode_record, encode_record
@@ -122,7 +122,7 @@ FIRST, LATER = pack(COMMITS["commit-first-of-a-replica"]), pack(COMMITS["commit-
 CONFIGURATION_ID = ConfigurationId(0, CONFIGURATION[1])  # type: ignore[arg-type]
 A_ROW = Row(CONFIGURATION_ID, [5, 3], HLC, CHAINS)
 
-MESSAGES: dict[str, tuple[list[Any], Frame | Digest | Ack | Hello]] = {
+MESSAGES: dict[str, tuple[list[Any], Frame | Digest | Ack | Want | Hello]] = {
     "frame-push": (
         [1, "shop/0", CONFIGURATION, [[0, 0, CHAINS[0]]], [], [FIRST]],
         Frame("shop/0", CONFIGURATION_ID, [Segment(0, 0, CHAINS[0])], [], [FIRST]),
@@ -140,6 +140,10 @@ MESSAGES: dict[str, tuple[list[Any], Frame | Digest | Ack | Hello]] = {
         Digest("_sys/0", CONFIGURATION_ID, A_ROW, [None, None], wants_answer=True, is_missing=True),
     ),
     "ack": ([3, "shop/0", CONFIGURATION, ROW], Ack("shop/0", CONFIGURATION_ID, A_ROW)),
+    "want": (
+        [5, "shop/0", CONFIGURATION, "stock:bounded_counter", "sku-7", 12, 3, 4711],
+        Want("shop/0", CONFIGURATION_ID, "stock:bounded_counter", "sku-7", 12, 3, 4711),
+    ),
     "hello": (
         [4, 1, NONCE, EU, "eu-1", "eu", {"_sys/0": [CONFIGURATION, ROW, None], "shop/0": [CONFIGURATION, ROW, ROW]}],
         Hello(
