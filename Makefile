@@ -5,10 +5,10 @@ BIN    := $(VENV)/bin
 ARGS   ?=
 JOBS   ?= auto
 
-.PHONY: help setup demo test check format bench planted readme clean
+.PHONY: help setup demo test check format bench planted readme types-page clean
 
 help: ## what there is
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(VENV)/.ready ## a virtual environment with everything, from the lock file
 
@@ -47,6 +47,9 @@ planted: setup ## plants bugs and prints which checker found each
 
 readme: setup ## paste the outputs of real runs into README.md
 	$(BIN)/python -m tools.readme $(ARGS)
+
+types-page: setup ## write docs/types.md: what the types are, what concurrency does
+	@$(BIN)/python -m tools.types_page
 
 clean: ## remove what setup and runs have made
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
