@@ -13,10 +13,32 @@ from crdtstore.errors import (
     Unavailable,
     UsageError,
 )
-from crdtstore_client.domain import Collection, Domain
-from crdtstore_client.handles import AwSet, Counter, Event, EventLog, Handle, LwwMap, LwwRegister
+from crdtstore_client.collection import Collection
+from crdtstore_client.domain import Domain
+from crdtstore_client.explanation import Conflict, Explanation, Write
+from crdtstore_client.handles import (
+    AwSet,
+    BoundedCounter,
+    Counter,
+    DwFlag,
+    Event,
+    EventLog,
+    EwFlag,
+    GSet,
+    Handle,
+    Hold,
+    LwwMap,
+    LwwRegister,
+    MaxRegister,
+    MinRegister,
+    MvRegister,
+    OrMap,
+    Reservation,
+    RwSet,
+    Text,
+)
 from crdtstore_client.link import traceparent
-from crdtstore_client.ops import Ack, Op, Reading
+from crdtstore_client.ops import Ack, Op, Reading, Rights
 from crdtstore_client.status import GroupStatus, PeerStatus, Status
 from crdtstore_client.store import Store, connect
 from crdtstore_client.transport import NotSent, ReplyLost, Response, Transport
@@ -25,34 +47,50 @@ __all__ = [
     "AccessError",
     "Ack",
     "AwSet",
+    "BoundedCounter",
     "Collection",
     "Compacted",
+    "Conflict",
     "Counter",
     "CrdtStoreError",
     "Domain",
+    "DwFlag",
     "Event",
     "EventLog",
+    "EwFlag",
+    "Explanation",
+    "GSet",
     "GroupStatus",
     "Handle",
+    "Hold",
     "HoldEnded",
     "InsufficientRights",
     "LwwMap",
     "LwwRegister",
+    "MaxRegister",
+    "MinRegister",
+    "MvRegister",
     "NotReplicated",
     "NotSent",
     "Op",
+    "OrMap",
     "OutcomeUnknown",
     "PeerStatus",
     "PreconditionFailed",
     "Reading",
     "ReplicaBehind",
     "ReplyLost",
+    "Reservation",
     "Response",
+    "Rights",
+    "RwSet",
     "Status",
     "Store",
+    "Text",
     "Transport",
     "Unavailable",
     "UsageError",
+    "Write",
     "connect",
     "traceparent",
 ]

@@ -13,7 +13,16 @@ from urllib.parse import quote
 
 from crdtstore.errors import UsageError
 
-__all__ = ["collection_path", "data_path", "domain_path", "split_address", "with_query"]
+__all__ = [
+    "collection_path",
+    "conflicts_path",
+    "data_path",
+    "domain_path",
+    "explain_path",
+    "members_path",
+    "split_address",
+    "with_query",
+]
 
 
 def _escape(part: str, what: str) -> str:
@@ -34,6 +43,21 @@ def data_path(domain: str, collection: str, *key: str) -> str:
     """The path under which a collection, or one key of it, is read and written."""
     parts = [_escape(domain, "the domain"), _escape(collection, "the collection")]
     return "/".join(["/v1/data", *parts, *(_escape(part, "the key") for part in key)])
+
+
+def members_path(domain: str, collection: str, key: str) -> str:
+    """The path under which a large key is paged."""
+    return f"{data_path(domain, collection, key)}/members"
+
+
+def explain_path(domain: str, collection: str, key: str) -> str:
+    """The path under which a value is explained."""
+    return data_path(domain, collection, key).replace("/v1/data/", "/v1/explain/", 1)
+
+
+def conflicts_path(domain: str) -> str:
+    """The path under which the conflicts of a domain are listed."""
+    return f"/v1/conflicts/{_escape(domain, 'the domain')}"
 
 
 def domain_path(domain: str) -> str:

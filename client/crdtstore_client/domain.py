@@ -1,17 +1,29 @@
-"""Domains and collections: where keys are found, declared, listed and written.
+"""Domains: where collections are declared and their keys read, listed, explained and written.
 
-Nothing here does I/O until it is awaited; a domain or a collection is a name with the session of its store.
+Nothing here does I/O until it is awaited; a domain is a name with the session of its store.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
+from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from crdtstore.errors import UsageError
-from crdtstore_client.address import collection_path, data_path, domain_path
-from crdtstore_client.handles import HANDLES, AwSet, Consistency, Counter, EventLog, Handle, LwwMap, LwwRegister
+from crdtstore.values import to_json_bytes
+from crdtstore_client.address import (
+    collection_path,
+    conflicts_path,
+    data_path,
+    domain_path,
+    explain_path,
+    members_path,
+)
+from crdtstore_client.catalogue import Catalogue
+from crdtstore_client.explanation import Conflict
+from crdtstore_client.handles import Consistency
 from crdtstore_client.link import Call
 from crdtstore_client.load import load
 from crdtstore_client.ops import Ack, Op, check_op_id, new_op_id
@@ -19,55 +31,12 @@ from crdtstore_client.ops import Ack, Op, check_op_id, new_op_id
 if TYPE_CHECKING:
     from crdtstore_client.store import Store
 
-__all__ = ["Collection", "Domain"]
-
-H = TypeVar("H", bound=Handle[Any])
-E = TypeVar("E")
-V = TypeVar("V")
-M = TypeVar("M")
+__all__ = ["Domain"]
 
 PAGE = 500
 
 
-class Collection(Generic[H]):
-    """The keys of one collection: ``collection["key"]`` is a handle."""
-
-    __slots__ = ("_domain", "_handle", "_value_type", "name")
-
-    def __init__(self, domain: Domain, name: str, handle: type[H], value_type: Any = None) -> None:
-        self._domain = domain
-        self._handle = handle
-        self._value_type = value_type
-        self.name = name
-
-    def __getitem__(self, key: str) -> H:
-        data_path(self._domain.name, self.name, key)  # a key that is no text fails here, not at the end of a batch
-        return self._handle(self._domain, self.name, key, self._value_type)
-
-    async def items(self, *, prefix: str = "", after: str = "") -> AsyncIterator[tuple[str, Any]]:
-        """Keys and values in the order of keys, page by page; keys written meanwhile may or may not be among them."""
-        async for page in self._pages(prefix, after, values=True):
-            for item in page:
-                yield item["key"], self[item["key"]].decode(item["value"])
-
-    async def keys(self, *, prefix: str = "", after: str = "") -> AsyncIterator[str]:
-        """Keys in their order."""
-        async for page in self._pages(prefix, after, values=False):
-            for item in page:
-                yield item["key"]
-
-    async def _pages(self, prefix: str, after: str, *, values: bool) -> AsyncIterator[list[dict[str, Any]]]:
-        following: str | None = after
-        while following is not None:
-            body = await self._domain.list_keys(self.name, prefix=prefix, after=following, limit=PAGE, values=values)
-            yield body["items"]
-            following = body["next"]
-
-    def __repr__(self) -> str:
-        return f"<{self._handle.type_name} {self._domain.name}/{self.name}>"
-
-
-class Domain:
+class Domain(Catalogue):
     """One domain in the session of its store."""
 
     __slots__ = ("_store", "name")
@@ -89,47 +58,6 @@ class Domain:
         await self._store.ensure_domain(self.name)
         body = {"type": type_name, "options": dict(options)}
         return await self._store.call(Call("PUT", collection_path(self.name, collection), body, domain=self.name))
-
-    def counter(self, name: str) -> Collection[Counter]:
-        """How many?"""
-        return Collection(self, name, Counter)
-
-    @overload
-    def aw_set(self, name: str) -> Collection[AwSet[Any]]: ...
-    @overload
-    def aw_set(self, name: str, element: type[E]) -> Collection[AwSet[E]]: ...
-    def aw_set(self, name: str, element: Any = None) -> Collection[AwSet[Any]]:
-        """Who is in? ``element`` may be any type ``msgspec.convert`` makes of text, an integer or bytes."""
-        return Collection(self, name, AwSet, element)
-
-    @overload
-    def lww_register(self, name: str) -> Collection[LwwRegister[Any]]: ...
-    @overload
-    def lww_register(self, name: str, value: type[V]) -> Collection[LwwRegister[V]]: ...
-    def lww_register(self, name: str, value: Any = None) -> Collection[LwwRegister[Any]]:
-        """What is it now? ``value`` may be any type ``msgspec.convert`` knows."""
-        return Collection(self, name, LwwRegister, value)
-
-    @overload
-    def lww_map(self, name: str) -> Collection[LwwMap[dict[str, Any]]]: ...
-    @overload
-    def lww_map(self, name: str, value: type[M]) -> Collection[LwwMap[M]]: ...
-    def lww_map(self, name: str, value: Any = None) -> Collection[LwwMap[Any]]:
-        """What does the record say? ``value`` is the type of the whole map."""
-        return Collection(self, name, LwwMap, value)
-
-    def event_log(self, name: str, body: Any = None) -> Collection[EventLog]:
-        """What happened? ``body`` is the type of the events' bodies."""
-        return Collection(self, name, EventLog, body)
-
-    def collection(self, name: str, type_name: str) -> Collection[Handle[Any]]:
-        """A collection whose type is known at run time only."""
-        if type_name not in HANDLES:
-            raise UsageError(
-                f"this client has no handle for a type {type_name!r:.100}; it has {', '.join(HANDLES)}. Nothing changed.",
-                code="invalid-value",
-            )
-        return Collection(self, name, HANDLES[type_name])
 
     async def commit(
         self,
@@ -156,6 +84,8 @@ class Domain:
             body["regions"] = regions
         collection, key = targets.pop()
         call = Call("POST", data_path(self.name, collection, key), body, op_id=op_id, domain=self.name)
+        call.stays = any(op.stays for op in ops)
+        call.prefers = tuple(dict.fromkeys(region for op in ops for region in op.prefers))
         reply = await self._store.call(call, timeout)
         values = [op.decode(value) for op, value in zip(ops, reply["values"], strict=True)]
         return Ack(values, reply["dot"], reply["token"], reply["replayed"], tuple(reply["durable_in"]))
@@ -184,6 +114,41 @@ class Domain:
         given = {name: value for name, value in query.items() if value != ""}
         return await self._store.call(Call("GET", data_path(self.name, collection), query=given))
 
+    async def list_members(
+        self, collection: str, key: str, *, after: Any = None, has: Any = None, limit: int = PAGE
+    ) -> dict[str, Any]:
+        """One page of the members of a large key as it came; with ``has``, whether that one is among them."""
+        query = {"after": after, "limit": limit} if has is None else {"has": has}
+        text = {name: value if name == "limit" else _json(value) for name, value in query.items() if value is not None}
+        return await self._store.call(Call("GET", members_path(self.name, collection, key), query=text))
+
+    async def explain_key(self, collection: str, key: str, limit: int) -> dict[str, Any]:
+        """The writes behind a value as they came."""
+        return await self._store.call(Call("GET", explain_path(self.name, collection, key), query={"limit": limit}))
+
+    async def list_conflicts(self, *, after: str | None = None, limit: int = PAGE) -> dict[str, Any]:
+        """One page of keys with conflicts as it came, and the declarations that clash."""
+        return await self._store.call(Call("GET", conflicts_path(self.name), query={"after": after, "limit": limit}))
+
+    async def conflicts(self, *, after: str | None = None) -> AsyncIterator[Conflict]:
+        """What needs a look, page by page: declarations that clash, then keys whose value does not show all its writes.
+
+        ``after``: continue behind ``collection/key``, without the declarations.
+        """
+        following, is_first = after, after is None
+        while True:
+            body = await self.list_conflicts(after=following)
+            for clash in body["declarations"] if is_first else ():
+                also = tuple(clash["also"])
+                yield Conflict(
+                    collection=clash["collection"], key=None, type=clash["serves"], conflicts=len(also), also=also
+                )
+            for item in body["items"]:
+                yield msgspec.convert(item, Conflict)
+            following, is_first = body["next"], False
+            if following is None:
+                return
+
     async def describe(self, collection: str) -> dict[str, Any]:
         """The declaration of a collection: ``type`` and ``options``."""
         return await self._store.call(Call("GET", collection_path(self.name, collection)))
@@ -195,3 +160,8 @@ class Domain:
 def seconds_of(duration: float | timedelta) -> float:
     """A duration as users give it."""
     return duration.total_seconds() if isinstance(duration, timedelta) else float(duration)
+
+
+def _json(value: Any) -> str:
+    """As the API takes an element in a URL, so that ``"7"`` and 7 stay two."""
+    return to_json_bytes(value).decode()

@@ -20,6 +20,7 @@ from crdtstore.errors import (
     CODES,
     AccessError,
     CrdtStoreError,
+    InsufficientRights,
     NotReplicated,
     OutcomeUnknown,
     ReplicaBehind,
@@ -43,7 +44,7 @@ MAX_TOKEN_BYTES = 6000  # HTTP servers refuse header lines beyond 8 KiB
 FIRST_PAUSE_SECONDS = 0.05
 LONGEST_PAUSE_SECONDS = 1.0
 SERVER_WAIT_SECONDS = 1.0
-"""How long a node waits by itself for a token before it says that it is behind (API: ``wait_ms=1000``)."""
+"""How long a node waits by itself, for a token or for rights, before it says no (API: ``wait_ms=1000``)."""
 WAIT_SHARE = 0.7
 """How much of a short attempt it may spend on that, so that its answer still arrives."""
 
@@ -78,7 +79,13 @@ class Call:
     domain: str | None = None
     shows_tokens: bool = True
     """False for reads of whatever is there: the token of their reply covers nothing but that reading."""
+    stays: bool = False
+    """Once it may have arrived at a node, it is repeated there only: elsewhere it would count once more."""
+    prefers: tuple[str, ...] = ()
+    """Regions to be asked first."""
     may_have_reached: bool = False
+    bound_to: Node | None = None
+    """Where it stays."""
     last: CrdtStoreError | None = None
     lost: str = ""
 
@@ -122,9 +129,12 @@ class Link:
         asked: set[str] = set()
         pause = FIRST_PAUSE_SECONDS
         while (now := loop.time()) < deadline:
-            prefer = call.last.regions if isinstance(call.last, ReplicaBehind) else ()
-            node = self.nodes.pick(asked, now, prefer)
+            prefer = call.last.regions if isinstance(call.last, ReplicaBehind) else call.prefers
+            only = None if call.bound_to is None else call.bound_to.url
+            node = self.nodes.pick(asked, now, prefer, only)
             if node is None:  # all were asked: pause, then another round
+                if isinstance(call.last, InsufficientRights):
+                    break  # each has already looked for rights elsewhere
                 wait = max(pause * random.uniform(0.5, 1.0), self.nodes.wait_until() - now)  # noqa: S311
                 if now + wait >= deadline:
                     break
@@ -132,7 +142,7 @@ class Link:
                 pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
                 asked.clear()
                 continue
-            share = (deadline - now) / self.nodes.unasked(asked)
+            share = (deadline - now) / self.nodes.unasked(asked, only)
             asked.add(node.url)
             body = await self._attempt(call, session, node, share)
             if body is not None:
@@ -146,20 +156,22 @@ class Link:
         except (NotSent, ReplyLost) as failure:
             self.nodes.failed(node)
             call.lost = str(failure)
-            call.may_have_reached |= isinstance(failure, ReplyLost)
+            if isinstance(failure, ReplyLost):
+                _may_have_reached(call, node)
             return None
         if reply.status < 300 and reply.status != 202:
             self.nodes.worked(node)
             return reply.body
         error = _error_of(reply, node)
-        call.last = error
+        if not isinstance(error, InsufficientRights) or not isinstance(call.last, InsufficientRights):
+            call.last = error  # of several regions without enough, the nearest says what is here
         if not (error.retryable or error.effect == "unknown"):
             self.nodes.worked(node)
             if call.is_write and call.may_have_reached and error.code not in _SAME_EVERYWHERE:
                 raise _unknown(call) from error
             raise error
         if error.effect == "unknown":
-            call.may_have_reached = True
+            _may_have_reached(call, node)
         if error.retry_after is not None:
             # uvloop's clock stands still within a turn and counts whole milliseconds: never too early, rather one too late
             node.not_before = asyncio.get_running_loop().time() + error.retry_after + CLOCK_STEP_S
@@ -201,11 +213,11 @@ class Link:
         if call.op_id is not None:
             headers["Idempotency-Key"] = call.op_id
         query, body = dict(call.query), call.body
-        if "wait_ms" not in query and token and seconds * WAIT_SHARE < SERVER_WAIT_SECONDS:
-            wait_ms = int(seconds * WAIT_SHARE * 1000)  # leave the node time to say that it is behind
-            if body is None:
+        if "wait_ms" not in query and seconds * WAIT_SHARE < SERVER_WAIT_SECONDS:
+            wait_ms = int(seconds * WAIT_SHARE * 1000)  # leave the node time to say that it is behind, or lacks rights
+            if body is None and token:
                 query["wait_ms"] = wait_ms
-            elif "ops" in body:
+            elif body is not None and "ops" in body:
                 body = body | {"wait_ms": wait_ms}
         path = with_query(call.path, query)
         for _ in range(2):
@@ -238,8 +250,17 @@ class Link:
         return Unavailable(f"no answer from {urls} within {seconds:g} s{why}. Nothing changed.", code="unreachable")
 
 
+def _may_have_reached(call: Call, node: Node) -> None:
+    call.may_have_reached = True
+    if call.stays:
+        call.bound_to = call.bound_to or node
+
+
 def _unknown(call: Call) -> OutcomeUnknown:
     what = f"repeat it with id={call.op_id!r}, it counts once" if call.op_id else "repeating it is safe"
+    if call.bound_to is not None:
+        where = f"{call.bound_to.url} ({call.bound_to.region})" if call.bound_to.region else call.bound_to.url
+        what = f"repeat it with id={call.op_id!r} at {where} only, it counts once there"
     why = call.lost or (str(call.last) if call.last else "no answer")
     return OutcomeUnknown(f"the write may or may not have taken place ({why}); {what}.", op_id=call.op_id)
 

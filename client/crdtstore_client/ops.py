@@ -13,8 +13,8 @@ import re
 import time
 import uuid
 import warnings
-from collections.abc import Callable, Generator
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from crdtstore.errors import UsageError
@@ -22,22 +22,22 @@ from crdtstore.errors import UsageError
 if TYPE_CHECKING:
     from crdtstore_client.domain import Domain
 
-__all__ = ["Ack", "Op", "Reading", "check_op_id", "new_op_id"]
+__all__ = ["Ack", "Op", "Reading", "Rights", "check_op_id", "new_op_id"]
 
-V = TypeVar("V")
+V_co = TypeVar("V_co", covariant=True)
 
 MAX_ID_BYTES = 128
 _OWN_ID = re.compile(r"~[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
 
 
 @dataclass(frozen=True, slots=True)
-class Ack(Generic[V]):
+class Ack(Generic[V_co]):
     """The reply to a write: durable in ``durable_in`` when it arrives.
 
     ``value`` is the reading after the op (a list of them for ``commit``), None for sets, maps, logs and deletes.
     """
 
-    value: V
+    value: V_co
     dot: str
     token: str
     replayed: bool
@@ -45,25 +45,47 @@ class Ack(Generic[V]):
 
 
 @dataclass(frozen=True, slots=True)
-class Reading(Generic[V]):
-    """A value with what the node knows about it. ``staleness`` is in seconds, None until every member was heard of."""
+class Rights:
+    """Who may consume how much of a bounded counter.
 
-    value: V
+    ``here``: the region that answered; ``held``: what it has set aside; ``elsewhere``: per region what was last heard.
+    """
+
+    here: int
+    held: int
+    elsewhere: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Reading(Generic[V_co]):
+    """A value with what the node knows about it. ``staleness`` is in seconds, None until every member was heard of.
+
+    ``expires``: when the key ends by itself (RFC 3339 in UTC), None if it does not; ``field_expires``: the same for fields
+    of a map that have an end of their own. ``rights``: of a bounded counter only.
+    """
+
+    value: V_co
     exists: bool
     etag: str
     token: str
     region: str
     staleness: float | None
     conflicts: int
+    expires: str | None = None
+    field_expires: Mapping[str, str] = field(default_factory=dict)
+    rights: Rights | None = None
 
 
-class Op(Generic[V]):
-    """One op on one key, not sent yet."""
+class Op(Generic[V_co]):
+    """One op on one key, not sent yet.
 
-    __slots__ = ("_decode", "_domain", "_is_used", "collection", "fields", "key")
+    ``stays``: once it may have arrived, it is repeated at that node only. ``prefers``: regions to be asked first.
+    """
+
+    __slots__ = ("_decode", "_domain", "_is_used", "collection", "fields", "key", "prefers", "stays")
 
     def __init__(
-        self, domain: Domain, collection: str, key: str, fields: dict[str, Any], decode: Callable[[Any], V]
+        self, domain: Domain, collection: str, key: str, fields: dict[str, Any], decode: Callable[[Any], V_co]
     ) -> None:
         self._is_used = False
         self._domain = domain
@@ -71,11 +93,13 @@ class Op(Generic[V]):
         self.collection = collection
         self.key = key
         self.fields = fields
+        self.stays = False
+        self.prefers: tuple[str, ...] = ()
 
-    def __await__(self) -> Generator[Any, None, Ack[V]]:
+    def __await__(self) -> Generator[Any, None, Ack[V_co]]:
         return self._send().__await__()
 
-    async def _send(self) -> Ack[V]:
+    async def _send(self) -> Ack[V_co]:
         ack = await self._domain.commit(self)
         return Ack(ack.value[0], ack.dot, ack.token, ack.replayed, ack.durable_in)
 
@@ -93,7 +117,7 @@ class Op(Generic[V]):
         """Say that this op is left unsent on purpose."""
         self._is_used = True
 
-    def decode(self, value: Any) -> V:
+    def decode(self, value: Any) -> V_co:
         """The reading after this op in the type its handle promises."""
         return self._decode(value)
 

@@ -87,17 +87,23 @@ class Nodes:
         else:
             self.failed(node)
 
-    def pick(self, asked: Collection[str], now: float, prefer: Collection[str] = ()) -> Node | None:
-        """The next node: those of ``prefer`` first, up before down, then the nearest; None when all were asked."""
+    def pick(
+        self, asked: Collection[str], now: float, prefer: Collection[str] = (), only: str | None = None
+    ) -> Node | None:
+        """The next node: those of ``prefer`` first, up before down, then the nearest; None when all were asked.
+
+        ``only``: the url of the one node that may be asked.
+        """
         for node in self._nodes:
             if not node.is_up and node.probe_at <= now and not node.is_probing:
                 self._spawn(self._look(node))
-        free = [node for node in self._nodes if node.url not in asked and node.not_before <= now]
+        nodes = [node for node in self._nodes if only in {None, node.url}]
+        free = [node for node in nodes if node.url not in asked and node.not_before <= now]
         return min(free, key=lambda node: (node.region not in prefer, *_order(node)), default=None)
 
-    def unasked(self, asked: Collection[str]) -> int:
+    def unasked(self, asked: Collection[str], only: str | None = None) -> int:
         """How many nodes have not been asked yet in this round."""
-        return sum(node.url not in asked for node in self._nodes)
+        return sum(node.url not in asked for node in self._nodes if only in {None, node.url})
 
     def wait_until(self) -> float:
         """The earliest instant at which some node lets itself be asked again."""

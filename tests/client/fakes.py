@@ -190,7 +190,8 @@ class FakeCluster:
             else:
                 checked = crdt.mutators[op["op"]].check(arguments)
                 self.values[where] = _APPLY[crdt.name, op["op"]](self.values.get(where), checked)
-            values.append(self.values.get(where) if crdt.shows_value else None)
+            shown = f"hold-{self.seq}" if op["op"] == "reserve" else self.values.get(where)
+            values.append(shown if crdt.shows_value else None)
         self.seq += 1
         region = seen.url.removeprefix("http://")
         answer = {
@@ -210,6 +211,11 @@ def _listed(empty: Any) -> Any:
 
 _APPLY: dict[tuple[str, str], Callable[[Any, dict[str, Any]], Any]] = {
     ("counter", "add"): lambda old, new: (old or 0) + new["amount"],
+    ("bounded_counter", "grant"): lambda old, new: (old or 0) + new["amount"],
+    ("bounded_counter", "consume"): lambda old, new: (old or 0) - new["amount"],
+    ("bounded_counter", "reserve"): lambda old, new: (old or 0) - new["amount"],
+    ("bounded_counter", "confirm"): lambda old, _: old,
+    ("bounded_counter", "release"): lambda old, _: old,
     ("aw_set", "add"): lambda old, new: (old or set()) | set(new["elements"]),
     ("aw_set", "remove"): lambda old, new: (old or set()) - set(new["elements"]),
     ("lww_register", "set"): lambda _, new: new["value"],

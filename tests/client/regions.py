@@ -6,7 +6,8 @@ import asyncio
 import random
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qsl, unquote
@@ -18,6 +19,7 @@ from crdtstore.engine.options import Options
 from crdtstore.errors import CrdtStoreError, problem
 from crdtstore.host import Host
 from crdtstore.service import PeerChanged, Received, Request, Service
+from crdtstore.values import from_json
 from crdtstore_client import NotSent, ReplyLost, Response
 
 REGIONS = ("us", "eu", "ap")
@@ -72,6 +74,20 @@ class Regions:
                     todo.append((other, Received(self._replica[at], data)))
             if out.persist_number:
                 todo.appendleft((at, Persisted(out.persist_number)))
+
+    @contextmanager
+    def apart(self) -> Iterator[None]:
+        """Nobody hears anybody in this block."""
+        self.cut = set(REGIONS)
+        yield
+        self.cut = set()
+
+    @staticmethod
+    def later() -> None:
+        """Wait for a later millisecond, so that what follows has a later stamp."""
+        before = now_ms()
+        while now_ms() == before:
+            pass
 
     def tick(self) -> None:
         for region in REGIONS:
@@ -131,31 +147,47 @@ def _request_of(
 ) -> tuple[str, dict[str, Any]]:
     path, _, query = path.partition("?")
     parts = [unquote(part) for part in path.split("/")[1:]]
-    fields: dict[str, Any] = dict(body or {})
-    for name, value in parse_qsl(query):
-        fields[name] = (
-            int(value)
-            if name.endswith("_ms") or name == "limit"
-            else {"true": True}.get(value, value)  # as a node does
-        )
+    do, fields = _route(method, parts)
+    fields |= dict(body or {})
+    for name, value in parse_qsl(query, keep_blank_values=True):  # as a node does
+        if name.endswith("_ms") or name == "limit":
+            fields[name] = int(value)
+        elif do == "members":
+            fields[name] = from_json(value.encode())
+        else:
+            fields[name] = {"true": True}.get(value, value)
     if "Crdtstore-Token" in headers:
         fields["token"] = headers["Crdtstore-Token"]
     if "Idempotency-Key" in headers:
         fields["id"] = headers["Idempotency-Key"]
-    match (method, *parts):
-        case ("GET", "v1", "status"):
-            return "status", {}
-        case ("PUT", "v1", "domains", domain):
-            return "declare_domain", {"domain": domain, **fields}
-        case ("PUT", "v1", "domains", domain, "collections", name):
-            return "declare", {"domain": domain, "collection": name, **fields}
-        case ("GET", "v1", "domains", domain, "collections", name):
-            return "collection", {"domain": domain, "collection": name, **fields}
-        case ("GET", "v1", "data", domain, name):
-            return "list", {"domain": domain, "collection": name, **fields}
-        case ("GET", "v1", "data", domain, name, key):
-            return "read", {"domain": domain, "collection": name, "key": key, **fields}
-        case ("POST", "v1", "data", domain, name, key):
-            ops = [{"collection": name, "key": key, **op} for op in fields.pop("ops")]
-            return "commit", {"domain": domain, "ops": ops, **fields}
-    raise AssertionError(f"no route for {method} {path}")
+    if do == "commit":
+        where = {name: fields.pop(name) for name in ("collection", "key")}
+        fields["ops"] = [{**where, **op} for op in fields["ops"]]
+    return do, fields
+
+
+_ROUTES = {
+    ("GET", "status"): ("status",),
+    ("PUT", "domains"): ("declare_domain", "domain"),
+    ("PUT", "domains", "collections"): ("declare", "domain", "collection"),
+    ("GET", "domains", "collections"): ("collection", "domain", "collection"),
+    ("GET", "data"): ("read", "domain", "collection", "key"),
+    ("POST", "data"): ("commit", "domain", "collection", "key"),
+    ("GET", "data", "members"): ("members", "domain", "collection", "key"),
+    ("GET", "explain"): ("explain", "domain", "collection", "key"),
+    ("GET", "conflicts"): ("conflicts", "domain"),
+}
+
+
+def _route(method: str, parts: list[str]) -> tuple[str, dict[str, Any]]:
+    """What is asked for, and the parts of the address; ``parts`` begin with v1 and the verb."""
+    verb, address = parts[1], parts[2:]
+    words: tuple[str, ...] = ()
+    if verb == "domains" and len(address) == 3 and address[1] == "collections":
+        words, address = ("collections",), [address[0], address[2]]
+    elif verb == "data" and len(address) == 4:
+        words, address = (address[3],), address[:3]
+    do, *names = _ROUTES[method, verb, *words]
+    if (do, len(address)) == ("read", 2):
+        do, names = "list", names[:2]
+    return do, dict(zip(names, address, strict=True))

@@ -83,7 +83,7 @@ async def test_a_session_that_roams_never_reads_back_in_time(seed: int) -> None:
     rng = random.Random(seed)
     regions = Regions()
     await declared(regions)
-    stores = await open_all(regions, timeout=0.2)
+    stores = await open_all(regions, timeout=0.4)
     tokens = ["", ""]
     seen = [0, 0]
     refused = 0
