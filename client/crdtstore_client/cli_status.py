@@ -13,7 +13,8 @@ from rich.table import Table
 from rich.text import Text
 
 from crdtstore.errors import Unavailable
-from crdtstore_client.cli_support import ask_all, echo_json
+from crdtstore_client.cli_show import echo_json
+from crdtstore_client.cli_support import ask_all
 from crdtstore_client.convergence import Convergence, Row, assess
 from crdtstore_client.status import Status
 from crdtstore_client.store import Store

@@ -1,9 +1,8 @@
-"""What the verbs of the command line share: opening the store, parsing what was typed, showing what came back."""
+"""What the verbs of the command line share: opening the store and parsing what was typed."""
 
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,11 +11,21 @@ import click
 
 from crdtstore.errors import Unavailable, UsageError
 from crdtstore.types import Mutator
-from crdtstore.values import from_json, to_json
+from crdtstore.values import from_json
+from crdtstore_client.handles import Handle, OrMap, milliseconds
 from crdtstore_client.store import Store, connect
 from crdtstore_client.transport import NotSent, ReplyLost
 
-__all__ = ["arguments_of", "ask_all", "echo_json", "open_store", "option_of", "plain", "run", "short_dot", "typed"]
+__all__ = [
+    "arguments_of",
+    "ask_all",
+    "element_of",
+    "field_of",
+    "open_store",
+    "option_of",
+    "run",
+    "typed",
+]
 
 T = TypeVar("T")
 
@@ -97,10 +106,44 @@ def typed(text: str) -> Any:
         return text
 
 
-def _element(text: str) -> Any:
+def element_of(text: str) -> Any:
     """An element: numbers, quoted texts and ``$bytes`` as JSON; words such as true are texts."""
     value = typed(text)
     return text if value is None or isinstance(value, bool) else value
+
+
+def _seconds(text: str) -> Any:
+    """A time to live in seconds, as milliseconds; ``never`` is none."""
+    if text in {"never", "null"}:
+        return None
+    try:
+        return milliseconds(float(text))
+    except ValueError:
+        raise UsageError(
+            f"ttl must be seconds, such as 3600, or never, got {text!r:.100}. Nothing changed.", code="invalid-value"
+        ) from None
+
+
+def field_of(handle: Handle[Any], step: str) -> Handle[Any]:
+    """The field of an or_map that ``--path`` names: its name where fields were declared, otherwise ``name:type``."""
+    if not isinstance(handle, OrMap):
+        raise UsageError(
+            f"--path {step[:100]!r} leads into an or_map, and {handle!r} is none. Nothing changed.", code="invalid-op"
+        )
+    name, colon, type_name = step.rpartition(":")
+    if step in handle.declared:
+        return handle.field(step, handle.declared[step])
+    if handle.declared and (not colon or name not in handle.declared):
+        known = ", ".join(sorted(handle.declared))
+        raise UsageError(
+            f"--path names a field that was declared ({known[:500]}), got {step[:100]!r}. Nothing changed.",
+            code="invalid-op",
+        )
+    if not colon:
+        raise UsageError(
+            f"--path is NAME:TYPE, such as visits:counter, got {step[:100]!r}. Nothing changed.", code="invalid-op"
+        )
+    return handle.field(name, type_name)
 
 
 def option_of(text: str) -> tuple[str, Any]:
@@ -119,18 +162,29 @@ def _fields(given: Sequence[str]) -> Any:
 
 
 _REST: dict[str, Callable[[Sequence[str]], Any]] = {
-    "elements": lambda given: [_element(text) for text in given],
+    "elements": lambda given: [element_of(text) for text in given],
     "names": list,
     "fields": _fields,
 }
-_ONE: dict[str, Callable[[str], Any]] = {"integer": typed, "text": str, "value": typed, "element": _element}
+_ONE: dict[str, Callable[[str], Any]] = {
+    "amount": typed,
+    "element": element_of,
+    "integer": typed,
+    "natural": typed,
+    "orderable": element_of,
+    "text": str,
+    "ttl": _seconds,
+    "value": typed,
+}
+_OPTION = "some_names"
+"""Arguments of this kind are given as an option of the verb."""
 
 
 def arguments_of(mutator: Mutator | None, given: Sequence[str]) -> dict[str, Any]:
     """What stands after the address, as arguments of the op; the registry judges them. None is ``delete``."""
     left = list(given)
     arguments: dict[str, Any] = {}
-    declared = mutator.arguments if mutator is not None else ()
+    declared = [each for each in (mutator.arguments if mutator is not None else ()) if each.kind != _OPTION]
     for argument in declared:
         if not left:
             break
@@ -140,31 +194,6 @@ def arguments_of(mutator: Mutator | None, given: Sequence[str]) -> dict[str, Any
         else:
             arguments[argument.name] = _ONE[argument.kind](left.pop(0))
     if left:
-        known = ", ".join(argument.name for argument in declared) or "no arguments"
+        known = ", ".join(argument.name.removesuffix("_ms") for argument in declared) or "no arguments"
         raise UsageError(f"the op takes {known}; what is {left[0]!r:.100}? Nothing changed.", code="invalid-op")
     return arguments
-
-
-# --- what is shown
-
-
-def plain(value: Any) -> str:
-    """A value as people read it: text as it is, anything else as JSON; never a control character."""
-    if isinstance(value, str) and value.isprintable() and value:
-        return value
-    return json.dumps(to_json(value), ensure_ascii=not _is_printable(value))
-
-
-def _is_printable(value: Any) -> bool:
-    return json.dumps(to_json(value), ensure_ascii=False).isprintable()
-
-
-def echo_json(value: Any) -> None:
-    """One JSON document on stdout."""
-    click.echo(json.dumps(to_json(value), ensure_ascii=False))
-
-
-def short_dot(dot: str) -> str:
-    """A dot as tables show it: the node instead of the whole replica id."""
-    replica, _, seq = dot.rpartition(":")
-    return f"{replica.rpartition('.')[0] or replica}:{seq}"

@@ -52,10 +52,13 @@ def done(cluster: FakeCluster, *args: str) -> str:
 def test_there_is_a_verb_for_every_op_of_the_registry() -> None:
     verbs = {command.name for command in cli.commands}
     assert verbs == {name for crdt in REGISTRY.values() for name in crdt.mutators} | {
+        "conflicts",
         "declare",
         "delete",
+        "explain",
         "get",
         "list",
+        "members",
         "status",
     }
 
@@ -151,7 +154,9 @@ def test_json_is_one_document_in_the_words_of_the_api(cluster: FakeCluster) -> N
     result = run(cluster, "--json", "remove", "shop/counter/de", "x")
     assert result.exit_code == 2
     assert json.loads(result.stdout)["code"] == "invalid-op"
-    assert result.stderr.startswith("error: invalid-op: counter has no operation 'remove'; it has add, delete. ")
+    assert result.stderr.startswith(
+        "error: invalid-op: counter has no operation 'remove'; it has add, expire, delete. "
+    )
 
 
 def test_an_amount_that_is_no_integer(cluster: FakeCluster) -> None:

@@ -1,0 +1,148 @@
+"""``crdtstore explain`` and ``crdtstore conflicts``: why a value is what it is, and which values need a look.
+
+The question: what does a person want on one line? Whether the write counts, what it said, where and when it was made, by
+whom, and why: the words its author gave if it counts, the rule by which it lost if it does not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+import click
+
+from crdtstore.cli import common_options
+from crdtstore_client.address import split_address
+from crdtstore_client.cli_show import clip, echo_json, pad, plain, plain_element, short_dot, width_of
+from crdtstore_client.cli_support import run
+from crdtstore_client.store import Store
+
+__all__ = ["conflicts", "explain"]
+
+MAX_VALUE_WIDTH = 40
+MAX_HEADLINE_WIDTH = 60
+MAX_LIMIT = 1000
+
+
+class _Row(NamedTuple):
+    outcome: str
+    at: str
+    value: str
+    dot: str
+    time: str
+    author: str
+    why: str
+
+
+@click.command(short_help="Show the writes behind a value, and why they count or not.")
+@click.argument("address")
+@click.option("--limit", type=click.IntRange(1, MAX_LIMIT), default=100, show_default=True)
+@common_options
+@click.pass_context
+def explain(ctx: click.Context, address: str, limit: int) -> None:
+    """Show the writes behind a value: which count, which lost and why, who made them, where they are not yet.
+
+    Times are UTC.
+    """
+    domain, collection, key = split_address(address, 3)
+
+    async def work(store: Store) -> dict[str, Any]:
+        return await store.domain(domain).explain_key(collection, key, limit)
+
+    body = run(ctx, work)
+    if ctx.obj.get("as_json"):
+        echo_json(body)
+        return
+    click.echo("\n".join(_explained(body)))
+    if body["truncated"]:
+        click.echo(
+            f"there are more: --limit {min(10 * limit, MAX_LIMIT)}" if limit < MAX_LIMIT else "there are more", err=True
+        )
+
+
+def _explained(body: dict[str, Any]) -> Iterator[str]:
+    live = body["live"]
+    rows = _rows(live, body["type"])
+    widths = [max((width_of(row[at]) for row in rows), default=0) for at in range(len(_Row._fields))]
+    headline = clip(plain(body["value"]), MAX_HEADLINE_WIDTH)
+    missing = f", not yet in: {', '.join(body['not_yet_in'])}" if body["not_yet_in"] else ""
+    yield f"{pad(headline, 0 if widths[1] else widths[2])}   {body['type']}, {_count(live, is_all=not body['truncated'])}{missing}"
+    for row in rows:
+        cells = [pad(cell, width) for cell, width in zip(row, widths, strict=True)]
+        outcome, at, value, dot, time, author, why = cells
+        place = f"{at}   " if widths[1] else ""
+        said = f"{value}   " if widths[2] else ""
+        yield f"  {outcome}   {place}{said}{dot}   {time}  {author}   {why}".rstrip()
+
+
+def _count(live: Sequence[dict[str, Any]], *, is_all: bool) -> str:
+    if not live:
+        return "no writes"
+    number = f"{'' if is_all else 'more than '}{len(live)}"
+    lost = sum(not write["counts"] for write in live)
+    if lost and not any(write.get("at") for write in live):
+        return f"{number} concurrent writes"
+    written = f"{number} write{'' if len(live) == 1 else 's'}"
+    return f"{written}, {lost} lost" if lost else written
+
+
+def _rows(live: Sequence[dict[str, Any]], type_name: str) -> list[_Row]:
+    today = datetime.now(UTC).date().isoformat()
+    is_today = all(write["time"].startswith(today) for write in live)
+    return [_row(write, type_name, is_today=is_today) for write in live]
+
+
+def _row(write: dict[str, Any], type_name: str, *, is_today: bool) -> _Row:
+    at, value = list(write.get("at", ())), plain(write["value"])
+    types = [type_name, *(part[1] for part in at if isinstance(part, list | tuple))]
+    if types[-1].endswith("_set"):  # the element is what was written
+        value = plain_element(at.pop())
+    date, _, time = write["time"].rstrip("Z").partition("T")
+    reason = "" if write["reason"] is None else f'"{clip(plain(write["reason"]), MAX_VALUE_WIDTH)}"'
+    return _Row(
+        "wins" if write["counts"] else "lost",
+        clip("/".join(map(_part, at)), MAX_VALUE_WIDTH),
+        clip(value, MAX_VALUE_WIDTH),
+        short_dot(write["dot"]),
+        time if is_today else f"{date} {time}",
+        f"by {plain(write['author'])}",
+        (reason or write["why"]) if write["counts"] else "   ".join(filter(None, (write["why"], reason))),
+    )
+
+
+def _part(part: Any) -> str:
+    """A part of a path as ``--path`` takes it."""
+    return ":".join(map(plain, part)) if isinstance(part, list | tuple) else plain_element(part)
+
+
+@click.command(short_help="List keys behind whose value concurrent writes stand.")
+@click.argument("domain")
+@click.option("--after", help="Go on behind this, as the page before said.")
+@click.option("--limit", type=click.IntRange(1, MAX_LIMIT), default=100, show_default=True)
+@common_options
+@click.pass_context
+def conflicts(ctx: click.Context, domain: str, after: str | None, limit: int) -> None:
+    """List the keys whose value does not show all its concurrent writes, and declarations that clash."""
+
+    async def work(store: Store) -> dict[str, Any]:
+        return await store.domain(domain).list_conflicts(after=after, limit=limit)
+
+    body = run(ctx, work)
+    if ctx.obj.get("as_json"):
+        echo_json(body)
+        return
+    for clash in body["declarations"]:
+        others = [f"also as {name}" if name != clash["serves"] else "with other options" for name in clash["also"]]
+        click.echo(f"{domain}/{clash['collection']}   serves as {clash['serves']}, was declared {' and '.join(others)}")
+    rows = [
+        (plain(f"{domain}/{item['collection']}/{item['key']}"), item["type"], item["conflicts"])
+        for item in body["items"]
+    ]
+    widths = [min(max((width_of(row[at]) for row in rows), default=0), 60) for at in (0, 1)]
+    for address, type_name, number in rows:
+        click.echo(f"{pad(address, widths[0])}   {pad(type_name, widths[1])}   {number}")
+    if not rows and not body["declarations"] and body["next"] is None:
+        click.echo("no conflicts" if after is None else "no more conflicts")
+    if body["next"] is not None:
+        click.echo(f"there are more: --after {plain(body['next'])}", err=True)
