@@ -21,7 +21,7 @@ from tests.client.regions import Regions as Nodes
 from tests.unit.regions import Regions
 from tools.catalogue import Case, Cost, Example, Op
 
-__all__ = ["Outcome", "kept", "printed", "run_case", "run_cost", "run_example"]
+__all__ = ["COLLECTION", "KEY", "Outcome", "Pair", "kept", "printed", "run_case", "run_cost", "run_example"]
 
 DOMAIN, COLLECTION, KEY = "shop", "things", "k"
 _PATIENCE_MS = 5_000
@@ -117,23 +117,30 @@ def kept(entry: Entry | None) -> int:
     if isinstance(entry, Branch):
         return sum(map(kept, entry.leaves)) + sum(map(kept, entry.children.values()))
     if isinstance(entry, Sum):
-        return sum(len(run._pairs()) + 1 for run in entry.runs if run.last_seq)
+        runs = sum((run.base is not None) + (len(run._pairs()) + 1 if run.last_seq else 0) for run in entry.runs)
+        return runs + len(entry.singles or ())
     return len(entry.dots) if isinstance(entry, Many) else 1
 
 
 def run_cost(type_name: str, options: dict[str, Any], cost: Cost) -> tuple[int, int]:
     """How many writes are kept when both regions have all of them but nobody knows that yet, and afterwards."""
+
+    def count(pair: Pair) -> int:
+        entries = [pair.entry(region, type_name) for region in ("us", "eu")]
+        counts = [kept(entry) for entry in entries]
+        assert len(set(counts)) == 1, counts
+        assert all(bool(count) == (entry is not None) for count, entry in zip(counts, entries, strict=True)), entries
+        return counts[0]
+
     pair = Pair(type_name, options)
     for region, ops in (("us", cost.us), ("eu", cost.eu)):
         for op in ops:
             error = pair.write(region, op)
             assert error is None, error
     pair.flush()
-    before = [kept(pair.entry(region, type_name)) for region in ("us", "eu")]
+    before = count(pair)
     pair.settle(5_000)
-    after = [kept(pair.entry(region, type_name)) for region in ("us", "eu")]
-    assert len(set(before)) == len(set(after)) == 1, (before, after)
-    return before[0], after[0]
+    return before, count(pair)
 
 
 # --- examples

@@ -17,6 +17,7 @@ from tools.catalogue import (
     mv_register,
     or_map,
     rw_set,
+    text,
 )
 from tools.catalogue._entry import Case, Cost, Entry, Example, Op, do
 
@@ -37,4 +38,5 @@ CATALOGUE: dict[str, Entry] = {
     "lww_map": lww_map.ENTRY,
     "or_map": or_map.ENTRY,
     "event_log": event_log.ENTRY,
+    "text": text.ENTRY,
 }

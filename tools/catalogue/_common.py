@@ -42,9 +42,9 @@ refused.
 another, or stand beside it. `explain` shows whose they are, and why each counts or does not. What an overwrite or a
 remove has seen is no conflict.
 
-**Cost**: what is kept in memory of a key. A write that is kept takes some 150 bytes and its value; in a counter, 16
-bytes. A second or two after every region has a write, what nobody can tell apart any more becomes one; while a region
-is cut off, that waits. Operation ids, which the client gives every write, and the log are kept besides
+**Cost**: what is kept in memory of a key. A write that is kept takes some 150 bytes and its value. A second or two
+after every region has a write, what nobody can tell apart any more becomes one; while a region is cut off, that
+waits. Operation ids, which the client gives every write, and the log are kept besides
 ([architecture.md](architecture.md)).
 """
 
