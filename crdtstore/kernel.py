@@ -448,7 +448,7 @@ class Tree:
 
 def _disorder(level: Branch) -> None:
     """What stands at a part of a level may change in place: an order by that would not be one any more."""
-    if type(level.order) is ValueOrder:
+    if isinstance(level.order, ValueOrder):
         level.order = None
 
 

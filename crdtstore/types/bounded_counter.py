@@ -30,7 +30,7 @@ from typing import Any, ClassVar, NamedTuple
 from crdtstore.causal import ReplicaId
 from crdtstore.clock import physical_ms, rfc3339
 from crdtstore.errors import HoldEnded, InsufficientRights, ReplicaBehind, UsageError
-from crdtstore.leaves import ADD, DROP, PUT, SEQ_BITS, Branch, One
+from crdtstore.leaves import ADD, DROP, PUT, SEQ_BITS, Branch, Entry, Many, One, ValueOrder
 from crdtstore.types._base import Amount, CrdtType, Issuer, Live, Text, Ttl, View, Write, reading_mutator
 from crdtstore.values import check_integer, show
 
@@ -74,7 +74,7 @@ class Account(NamedTuple):
 def account(view: View) -> Account:
     """The rights of every replica.
 
-    Cost:  a look at each pair of replicas and at each hold that is open.
+    Cost:  a look at each pair of replicas; the holds that are open are added up as they come and go.
     """
     rights: dict[ReplicaId, int] = dict(view.child(GRANTED).totals())
     held: dict[ReplicaId, int] = {}
@@ -89,26 +89,49 @@ def account(view: View) -> Account:
                 book(replica, -amount)
     for replica, amount in view.child(USED).totals().items():
         book(replica, -amount)
-    for replica, amount in _held(view):
-        held[replica] = held.get(replica, 0) + amount
+    holds = view.child(HELD)
+    if type(holds.entry) is Branch:
+        tally = holds.order(_Tally)
+        assert isinstance(tally, _Tally)
+        held = {view.replicas[owner]: amount for owner, amount in tally.totals.items() if amount}
     for replica, amount in held.items():
         book(replica, -amount)
     return Account(rights, held)
 
 
-def _held(view: View) -> Iterator[tuple[ReplicaId, int]]:
-    """Owner and amount of every hold that is open, in no order: every operation that spends looks at all of them."""
-    holds = view.child(HELD)
-    if type(holds.entry) is not Branch:
-        return
-    if holds.entry.sweep is not None:
-        holds.entry.sweep.finish()
-    for hold, entry in holds.entry.children.items():
-        if type(entry) is One and entry.kind == PUT:
-            if is_hold(entry.value):
-                yield view.replicas[entry.dot >> SEQ_BITS], entry.value[0]
-        elif (live := live_hold(view, hold)) is not None:
-            yield live.replica, live.value[0]
+class _Tally(ValueOrder):
+    """The open holds of a key and what each owner has put aside by them: every operation that spends asks, and there may be many."""
+
+    def __init__(self, branch: Branch) -> None:
+        children = branch.children  # not the branch: it would hold itself, and the collector passes over it
+        self.totals: dict[int, int] = {}
+        super().__init__((), lambda hold: _owner_and_amount(children[hold]))
+        for hold in children:
+            self.add(hold)
+
+    def add(self, value: str) -> None:
+        super().add(value)
+        owner, amount = self._key_of(value)
+        self.totals[owner] = self.totals.get(owner, 0) + amount
+
+    def discard(self, value: str) -> None:
+        owner, amount = self._key_of(value)
+        super().discard(value)
+        self.totals[owner] -= amount
+
+
+def _owner_and_amount(entry: Entry) -> tuple[int, int]:
+    """Whose hold stands here (the index of its replica), and how much it has put aside; nothing in a form that is not known."""
+    if type(entry) is One:
+        found = [(entry.dot, entry.value)] if entry.kind == PUT else []
+    else:
+        leaf = entry.leaf_of(PUT) if type(entry) is Branch else entry
+        dots = leaf.dots if type(leaf) is Many and leaf.kind == PUT else {}
+        found = [(dot, value) for dot, (_, value) in sorted(dots.items(), key=lambda held: held[1][0])]
+    for dot, value in found:
+        if is_hold(value):
+            return dot >> SEQ_BITS, value[0]
+    return 0, 0
 
 
 def live_hold(view: View, hold: str) -> Live | None:
@@ -217,9 +240,9 @@ class BoundedCounter(CrdtType):
         Raises:  InsufficientRights; nothing changed.
         """
         issuer = _issuer(view)
-        rights = self.rights(view, issuer.replica, issuer.regions)
-        here, elsewhere = rights["here"], rights["elsewhere"]
-        if amount > here:
+        if amount > account(view).rights.get(issuer.replica, 0):
+            rights = self.rights(view, issuer.replica, issuer.regions)
+            here, elsewhere = rights["here"], rights["elsewhere"]
             others = ", ".join(f"{region} {show(seen)}" for region, seen in elsewhere.items() if seen) or "none"
             raise InsufficientRights(
                 f"{show(amount)} were asked for, this region holds the rights to {show(here)}; others appear to hold: "

@@ -289,3 +289,18 @@ def test_a_hold_that_stands_in_several_dots_counts_by_the_one_that_is_read() -> 
     one = One(PUT, 2, 5, [2, 9])
     view = View(replicas, Branch([], {"H": Branch([], {"a": many, "b": one})}))
     assert account(view).held == {replicas[0]: 2, replicas[1]: 3}
+
+
+def test_spending_costs_the_same_beside_many_holds(wire: Wire) -> None:
+    """What is put aside is added up as holds come and go; a look at each would be as many."""
+    do(wire, "us", "grant", amount=10_000)
+    holds = [do(wire, "us", "reserve", amount=1 + at % 3, ttl_ms=60_000)[0] for at in range(200)]
+    tally = view_of(wire).child("H").entry.order  # type: ignore[union-attr]
+    assert tally is not None
+    for hold in holds[::2]:
+        do(wire, "us", "release", hold=hold)
+    assert view_of(wire).child("H").entry.order is tally  # type: ignore[union-attr]
+    assert account(view_of(wire)).held == {wire.replica("us"): sum(1 + at % 3 for at in range(1, 200, 2))}
+    for hold in holds[1::2]:
+        do(wire, "us", "confirm", hold=hold)
+    assert account(view_of(wire)).held == {}
