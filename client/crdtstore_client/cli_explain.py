@@ -6,7 +6,9 @@ whom, and why: the words its author gave if it counts, the rule by which it lost
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import shutil
+import sys
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
@@ -23,6 +25,11 @@ __all__ = ["conflicts", "explain"]
 MAX_VALUE_WIDTH = 40
 MAX_HEADLINE_WIDTH = 60
 MAX_LIMIT = 1000
+MIN_VALUE_WIDTH = 12
+
+
+_WORDS = {"bounded_counter": ("counts", "ended"), "counter": ("counts", "lost")}
+"""What is said instead of wins and lost where nothing competes: amounts add up, and a hold ends."""
 
 
 class _Row(NamedTuple):
@@ -33,6 +40,11 @@ class _Row(NamedTuple):
     time: str
     author: str
     why: str
+
+
+AT, VALUE = 1, 2
+GAPS = 16
+"""Columns between the cells of a row, and before them; 3 more with a place."""
 
 
 @click.command(short_help="Show the writes behind a value, and why they count or not.")
@@ -54,43 +66,48 @@ def explain(ctx: click.Context, address: str, limit: int) -> None:
     if ctx.obj.get("as_json"):
         echo_json(body)
         return
-    click.echo("\n".join(_explained(body)))
+    columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    click.echo("\n".join(_explained(body, columns)))
     if body["truncated"]:
         click.echo(
             f"there are more: --limit {min(10 * limit, MAX_LIMIT)}" if limit < MAX_LIMIT else "there are more", err=True
         )
 
 
-def _explained(body: dict[str, Any]) -> Iterator[str]:
-    live = body["live"]
-    rows = _rows(live, body["type"])
+def _explained(body: dict[str, Any], columns: int | None = None) -> Iterator[str]:
+    """The lines; on a terminal of so many columns, long values give way first."""
+    today = datetime.now(UTC).date().isoformat()
+    is_today = all(write["time"].startswith(today) for write in body["live"])
+    rows = [_row(write, body["type"], is_today=is_today) for write in body["live"]]
     widths = [max((width_of(row[at]) for row in rows), default=0) for at in range(len(_Row._fields))]
+    if columns is not None:
+        spare = columns - sum(widths) + widths[VALUE] - GAPS - (3 if widths[AT] else 0)
+        widths[VALUE] = min(widths[VALUE], max(spare, MIN_VALUE_WIDTH))
     headline = clip(plain(body["value"]), MAX_HEADLINE_WIDTH)
     missing = f", not yet in: {', '.join(body['not_yet_in'])}" if body["not_yet_in"] else ""
-    yield f"{pad(headline, 0 if widths[1] else widths[2])}   {body['type']}, {_count(live, is_all=not body['truncated'])}{missing}"
+    yield f"{pad(headline, 0 if widths[AT] else widths[VALUE])}   {body['type']}, {_count(body)}{missing}"
     for row in rows:
-        cells = [pad(cell, width) for cell, width in zip(row, widths, strict=True)]
+        cells = [pad(clip(cell, width), width) for cell, width in zip(row, widths, strict=True)]
         outcome, at, value, dot, time, author, why = cells
-        place = f"{at}   " if widths[1] else ""
-        said = f"{value}   " if widths[2] else ""
-        yield f"  {outcome}   {place}{said}{dot}   {time}  {author}   {why}".rstrip()
+        place = f"{at}   " if widths[AT] else ""
+        yield f"  {outcome}   {place}{value}   {dot}   {time}  {author}   {why}".rstrip()
 
 
-def _count(live: Sequence[dict[str, Any]], *, is_all: bool) -> str:
+def _count(body: dict[str, Any]) -> str:
+    live = body["live"]
     if not live:
         return "no writes"
-    number = f"{'' if is_all else 'more than '}{len(live)}"
+    number = f"{'more than ' if body['truncated'] else ''}{len(live)}"
     lost = sum(not write["counts"] for write in live)
     if lost and not any(write.get("at") for write in live):
         return f"{number} concurrent writes"
     written = f"{number} write{'' if len(live) == 1 else 's'}"
-    return f"{written}, {lost} lost" if lost else written
+    return f"{written}, {lost} {_words(body['type'])[1]}" if lost else written
 
 
-def _rows(live: Sequence[dict[str, Any]], type_name: str) -> list[_Row]:
-    today = datetime.now(UTC).date().isoformat()
-    is_today = all(write["time"].startswith(today) for write in live)
-    return [_row(write, type_name, is_today=is_today) for write in live]
+def _words(type_name: str) -> tuple[str, str]:
+    """What is said of a write that counts, and of one that does not."""
+    return _WORDS.get(type_name, ("wins", "lost"))
 
 
 def _row(write: dict[str, Any], type_name: str, *, is_today: bool) -> _Row:
@@ -101,7 +118,7 @@ def _row(write: dict[str, Any], type_name: str, *, is_today: bool) -> _Row:
     date, _, time = write["time"].rstrip("Z").partition("T")
     reason = "" if write["reason"] is None else f'"{clip(plain(write["reason"]), MAX_VALUE_WIDTH)}"'
     return _Row(
-        "wins" if write["counts"] else "lost",
+        _words(type_name)[not write["counts"]],
         clip("/".join(map(_part, at)), MAX_VALUE_WIDTH),
         clip(value, MAX_VALUE_WIDTH),
         short_dot(write["dot"]),

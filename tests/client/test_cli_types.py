@@ -11,6 +11,7 @@ from click.testing import CliRunner, Result
 
 from crdtstore.cli import main
 from crdtstore.types import REGISTRY
+from crdtstore_client.cli_explain import _explained
 from crdtstore_client.cli_show import clip, pad, plain_element, width_of
 from crdtstore_client.cli_support import element_of
 from tests.client.regions import REGIONS, Regions
@@ -290,6 +291,39 @@ def test_explain_of_long_values_and_of_nothing(shell: Shell) -> None:
         empty = json.dumps(list(crdt.empty) if isinstance(crdt.empty, tuple) else crdt.empty)
         assert shell.says(f"explain shop/{name}/never") == f"{empty}   {name}, no writes\n"
     assert "not-declared" in shell.refused("explain shop/nothing/c")
+
+
+def test_explain_of_amounts(shell: Shell) -> None:
+    shell.says("add shop/counter/c 3")
+    shell.says("grant shop/bounded_counter/c 10")
+    shell.says(f"release shop/bounded_counter/c {shell.says('reserve shop/bounded_counter/c 2 60').strip()}")
+    shell.settle()
+    assert shell.shows("explain shop/counter/c") == [
+        "3   counter, 1 write",
+        "  counts   3   us-1:0   10:00:00.000  by anonymous   sum of its region",
+    ]
+    headline, granted, ended = shell.shows("explain shop/bounded_counter/c")
+    assert headline == "10   bounded_counter, 2 writes, 1 ended"
+    assert re.fullmatch(r"  counts   G +10 +us-1:0   10:00:00.000  by anonymous   sum granted in its region", granted)
+    assert re.fullmatch(r'  ended    E/\S+   \["released", \d+\]   us-1:0 .* hold released', ended)
+
+
+def test_long_values_give_way_on_a_narrow_terminal() -> None:
+    write = {
+        "value": "x" * 100,
+        "dot": "us-1.0123456789abcdef:7",
+        "time": "2026-01-05T10:00:00.123Z",
+        "region": "us",
+        "author": "web",
+        "reason": None,
+        "counts": True,
+        "why": "the latest write",
+    }
+    body = {"value": "x" * 100, "type": "lww_register", "live": [write], "not_yet_in": [], "truncated": False}
+    for columns, width in ((120, 40), (100, 29), (60, 12)):
+        row = list(_explained(body, columns))[1]
+        assert len(row) <= max(columns, 83)
+        assert row == f"  wins   {'x' * (width - 1)}…   us-1:7   2026-01-05 10:00:00.123  by web   the latest write"
 
 
 def test_conflicts(shell: Shell) -> None:
