@@ -82,7 +82,8 @@ class Operations:
         """Take note of a commit about to be applied; return the commits of the same operation, by leaf (None: there are none).
 
         Attempts of one operation are concurrent: who knew of one has answered with it. A commit that has seen an earlier one uses the id
-        anew, after it was forgotten; that replicas forget at different times must not show.
+        anew, after it was forgotten; that replicas forget at different times must not show. Nor is it an attempt when it asked for
+        something else, in a region that had not heard of the first: then both were acknowledged, and both count.
         """
         name, request = operation
         effects = commit.effects
@@ -99,7 +100,7 @@ class Operations:
         self._attempts[name] = [*known, attempt]
         siblings: dict[int, list[Sibling]] = {}
         for other in known:
-            for leaf in other.leaves:
+            for leaf in other.leaves if other.request == request else ():
                 siblings.setdefault(leaf, []).append(Sibling(other.hlc, other.dot))
         return siblings
 

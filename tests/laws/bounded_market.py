@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from crdtstore.causal import Dot, ReplicaId
 from crdtstore.clock import Clock
-from crdtstore.commit import EXPIRY, FORMAT, OPERATION, Commit, decode_commit, encode_commit
+from crdtstore.commit import EXPIRY, FORMAT, OPERATION, Commit, decode_commit, encode_commit, request_hash
 from crdtstore.engine.causality import Causality
 from crdtstore.engine.events import Op
 from crdtstore.engine.keyspace import Keyspace
@@ -104,13 +104,17 @@ class Till:
     def is_known(self, operation: int | None) -> bool:
         return operation is not None and bool(self.keyspace.operations.attempts(operation.to_bytes(16, "big")))
 
-    def write(self, ops: list[Op], effects: list[Any], now_ms: int, operation: int | None) -> tuple[int, list[Any]]:
+    def write(
+        self, ops: list[Op], effects: list[Any], now_ms: int, operation: int | None, request: str = ""
+    ) -> tuple[int, list[Any]]:
         """Commit operations, or effects if there are none; return the stamp and what a reply shows.
+
+        ``request``: what was asked for under the operation id.
 
         Raises:  what the type raises; nothing changed.
         """
         name = operation.to_bytes(16, "big") if operation is not None else None
-        attributes = [OPERATION, [name, operation], EXPIRY, BASE_MS << 20] if name else []
+        attributes = [OPERATION, [name, request_hash([request])], EXPIRY, BASE_MS << 20] if name else []
         seq, last = self.applied[self.me] + 1, self.clock.last
         dot = self.me << SEQ_BITS | seq
         hlc = self.clock.tick(now_ms)

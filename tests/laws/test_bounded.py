@@ -121,6 +121,31 @@ def test_a_grant_tried_in_two_regions_that_both_spend_it_falls_below_the_bound()
     assert TYPE.read(tills[0].view()) == LOWER - 5
 
 
+def test_a_key_used_for_two_requests_in_two_regions_takes_nothing_back() -> None:
+    """Were they one operation, ap would have spent what it then did not receive."""
+    us, eu, ap = (Till(at) for at in range(3))
+
+    def write(till: Till, name: str, at_ms: int, operation: int | None = None, **given: Any) -> None:
+        till.write([Op(TYPE, COLLECTION, KEY, TYPE.mutators[name], given)], [], BASE_MS + at_ms, operation, str(given))
+        till.durable = len(till.log)
+
+    def receive(till: Till, *others: Till) -> None:
+        for other in others:
+            for data in other.own()[till.applied[other.me] :]:
+                till.apply(other.me, data)
+
+    write(us, "grant", 0, amount=10)
+    write(us, "transfer", 0, amount=5, to="eu")
+    receive(eu, us)
+    receive(ap, us)
+    write(us, "transfer", 5, 7, amount=5, to="ap")
+    write(eu, "transfer", 3, 7, amount=1, to="ap")
+    receive(ap, us)
+    write(ap, "consume", 9, amount=5)
+    receive(ap, eu)
+    assert account(ap.view()).rights == {REPLICAS[0]: 0, REPLICAS[1]: 4, REPLICAS[2]: 1}
+
+
 # --- plants
 
 Patch = pytest.MonkeyPatch
