@@ -39,6 +39,7 @@ from crdtstore.leaves import (
     Sum,
     ValueOrder,
     best,
+    choose_again,
     clone,
     covers,
     has_dot,
@@ -51,6 +52,9 @@ from crdtstore.shares import MODULUS, Shares, best_share
 from crdtstore.sweeps import Sweep
 
 __all__ = ["Tree"]
+
+_MAX_PRUNED = 64
+"""Of a leaf with more dots none is looked for that is superfluous now: folding finds them all at once."""
 
 
 class Tree:
@@ -101,11 +105,13 @@ class Tree:
             if kind == DROP:
                 self._drop(path, cut)
                 continue
+            others = None
             if kind == DEADLINE:  # it takes the place of those that it has seen
                 self._drop(path, cut, kind)
-            others = siblings.get(leaf_name(path, kind)) if siblings else None
-            if others is not None and self.at(path) is None:
-                continue  # the operation is spent here, and no level must be left behind for it
+            if siblings:
+                others = siblings.get(leaf_name(path, kind))
+                if others is not None and self.at(path) is None:
+                    continue  # the operation is spent here, and no level must be left behind for it
             level = level_of(self.root, path)
             entry = level.children.get(path[-1])
             if type(entry) is Sum and kind == ADD and others is None:  # the hottest case
@@ -187,19 +193,19 @@ class Tree:
         that covers it covers those too. Not so in a repeatable commit (no cut): its dot may go without them.
         """
         choose = BEST[leaf.kind]
-        before = best(leaf) if type(leaf) is One or leaf.dots else None  # type: ignore[union-attr]
+        before = best(leaf)
         if type(leaf) is One and cut and _is_superfluous(leaf.dot, leaf.hlc, leaf.value, cut, hlc, value, choose):
             leaf.dot, leaf.hlc, leaf.value = dot, hlc, value
             after = value
         else:
             many = self._widen(level, leaf, path)
-            if cut and many.shadows is None:
+            if cut and many.shadows is None and len(many.dots) <= _MAX_PRUNED:
                 for old, (old_hlc, old_value) in list(many.dots.items()):
                     if _is_superfluous(old, old_hlc, old_value, cut, hlc, value, choose):
                         del many.dots[old]
             many.dots[dot] = (hlc, choose((value, many.dots.get(dot, (hlc, value))[1])))
+            after = many.best = value if before is None else choose((before, value))
             self._dirty[tuple(path)] = None
-            after = best(many)
             if len(many.dots) == 1 and many.shadows is None:
                 set_leaf(level, path[-1], many, narrow(many))  # type: ignore[arg-type]
         if not _same(before, after):
@@ -254,7 +260,7 @@ class Tree:
         if isinstance(leaf, Many):
             return leaf
         assert isinstance(leaf, One)
-        many = Many(leaf.kind, {leaf.dot: (leaf.hlc, leaf.value)})
+        many = Many(leaf.kind, {leaf.dot: (leaf.hlc, leaf.value)}, best=leaf.value if leaf.kind in BEST else None)
         set_leaf(level, path[-1], leaf, many)
         if leaf.kind not in BEST and leaf.kind != DEADLINE:
             self.contested[path[0], path[1] if len(path) > 1 else None] = None
@@ -343,6 +349,7 @@ class Tree:
             before = self._shares.leaf(path, leaf)
             for dot in dots:
                 leaf.dots.pop(dot, None)
+            choose_again(leaf)
             self.digest = (self.digest + self._shares.leaf(path, leaf) - before) % MODULUS
 
     def _lose(self, leaf: Sum, run: Run, amount: int) -> None:

@@ -50,6 +50,7 @@ __all__ = [
     "Sum",
     "ValueOrder",
     "best",
+    "choose_again",
     "clone",
     "covers",
     "deadline_of",
@@ -86,11 +87,12 @@ class One(Struct, gc=False):
 
 
 class Many(Struct, gc=False):
-    """A leaf with several dots: ``{dot: (hlc, value)}``."""
+    """A leaf with several dots: ``{dot: (hlc, value)}``; ``best`` is the value that is read of a greatest or least one."""
 
     kind: int
     dots: dict[int, tuple[int, Any]]
     shadows: dict[int, int] | None = None
+    best: Any = None
 
 
 class Sum(Struct, gc=False):
@@ -180,11 +182,18 @@ Entry = Union[One, Many, Sum, Branch]  # noqa: UP007
 
 
 def best(leaf: Leaf) -> Any:
-    """The value that is read of a leaf of a best class; there is at least one."""
+    """The value that is read of a leaf of a best class; None: it is empty just now."""
     if isinstance(leaf, One):
         return leaf.value
     assert isinstance(leaf, Many)
-    return BEST[leaf.kind]([value for _, value in leaf.dots.values()])
+    return leaf.best
+
+
+def choose_again(leaf: Many) -> None:
+    """Dots of a leaf are gone: which value is read now?"""
+    if leaf.kind in BEST:
+        values = [value for _, value in leaf.dots.values()]
+        leaf.best = BEST[leaf.kind](values) if values else None
 
 
 def has_mark(entry: Entry) -> bool:
@@ -288,7 +297,7 @@ def clone(entry: Entry) -> Entry:
     if isinstance(entry, One):
         return One(entry.kind, entry.dot, entry.hlc, entry.value)
     if isinstance(entry, Many):
-        return Many(entry.kind, dict(entry.dots), dict(entry.shadows) if entry.shadows else None)
+        return Many(entry.kind, dict(entry.dots), dict(entry.shadows) if entry.shadows else None, entry.best)
     if isinstance(entry, Sum):
         runs = tuple(replace(run, older=None if run.older is None else run.older[:]) for run in entry.runs)
         singles = dict(entry.singles) if entry.singles else None

