@@ -80,6 +80,11 @@ class Holds:
         self._ended_of: dict[tuple[str, str], dict[str, None]] = {}
         """Per key the holds of which it is remembered how they ended, the earliest first."""
 
+    @property
+    def open(self) -> int:
+        """How many own holds have not been ended."""
+        return len(self._open)
+
     # --- what own commits say
 
     def opened(self, place: Place, amount: int, deadline_ms: int) -> None:

@@ -99,6 +99,11 @@ class Rights:
         self.wants_sent = 0
         self.wants_served = 0
 
+    @property
+    def waiting(self) -> int:
+        """How many drafts wait for rights."""
+        return len(self._parked)
+
     # --- what commits say
 
     def note(self, origin: int, commit: Commit) -> None:

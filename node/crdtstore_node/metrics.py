@@ -114,6 +114,10 @@ _DOMAIN = (
         "What peers said that cannot be true here.",
         lambda e, now: e.measures.refused + e.measures.foreign_configuration,
     ),
+    _OfDomain("crdtstore_rights_wanted", "counter", "Asked of peers.", lambda e, now: e.rights.wants_sent),
+    _OfDomain("crdtstore_rights_given", "counter", "Peers' wants served.", lambda e, now: e.rights.wants_served),
+    _OfDomain("crdtstore_rights_waiting", "gauge", "Writes that wait for rights.", lambda e, now: e.rights.waiting),
+    _OfDomain("crdtstore_holds_open", "gauge", "Made here, not ended.", lambda e, now: e.rights.holds.open),
     _OfDomain("crdtstore_fenced", "gauge", "1 when this node may not write here.", lambda e, now: e.is_fenced),
 )
 

@@ -54,6 +54,7 @@ def test_holds_are_found_again_after_a_crash(is_ended_before: bool) -> None:
     if is_ended_before:
         ask(wire, "us", "confirm", hold=hold)
     wire.crash("us")
+    assert wire.engines["us"].rights.holds.open == (not is_ended_before)
     wire.connect(("us", "eu"), ("us", "ap"))
     pass_time(wire, 3_000)
     assert wire.value("us", TYPE, "k") == (6 if is_ended_before else 10)

@@ -56,7 +56,7 @@ class Schedule:
         self.check()
         assert self.sold <= self.granted, f"{self.sold} sold of {self.granted}"
         for engine in self.wire.engines.values():
-            assert not engine.rights._parked
+            assert not engine.rights.waiting
             assert not engine.rights._waiting
 
     def check(self) -> None:
