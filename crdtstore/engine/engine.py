@@ -347,8 +347,7 @@ class Engine:
         self.keyspace.apply(origin << SEQ_BITS | seq, commit, cut)
         self.applied[origin] = seq
         self.history.append(origin, data)
-        if len(commit.effects) != 3 or len(commit.effects[1]) > 2:
-            if len(commit.effects) != 3 or len(commit.effects[1]) > 2:  # not one on a key itself, by far the most frequent
+        if len(commit.effects) != 3 or len(commit.effects[1]) > 2:  # not one on a key itself, by far the most frequent
             self.rights.note(origin, commit)
         if self.early:
             self.early.forget(origin, seq)
