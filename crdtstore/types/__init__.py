@@ -17,6 +17,7 @@ from crdtstore.types.min_register import MinRegister
 from crdtstore.types.mv_register import MvRegister
 from crdtstore.types.or_map import OrMap
 from crdtstore.types.rw_set import RwSet
+from crdtstore.types.text import Text
 
 __all__ = ["REGISTRY", "Argument", "CrdtType", "Issuer", "Live", "Mutator", "View", "Write"]
 
@@ -38,5 +39,6 @@ REGISTRY.update(
         MvRegister(),
         OrMap(REGISTRY),
         RwSet(),
+        Text(),
     )
 )
