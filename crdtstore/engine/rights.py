@@ -89,8 +89,8 @@ class Rights:
         self._parked: dict[int, _Parked] = {}
         self._retried: dict[int, _Parked] = {}
         """Those being judged again."""
-        self._waiting: dict[Key, set[int]] = {}
-        """The tickets that wait for a key."""
+        self._waiting: dict[Key, dict[int, None]] = {}
+        """The tickets that wait for a key, in the order in which they came."""
         self._asked: dict[Key, _Asked] = {}
         self._news: dict[Key, None] = {}
         """Keys that are waited for and of which there may be more rights now."""
@@ -175,10 +175,10 @@ class Rights:
         if is_parked:
             self._parked[draft.ticket] = _Parked(draft, until_ms, needs, error)
             for key in needs:
-                self._waiting.setdefault(key, set()).add(draft.ticket)
+                self._waiting.setdefault(key, {})[draft.ticket] = None
             self._wake_at(until_ms)
         for key, amount in needs.items():
-            self._ask(key, self._waited(key) if is_parked else self._waited(key) + amount, now_ms, out)
+            self._ask(key, 0 if is_parked else amount, now_ms, out)
         return is_parked
 
     def _needs(self, draft: Draft) -> dict[Key, int]:
@@ -203,7 +203,7 @@ class Rights:
         del self._parked[parked.draft.ticket]
         for key in parked.needs:
             tickets = self._waiting[key]
-            tickets.discard(parked.draft.ticket)
+            del tickets[parked.draft.ticket]
             if not tickets:
                 del self._waiting[key]
 
@@ -213,17 +213,36 @@ class Rights:
             if self._retried:
                 self._retried = {}
             return []
-        news, self._news = self._news, {}
-        tickets = {ticket for key in news for ticket in self._waiting.get(key, ())}
-        self._retried = {ticket: parked for ticket, parked in self._parked.items() if ticket in tickets}
+        self._retried = {}
+        while self._news and not self._retried:
+            news, self._news = self._news, {}
+            found = dict.fromkeys(ticket for key in news for ticket in self._hopeful(key))
+            self._retried = {ticket: self._parked[ticket] for ticket in found}
         for parked in self._retried.values():
             self._unpark(parked)
         return [parked.draft for parked in self._retried.values()]
 
+    def _hopeful(self, key: Key) -> list[int]:
+        """Who can be served with what is here, one after the other, and who cannot be served any more; a try for each would be too many."""
+        rights = account(self._engine.keyspace.view(*key)).rights
+        left = rights.get(self._engine.members[self._engine.me], 0)
+        everything = sum(max(0, amount) for amount in rights.values())
+        found = []
+        for ticket in self._waiting.get(key, ()):
+            amount = self._parked[ticket].needs[key]
+            if amount <= left:
+                left -= amount
+                found.append(ticket)
+            elif amount > everything:
+                found.append(ticket)
+        return found
+
     # --- asking
 
-    def _ask(self, key: Key, waiting: int, now_ms: int, out: Output) -> None:
-        """Ask the richest of those that can be reached; again only after a while, and then others first."""
+    def _ask(self, key: Key, more: int, now_ms: int, out: Output) -> None:
+        """Ask the richest of those that can be reached, for what is waited for and so much more, if that is nothing for what was spent
+        lately; again only after a while, and then others first.
+        """
         engine, asked = self._engine, self._asked.get(key)
         if asked is not None and now_ms < asked.next_ms:
             return
@@ -237,6 +256,7 @@ class Rights:
         rights = account(engine.keyspace.view(*key)).rights
         here = max(0, rights.get(engine.members[engine.me], 0))
         recent = self._demand.recent(key, now_ms)
+        waiting = more + self._waited(key)
         missing = (waiting or recent) - here
         if missing < 1:
             return
@@ -298,7 +318,7 @@ class Rights:
         if not self._engine.is_fenced:
             self.holds.on_tick(now_ms, out)
         for key in list(self._waiting):
-            self._ask(key, self._waited(key), now_ms, out)
+            self._ask(key, 0, now_ms, out)
         for key in [key for key, _ in zip(self._spent_of, range(_SLICE), strict=False)]:
             del self._spent_of[key]
             if self._here(key) < self._demand.recent(key, now_ms):

@@ -153,6 +153,35 @@ def test_the_number_of_those_who_wait_is_bounded() -> None:
     assert [wire.answer_to(ticket) is None for ticket in tickets] == [True, True, False]
 
 
+def test_only_those_are_judged_again_who_can_be_served_or_never_will() -> None:
+    wire = market()
+    ask(wire, "us", "transfer", amount=2, to="ap")
+    wire.settle()
+    flush(wire)
+    wire.cut("us", "eu")
+    tickets = [ask(wire, "eu", "consume", wait_ms=10_000, amount=amount) for amount in (9, 8, 1, 2, 1)]
+    wire.lose("eu", "ap")
+    parked = wire.engines["eu"].rights._parked
+    before = {ticket: parked[ticket].error for ticket in tickets}
+    ask(wire, "ap", "grant", amount=5)
+    flush(wire)
+    assert {ticket: held.error for ticket, held in parked.items()} == before, "nothing has come here: nobody was tried"
+    ask(wire, "ap", "transfer", amount=2, to="eu")
+    wire.deliver("ap", "eu")
+    wire.sync("eu")
+    assert [wire.answer_to(ticket) is not None for ticket in tickets] == [False, False, True, False, True]
+
+
+def test_who_waits_is_refused_as_soon_as_nobody_can_have_enough() -> None:
+    wire = market()
+    wire.cut("us", "eu")
+    ticket = ask(wire, "eu", "consume", wait_ms=60_000, amount=8)
+    ask(wire, "us", "consume", amount=5)
+    assert wire.answer_to(ticket) is None
+    pass_time(wire, 2_000)
+    assert error(wire, ticket).by_region == {"us": 5, "ap": 0}
+
+
 def test_a_request_asked_again_while_the_first_waits_counts_once() -> None:
     wire = market()
     operation = (b"0123456789abcdef", 7)
