@@ -112,9 +112,14 @@ class Tree:
                 others = siblings.get(leaf_name(path, kind))
                 if others is not None and self.at(path) is None:
                     continue  # the operation is spent here, and no level must be left behind for it
-            level = level_of(self.root, path)
+            level: Any = self.root.children.get(path[0]) if len(path) == 2 else None
+            if type(level) is not Branch or level.sweep is not None:  # not just a key of a collection that is there
+                level = level_of(self.root, path)
             entry = level.children.get(path[-1])
-            if type(entry) is Sum and kind == ADD and others is None:  # the hottest case
+            if kind == ADD and others is None and (entry is None or type(entry) is Sum):  # the hottest case
+                if entry is None:
+                    entry = Sum(0)
+                    attach(level, path[-1], None, entry)
                 self._add(entry, path, dot, effects[index + 2], hlc, is_repeatable)
             elif kind == MARK or (entry is not None and has_mark(entry)):
                 self._put_marked(kind, path, effects[index + 2], dot, hlc, cut, others, is_repeatable)

@@ -190,22 +190,22 @@ class Engine:
         attributes = draft.attributes
         if draft.operation is not None:
             attributes = with_operation(attributes, draft.operation, draft.expires_ms)
-        last = self.clock.last
+        last, me, keyspace = self.clock.last, self.me, self.keyspace
         hlc = self.clock.tick(now_ms)
-        seq = self.applied[self.me] + 1
         cut = [*self.applied]
-        cut[self.me] = seq
+        cut[me] += 1
+        dot = me << SEQ_BITS | cut[me]
         try:
             operation = draft.operation[0] if draft.operation else None
-            effects, values = self.keyspace.judge(draft.ops, self.me << SEQ_BITS | seq, hlc, cut, operation)
+            effects, values = keyspace.judge(draft.ops, dot, hlc, cut, operation)
             commit = self._write(hlc, draft.author, attributes, effects, out)
         except CrdtStoreError:
             self.clock.last = last
             raise
         self.measures.note_issued(now_ms)
         if values is None:
-            values = self.keyspace.shown(draft.ops, self.me << SEQ_BITS | seq, operation, now_ms)
-        return Committed(draft.ticket, self.me, commit.seq, values), commit
+            values = keyspace.shown(draft.ops, dot, operation, now_ms)
+        return Committed(draft.ticket, me, commit.seq, values), commit
 
     def issue(self, effects: list[Any], reason: str, now_ms: int, out: Output) -> None:
         """Make a commit of the store's own, which is an ordinary one to everybody else."""
@@ -219,18 +219,19 @@ class Engine:
 
         Raises:  UsageError ``too-large``; nothing changed.
         """
-        seq = self.applied[self.me] + 1
-        deps, resolved = self.causality.increase(self.me, self.applied)
-        origin = self.members[self.me] if seq == 1 else 0
+        me = self.me
+        seq = self.applied[me] + 1
+        deps, resolved = self.causality.increase(me, self.applied)
+        origin = self.members[me] if seq == 1 else 0
         commit = Commit(FORMAT, origin, seq, hlc, deps, author, attributes, effects)
         data = encode_commit(commit)
         if len(data) > MAX_COMMIT_BYTES:
             raise UsageError(
                 f"a commit has at most {MAX_COMMIT_BYTES} bytes, got {len(data)}. Nothing changed.", code="too-large"
             )
-        self._apply(self.me, commit, data, resolved)
-        out.persist.append((self.me, data))
-        out.changed.append((self.me, commit))
+        self._apply(me, commit, data, resolved)
+        out.persist.append((me, data))
+        out.changed.append((me, commit))
         return commit
 
     # --- what peers say

@@ -65,18 +65,19 @@ class Keyspace:
 
     def shown(self, ops: Sequence[Op], dot: int, operation: bytes | None, now_ms: int | None = None) -> list[Any]:
         """What a reply shows after each operation of a commit, as of now; null where the type does not show it."""
-        entry = self.tree.entry
-        return [
-            self._shown(op, entry(op.collection, op.key), now_ms, (dot, 0, operation, index))
-            if op.crdt.shows_value
-            else None
-            for index, op in enumerate(ops)
-        ]
+        shown: list[Any] = []
+        for index, op in enumerate(ops):
+            entry = self.tree.entry(op.collection, op.key)
+            shown.append(self._shown(op, entry, now_ms, (dot, 0, operation, index)) if op.crdt.shows_value else None)
+        return shown
 
     def _shown(self, op: Op, entry: Entry | None, now_ms: int | None, issued: _Issued) -> Any:
-        looks = op.below or (op.mutator is not None and op.mutator.reads)
-        view = self._see(op, entry, now_ms, issued) if looks else self._view(entry, now_ms, op.options)
-        return op.crdt.shown(view, op.mutator.name if op.mutator is not None else "delete")
+        mutator = op.mutator
+        if op.below or (mutator is not None and mutator.reads):
+            view = self._see(op, entry, now_ms, issued)
+        else:
+            view = self._view(entry, now_ms, op.options)
+        return op.crdt.shown(view, mutator.name if mutator is not None else "delete")
 
     def _see(self, op: Op, entry: Entry | None, now_ms: int | None, issued: _Issued) -> View:
         """What an operation sees of the value that it writes; who issues it is told to those that look."""
