@@ -21,6 +21,7 @@ _FIELDS = ("f", "g:h", "")
 _TEXTS = ("e1", "e2", "e3", "é\u2028")
 _WORDS = ("a", "no", "day", "éß", "words", "🙂")
 _TTLS_MS = (50, 300, 300, 1_000, 1_000, 3_000, 60_000, None)
+_OF_HOLDS = ("confirm", "release")
 _NEVER_HELD = "a-1.0000000000000000:1.0"
 
 
@@ -30,7 +31,7 @@ class Known(NamedTuple):
     regions: Sequence[str] = ()
     holds: Sequence[str] = ()
     """Names of holds on it."""
-    length: int = 4
+    length: int = 0
     """How long a text is, perhaps."""
     is_growing: bool = False
     """Whether nothing negative may be added."""
@@ -92,13 +93,13 @@ _SPECIAL: dict[tuple[str, str, str], Callable[[Random, Known], Any]] = {
     ("bounded_counter", "transfer", "to"): lambda random, known: random.choice(known.regions or ("nowhere",)),
     ("bounded_counter", "confirm", "hold"): lambda random, known: random.choice(known.holds or (_NEVER_HELD,)),
     ("bounded_counter", "release", "hold"): lambda random, known: random.choice(known.holds or (_NEVER_HELD,)),
-    ("bounded_counter", "reserve", "ttl_ms"): lambda random, known: random.choice((100, 500, 2_000, 60_000)),
+    ("bounded_counter", "reserve", "ttl_ms"): lambda random, known: random.choice((100, 1_000, 2_000, 60_000, 60_000)),
     ("counter", "add", "amount"): lambda random, known: abs(_integer(random)) if known.is_growing else _integer(random),
     ("or_map", "remove", "field"): lambda random, known: random.choice(list(known.fields) or _FIELDS),
     ("text", "insert", "index"): lambda random, known: random.randint(0, max(0, known.length)),
     ("text", "insert", "text"): lambda random, known: random.choice(_WORDS),
     ("text", "cut", "index"): lambda random, known: random.randint(0, max(0, known.length - 1)),
-    ("text", "cut", "length"): lambda random, known: random.choice((1, 1, 2, 3)),
+    ("text", "cut", "length"): lambda random, known: random.choice((1, 1, 1, 2, 3)),
 }
 """By type, operation and argument: what cannot be drawn from the kind of the argument alone."""
 
@@ -123,6 +124,10 @@ def random_op(
     mutators = [mutator for mutator in crdt.mutators.values() if mutator.name != "expire"]
     if "expire" in crdt.mutators and random.random() < known.expire:
         mutators = [crdt.mutators["expire"]]
+    elif crdt.name == "bounded_counter" and random.random() < 0.6:  # end holds if there are any
+        mutators = [mutator for mutator in mutators if (mutator.name in _OF_HOLDS) == bool(known.holds)]
+    elif crdt.name == "text" and not known.length and random.random() < 0.9:
+        mutators = [crdt.mutators["insert"]]
     mutator = random.choice(mutators)
     arguments = {
         argument.name: _argument(random, crdt, mutator.name, argument, known)

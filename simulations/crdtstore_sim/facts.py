@@ -91,7 +91,7 @@ class Group:
         self.keys: dict[tuple[str, str], Key] = {}
         """The models, by collection and key."""
         self.attempts: dict[str, list[tuple[Record, int]]] = {}
-        """Per operation its commits, and how often its id had been used, forgotten and used again by then."""
+        """Per idempotency key its commits, and how often it had been used, forgotten and used again by then."""
 
     def next_record(self, node: int, origin: int, data: bytes) -> Record:
         """The commit that a node says it applied next of an origin: known already, or new and its own.
@@ -215,8 +215,8 @@ class Facts:
         """The operation that a commit is an attempt at, None when it is one of its own."""
         if asked is None or asked.operation is None:
             return None
-        try:
-            return f"{asked.operation}#{group.use_of(asked.operation, record)}"
+        try:  # what asks for something else is another operation, if its region could not know that the key was taken
+            return f"{asked.operation}#{group.use_of(asked.operation, record)} {_request(asked.ops)}"
         except ValueError as error:
             self.report("model values", f"{group.name}: commit {record.name} {error}")
             return asked.operation
@@ -279,6 +279,26 @@ class Facts:
                 )
                 return  # the commit is a fact: others live on with it
         group.forget(node, after)
+
+
+_DEFAULTS: dict[tuple[str, str], dict[str, Any]] = {
+    ("counter", "add"): {"amount": 1},
+    ("event_log", "append"): {"body": None},
+    ("lww_map", "expire"): {"fields": None},
+}
+"""What is meant by operations that leave an argument out."""
+
+
+def _request(ops: list[AskedOp]) -> str:
+    """What was asked for, such that two that mean the same are the same."""
+    meant = []
+    for op in ops:
+        arguments = {**_DEFAULTS.get((op.type_name, op.op), {}), **op.arguments}
+        for name, value in arguments.items():
+            if name in {"elements", "fields"} and isinstance(value, list):
+                arguments[name] = sorted({(type(item).__name__, item) for item in value}, key=repr)
+        meant.append((op.collection, op.key, op.op, sorted(arguments.items()), op.path))
+    return repr(meant)
 
 
 def _effects_at(record: Record, at: list[str]) -> list[System]:

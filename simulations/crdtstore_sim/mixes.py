@@ -50,5 +50,7 @@ def collections(mix: str, types: list[str]) -> list[Collection]:
 
 
 def favoured(random: Random, all_of_them: list[Collection]) -> list[Collection]:
-    """The same, some of them several times: whoever chooses among these chooses the favourites more often."""
-    return all_of_them + [one for one in random.sample(all_of_them, min(3, len(all_of_them))) for _ in range(4)]
+    """The same, some of them several times: whoever chooses among these chooses the favourites more often, and maps of maps."""
+    favourites = random.sample(all_of_them, min(3, len(all_of_them)))
+    maps = [one for one in all_of_them if one.type_name == "or_map"]
+    return all_of_them + 4 * favourites + 2 * maps

@@ -56,7 +56,7 @@ def document(result: Result, plant: str | None = None) -> dict[str, Any]:
         "divergence_window_ms": dict(zip(("p50", "p99", "max"), windows, strict=True)) if windows else None,
         "closed_form_ms": dict(zip(("expected", "measured"), result.cut_ms, strict=True)) if result.cut_ms else None,
         "settled_s": result.settled_s,
-        "sale": [{**one._asdict(), "oversold": one.oversold} for one in result.sold] if result.sold else None,
+        "sale": [_shop(one) for one in result.sold] if result.sold else None,
         "checkers": {name: "failed" if name in failed(result) else "ok" for name in _checkers(result)},
         "violations": [
             {"checker": name, "time_s": time_us / 1_000_000, "detail": detail}
@@ -114,6 +114,11 @@ def lines(result: Result, plant: str | None = None) -> Iterable[str]:
         yield f" {name} at {time_us / 1e6:.3f} s: {detail}"
     yield f" events              {result.events}, {result.events / result.real_s:,.0f}/s"
     yield f" again               {again(result, plant)}"
+
+
+def _shop(sold: Sold) -> dict[str, Any]:
+    fields = sold._asdict()
+    return {"type": fields.pop("type_name"), **fields, "oversold": sold.oversold}
 
 
 def _sold(sold: Iterable[Sold]) -> Iterable[str]:

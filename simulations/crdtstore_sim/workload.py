@@ -31,6 +31,7 @@ _REPLY = 20
 _WAIT_MS = 1_500
 _BURST = 0.1
 _LOOK = 0.3
+_GIVES_UP = 0.7
 _IF_MATCH = 0.06
 _OWN_ID_MS = 600_000
 
@@ -198,7 +199,9 @@ class Workload:
     def _look(self, session: _Session, node: Node, collection: Collection, fields: dict[str, Any]) -> Request:
         """Another way to look at a key, or at all of a domain."""
         random, address = self._random, (collection.path, fields["key"])
-        do = random.choice(("conflicts", "explain", "members" if collection.type_name in MEMBERED else "explain"))
+        do = random.choice(("conflicts", "explain", "members", "members"))
+        if do == "members" and collection.type_name not in MEMBERED:
+            do = "explain"
         if do == "conflicts":
             del fields["collection"], fields["key"]
             fields["limit"] = 1_000
@@ -224,10 +227,10 @@ class Workload:
     def _write(self, session: _Session, node: Node) -> Request:
         random, options = self._random, self._options
         domain = random.choice(self._domains)
-        fields: dict[str, Any] = {"domain": domain, "ops": self._work.ops(domain), "wait_ms": _WAIT_MS}
+        fields: dict[str, Any] = {"domain": domain, "ops": self._work.ops(domain, node.index), "wait_ms": _WAIT_MS}
         if session.last_read is not None and random.random() < _IF_MATCH:
             read, body = session.last_read
-            op = self._work.op(read["domain"], self._work.by_name[read["collection"]], read["key"])
+            op = self._work.op(read["domain"], self._work.by_name[read["collection"]], read["key"], node.index)
             fields |= {"domain": read["domain"], "ops": [{**op, "if_match": body["etag"]}]}
         if session.token is not None and random.random() < 0.7:
             fields["token"] = session.token
@@ -307,6 +310,8 @@ class Workload:
         self.refused[error.code] = self.refused.get(error.code, 0) + 1
         self._observer.on_refused(node.index, error, {op.type_name for op in asked.ops})
         if error.retryable and "id" in asked.fields and self._timeline.now_us < self._until_us:
+            if error.code == "insufficient-rights" and self._random.random() < _GIVES_UP:
+                return
             self._timeline.after(200_000, self._on_retry, (asked.fields, node.index))
 
     def _on_answer(self, node: Node, asked: _Open, body: dict[str, Any]) -> None:
@@ -316,7 +321,7 @@ class Workload:
             self.replayed += body["replayed"]
             span = node.span(asked.since_us, asked.since_ms)
             observer.on_committed(node.index, session.index if session else -1, fields["domain"], asked.ops, body, span)
-            self._work.note_holds(fields["domain"], fields["ops"], body["values"])
+            self._work.note(node.index, fields["domain"], fields["ops"], body["values"])
             if session is not None and session.last_read is not None and "if_match" in fields["ops"][0]:
                 observer.on_matched(fields["domain"], asked.ops[0], body, session.last_read[1])
         elif asked.do == "declare":

@@ -14,6 +14,8 @@ import json
 from crdtstore_sim.fuzz import run_seed
 from crdtstore_sim.report import document
 runs = [document(run_seed(seed)) for seed in (3, 14, 29)]
+runs += [document(run_seed(seed, mix="all-types")) for seed in (5, 11)]
+runs += [document(run_seed(1, "oversell"))]
 print(json.dumps([{k: v for k, v in run.items() if k not in ("real_s", "events_per_s")} for run in runs]))
 """
 
@@ -28,7 +30,7 @@ def _run_with(hash_seed: str) -> list[dict[str, object]]:
 def test_two_processes_with_different_hash_seeds_see_the_same_run() -> None:
     first, second = _run_with("1"), _run_with("2")
     assert first == second
-    assert len({run["trace"] for run in first}) == 3
+    assert len({run["trace"] for run in first}) == 6
 
 
 def test_the_trace_sees_the_seed_and_repeats() -> None:

@@ -271,7 +271,7 @@ class TestDeadlines:
         )
         assert count.reading(BOTH, 159).value == 3
         assert count.reading(BOTH, 160) == Reading(0, False, 0)
-        assert count.reading(BOTH) == Reading(3, True, 0)
+        assert count.reading(BOTH) == Reading(3, True, 0, 0, {"expires": "1970-01-01T00:00:00.160Z"})
         assert count.instants([BOTH], 0, 1000) == [0, 160, 1000]
         count.add(at_ms(B, 1, 200, (2, 0)), "add", {"amount": 1})
         assert count.reading(BOTH, 999).value == 1
@@ -303,6 +303,7 @@ class TestDeadlines:
             (at_ms(A, 1, 100, (0, 0)), "set", {"fields": {"f": 1, "g": 2}}),
             (at_ms(A, 2, 100, (1, 0)), "expire", {"ttl_ms": 50, "fields": ["f"]}),
         )
+        assert record.reading(BOTH, 149).ends == {"field_expires": {"f": "1970-01-01T00:00:00.150Z"}}
         assert record.reading(BOTH, 150) == Reading({"g": 2}, True, 0)
 
     def test_the_store_may_remove_what_has_ended_and_nothing_else(self) -> None:

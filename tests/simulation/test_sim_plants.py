@@ -21,7 +21,7 @@ from crdtstore.kernel import Tree
 from crdtstore.messages import Digest, Frame, Segment, decode_message, encode_message
 from crdtstore.service import PeerChanged, Received, Request, Service
 from crdtstore_sim.facts import Facts
-from crdtstore_sim.fuzz import prove_one
+from crdtstore_sim.fuzz import prove_one, run_seed
 from crdtstore_sim.observer import Observer
 from crdtstore_sim.plants import PLANTS, Plant, planted
 
@@ -62,6 +62,13 @@ def test_a_plant_is_found_and_the_same_seeds_pass_without_it(name: str) -> None:
     assert found.seed is not None, f"{name} was not found in seeds {WITHIN}"
     assert found.clean, f"seeds up to {found.seed} fail without {name} too"
     assert NOTICED_BY[name] & set(found.checkers), f"{name} was noticed by {found.checkers} only"
+
+
+def test_a_bounded_counter_that_sells_what_others_hold_is_caught_in_the_sale() -> None:
+    result = run_seed(0, "oversell", "rights-of-others")
+    assert result.violations[0].checker == "bounds"
+    assert result.sold is not None
+    assert result.sold[0].oversold > 0
 
 
 def test_every_plant_says_what_it_is_and_is_taken_out_again() -> None:

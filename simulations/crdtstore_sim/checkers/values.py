@@ -27,6 +27,11 @@ def _is_same(got: Reading, expected: Reading) -> bool:
     )
 
 
+def _is_right(got: Reading, expected: Reading) -> bool:
+    """The same of what a user is shown, who is also told when it ends; of nothing it does not matter."""
+    return _is_same(got, expected) and (got.ends == expected.ends or not got.exists)
+
+
 def _under_etag(collection: str, reading: Reading) -> Any:
     """What an etag tells apart. It is a share of the state digest, which is linear: it does not tell whether there are amounts that add
     up to nothing; and marks are no part of it."""
@@ -63,14 +68,15 @@ class Values:
 
     def on_read(self, group: Group, node: int, collection: str, key: str, body: dict[str, Any], span: Span) -> None:
         """A user was shown a key."""
-        got = Reading(body["value"], body["exists"], body["conflicts"])
+        ends: dict[str, Any] = {name: body[name] for name in ("expires", "field_expires") if name in body}
+        got = Reading(body["value"], body["exists"], body["conflicts"], 0, ends)
         model = self.key(group, collection, key)
         self.hold(
             group,
             node,
-            f"shows {collection}/{key} as {shown(got[:3])}",
-            lambda vector, now_ms: _is_same(got, model.reading(vector, now_ms)),
-            lambda vector, now_ms: model.reading(vector, now_ms)[:3],
+            f"shows {collection}/{key} as {shown(tuple(got))}",
+            lambda vector, now_ms: _is_right(got, model.reading(vector, now_ms)),
+            lambda vector, now_ms: tuple(model.reading(vector, now_ms)),
             [model],
             span,
         )

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, Protocol
 from msgspec.msgpack import Encoder
 
 from crdtstore.causal import ReplicaId
+from crdtstore.clock import rfc3339
 from crdtstore_sim.models.history import Event, There
 
 __all__ = ["Act", "Here", "Letter", "Model", "Shown", "canonical", "element_order"]
@@ -73,6 +74,12 @@ class Model:
     def fields(self, op: str, given: Mapping[str, Any]) -> Sequence[Any]:
         """The fields one level below that an operation writes to, each of which may have a deadline of its own."""
         return ()
+
+    def ends(self, there: There) -> dict[str, Any]:
+        """When a place, and which of its fields, end by themselves, as a read says it."""
+        if not there.has_deadline:
+            return {}
+        return {"expires": None if there.due_ms is None else rfc3339(there.due_ms)}
 
     @property
     def operations(self) -> list[str]:

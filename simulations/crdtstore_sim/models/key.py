@@ -30,6 +30,8 @@ class Reading(NamedTuple):
     conflicts: int
     fading: int = 0
     """So many further conflicts may be shown: they are forgotten when all replicas have what stands behind them."""
+    ends: Mapping[str, Any] = {}
+    """``expires`` and ``field_expires``: when it, and which of its fields, end by themselves, as far as there are deadlines."""
 
 
 class System(NamedTuple):
@@ -226,7 +228,8 @@ class Key:
             return newest[1]
         there = self.there(vector).at_time(now_ms)
         shown = self._model.read(there, self._options)
-        reading = Reading(shown.value, there.exists, shown.conflicts, shown.fading)
+        ends = self._model.ends(there) if self._has_deadlines else {}
+        reading = Reading(shown.value, there.exists, shown.conflicts, shown.fading, ends)
         self._newest = at, reading
         return reading
 

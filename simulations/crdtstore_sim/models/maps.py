@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from crdtstore.clock import rfc3339
 from crdtstore_sim.models.base import Act, Here, Model, Shown
 from crdtstore_sim.models.history import There
 
@@ -16,7 +17,22 @@ def part_of(name: str, type_name: str) -> str:
     return f"{name}:{type_name}"
 
 
-class LwwMap(Model):
+class _Fields(Model):
+    """What both maps have in common: fields that may end by themselves."""
+
+    def name_of(self, part: str) -> str:
+        return part
+
+    def ends(self, there: There) -> dict[str, Any]:
+        fields: dict[str, str] = {}
+        for part in sorted(part for part, at in there.below.items() if at.exists):
+            due_ms = there.below[part].due_ms
+            if due_ms is not None:
+                fields.setdefault(self.name_of(part), rfc3339(due_ms))
+        return {**super().ends(there), **({"field_expires": fields} if fields else {})}
+
+
+class LwwMap(_Fields):
     """Per field the greatest in (hlc, replica) among the writes that no other set or unset of it had seen."""
 
     def __init__(self) -> None:
@@ -42,7 +58,7 @@ def _unset(here: Here, given: Mapping[str, Any]) -> None:
         here.clear((name,))
 
 
-class OrMap(Model):
+class OrMap(_Fields):
     """Per field, which is a name and a type, what that type reads; of several types under one name the first in the alphabet.
 
     ``models`` are those of all types; it may be filled later.
@@ -51,6 +67,9 @@ class OrMap(Model):
     def __init__(self, models: Mapping[str, Model]) -> None:
         self._models = models
         self.acts: Mapping[str, Act] = {"remove": self._remove}
+
+    def name_of(self, part: str) -> str:
+        return part.rpartition(":")[0]
 
     def _remove(self, here: Here, given: Mapping[str, Any]) -> None:
         for type_name in self._models:
