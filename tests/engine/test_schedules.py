@@ -24,8 +24,8 @@ from tests.laws.models import reading
 
 NAMES = ("us", "eu", "ap")
 PAIRS = [(a, b) for a in NAMES for b in NAMES if a != b]
-_REFUSALS = ("invalid-value", "insufficient-rights", "hold-ended")
-"""An integer beside texts; rights that are not there, holds that nobody made."""
+TYPES = sorted(name for name in REGISTRY if name != "bounded_counter")
+"""Of that one the store itself moves rights and ends holds (``test_rights_schedules``)."""
 
 
 class History:
@@ -48,7 +48,7 @@ class History:
             dot = Dot(made.members[made.me], made.applied[made.me])
             self.facts[dot] = Fact(dot, made.clock.last, deps, calls, operation)
         answer = wire.answer_to(ticket)
-        is_refused = isinstance(answer, Refused) and answer.error.code in _REFUSALS
+        is_refused = isinstance(answer, Refused) and answer.error.code == "invalid-value"  # an integer beside texts
         assert answer is None or operation is not None or is_refused
 
     def crash(self, name: str, keep: int) -> None:
@@ -174,7 +174,7 @@ def play(draw: Any, type_name: str, steps: int) -> None:
     history.end()
 
 
-@pytest.mark.parametrize("type_name", sorted(REGISTRY))
+@pytest.mark.parametrize("type_name", TYPES)
 @given(data=st.data())
 def test_any_schedule_heals(type_name: str, data: st.DataObject) -> None:
     play(data.draw, type_name, data.draw(st.integers(5, 40)))
