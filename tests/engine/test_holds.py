@@ -10,6 +10,7 @@ from crdtstore.engine.events import Tick
 from crdtstore.engine.holds import MAX_ENDED, Agenda
 from crdtstore.types.bounded_counter import KEPT_MS, ended_by
 from tests.engine.markets import COLLECTION, TYPE, ask, error, market, pass_time, rights, values, view
+from tests.engine.wire import op
 
 
 def test_a_hold_ends_by_itself_at_its_owner_and_everywhere() -> None:
@@ -58,6 +59,27 @@ def test_holds_are_found_again_after_a_crash(is_ended_before: bool) -> None:
     wire.connect(("us", "eu"), ("us", "ap"))
     pass_time(wire, 3_000)
     assert wire.value("us", TYPE, "k") == (6 if is_ended_before else 10)
+
+
+def test_a_hold_that_was_made_twice_is_ended_once() -> None:
+    """Both regions that tried the operation own an attempt; what one has ended the other finds gone when its time comes."""
+    wire = market()
+    ask(wire, "us", "transfer", amount=5, to="eu")
+    wire.settle()
+    for name in ("us", "eu"):
+        operation = (b"0123456789abcdef", 7)
+        wire.write(name, op(TYPE, "k", "reserve", amount=4, ttl_ms=1_000), operation=operation)
+    hold = f"{b'0123456789abcdef'.hex()}.0"
+    ask(wire, "us", "confirm", hold=hold)
+    pass_time(wire, 1_500)
+    wire.settle()
+    wire.check_same()
+    assert wire.value("eu", TYPE, "k") == 6
+    assert [engine.rights.holds.open for engine in wire.engines.values()] == [0, 0, 0]
+    wire.now_ms += KEPT_MS
+    wire.tick()
+    wire.settle()
+    assert not list(view(wire, "ap").child("E").children())
 
 
 def test_how_a_hold_ended_is_forgotten_after_a_while() -> None:

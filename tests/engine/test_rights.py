@@ -304,6 +304,19 @@ def test_amounts_beyond_what_a_message_carries_arrive_in_pieces() -> None:
     assert values(wire, ticket) == [(1 << 64) - (1 << 63) + 10]
 
 
+def test_a_commit_may_wait_for_rights_of_several_keys_beside_other_writes() -> None:
+    wire = market(max_demand_keys=1)
+    ask(wire, "ap", "grant", amount=5, key="other")
+    wire.settle()
+    flush(wire)
+    ops = [op(TYPE, "k", "consume", amount=2), op("counter", "k", "add"), op(TYPE, "other", "consume", amount=3)]
+    ticket = wire.write("eu", *ops, wait_ms=1_000)
+    assert [want.key for want in (*wants(wire, "eu", "us"), *wants(wire, "eu", "ap"))] == ["k", "other"]
+    pass_time(wire, 500)
+    assert values(wire, ticket) == [8, 1, 2]
+    assert wire.value("eu", "counter", "k") == 1
+
+
 # --- demand
 
 
