@@ -19,7 +19,8 @@ what it had put aside.
 was spent twice. So a grant is tried again in the region that it was sent to and nowhere else (the client sees to that; no server can).
 
 A hold is ended by a drop, never by an add, and only by its owner, which has it before it and can see that it is still there; so it ends
-once. Until its owner drops it, it counts, whatever any clock says.
+once. Until its owner drops it, it counts, whatever any clock says. (A hold tried in two regions has two owners until they meet: two
+different operations may confirm it there and take its amount twice. That is no overselling: each had put it aside.)
 """
 
 from __future__ import annotations
