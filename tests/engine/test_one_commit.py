@@ -61,7 +61,8 @@ def test_trying_a_commit_leaves_the_counter_it_is_tried_on_alone() -> None:
     assert tree.digest == tree.share([])
     sum_leaf = tree.entry("counts:counter", "k")
     assert isinstance(sum_leaf, Sum)
-    assert [run.extract(2) for run in sum_leaf.runs] == [5]
+    assert sum_leaf.total == 6
+    assert [run.cut(2) for run in sum_leaf.runs] == [5]
     assert [run.total() for run in sum_leaf.runs] == [1]
 
 

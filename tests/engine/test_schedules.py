@@ -15,6 +15,8 @@ from crdtstore.engine.causality import Causality
 from crdtstore.engine.durability import Durability
 from crdtstore.engine.engine import SYSTEM_AUTHOR
 from crdtstore.engine.output import Committed, Refused
+from crdtstore.engine.stability import Stability
+from crdtstore.engine.trust import Trust
 from crdtstore.leaves import DROP
 from crdtstore.testing.laws import Fact
 from crdtstore.testing.strategies import DELETE, Call, writes
@@ -218,7 +220,11 @@ def early_never_tried_again(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(early.Early, "next", lambda self, origin, applied: None)
     patch.setattr(early.Early, "has", lambda self, origin, seq: True)
     patch.setattr(early.Early, "data", lambda self, origin, seq: b"")
-    patch.setattr(engine.Engine, "_check_same", lambda self, origin, seq, data: None)
+    patch.setattr(Trust, "check_same", lambda self, origin, seq, data: None)
+
+
+def any_row_tells_what_is_stable(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Stability, "is_usable", lambda self, vector, durable: True)
 
 
 def no_relay_and_no_push(patch: pytest.MonkeyPatch) -> None:
@@ -234,6 +240,7 @@ def no_relay_and_no_push(patch: pytest.MonkeyPatch) -> None:
         heard_instead_of_delivered,
         heartbeat_over_what_is_not_durable,
         early_never_tried_again,
+        any_row_tells_what_is_stable,
         no_relay_and_no_push,
     ],
     ids=lambda plant: plant.__name__,
