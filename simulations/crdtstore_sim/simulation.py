@@ -142,6 +142,8 @@ class Simulation:
                 self.observer.on_end(
                     [node.service.host.groups for node in self.nodes], is_settled=settled_s is not None
                 )
+                if settled_s is not None:
+                    self._stabilise()
         except Exception as error:
             frames = traceback.extract_tb(error.__traceback__)[-3:]
             where = " < ".join(
@@ -177,6 +179,16 @@ class Simulation:
         groups = [node.service.host.groups for node in self.nodes]
         self.observer.progress.on_late(groups, self.workload.open_requests, self.scenario.settle_s)
         return None
+
+    def _stabilise(self) -> None:
+        """Everybody has everything: within the bound everybody must know that, or nothing would ever be folded or forgotten."""
+        wanted = {name: list(engine.applied) for name, engine in self.nodes[0].service.host.groups.items()}
+        bound_us = self.timeline.now_us + int(self.scenario.settle_s * _SECOND_US)
+        while not self.observer.stability.has_reached(wanted) and not self.facts.violations:
+            if self.timeline.now_us >= bound_us:
+                self.observer.stability.on_late(wanted, self.scenario.settle_s)
+                return
+            self.timeline.run(self.timeline.now_us + 50_000, self._is_over)
 
     def _result(self, real_s: float, settled_s: float | None) -> Result:
         work, network, facts = self.workload, self.network, self.facts

@@ -7,7 +7,7 @@ yet, wherever it is just now, has seen it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from operator import lt
 from typing import Any
 
@@ -72,8 +72,13 @@ class Stability:
         digest, before = engine.digest, [self._reading(group, engine, at, now_ms) for now_ms in instants]
         keyspace.tree.fold(engine.stability.stable, _ALL)
         after = [self._reading(group, engine, at, now_ms) for now_ms in instants]
-        if engine.digest != digest:
-            self._report(group, node, f"folds, and the digest {digest:032x} becomes {engine.digest:032x}")
+        anew = keyspace.tree.share([])
+        if engine.digest != digest or anew != digest:
+            self._report(
+                group,
+                node,
+                f"folds, and the digest {digest:032x} becomes {engine.digest:032x}, that of its state {anew:032x}",
+            )
         for now_ms, one, other in zip(instants, before, after, strict=True):
             if canonical(one) != canonical(other):
                 when = "" if now_ms is None else f", at {now_ms},"
@@ -84,6 +89,29 @@ class Stability:
             return None
         view = engine.keyspace.view(*at, now_ms, self._facts.options.get(at[0], {}))
         return [REGISTRY[at[0].partition(":")[2]].read(view), view.exists]
+
+    def _behind(self, wanted: Mapping[str, Sequence[int]]) -> list[tuple[str, int]]:
+        nothing = [0] * len(self._facts.members)
+        return [
+            (name, node)
+            for name, vector in wanted.items()
+            for node in range(len(self._facts.members))
+            if any(map(lt, self._stable.get((name, node), nothing), vector))
+        ]
+
+    def has_reached(self, wanted: Mapping[str, Sequence[int]]) -> bool:
+        """Whether all that everybody has is known to be stable everywhere; ``wanted``: per group a vector."""
+        return not self._behind(wanted)
+
+    def on_late(self, wanted: Mapping[str, Sequence[int]], bound_s: float) -> None:
+        """The bound is reached: who does not know yet that everybody has everything?"""
+        for name, node in self._behind(wanted):
+            stable = self._stable.get((name, node))
+            self._report(
+                self._facts.groups[name],
+                node,
+                f"still takes only {stable} for stable, {bound_s:g} s after everybody had {list(wanted[name])}",
+            )
 
     def forget(self, node: int) -> None:
         """A node lost its memory."""
