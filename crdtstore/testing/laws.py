@@ -10,6 +10,7 @@ A law raises AssertionError and says which one is broken.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from operator import le
 from typing import Any, NamedTuple
 
 from crdtstore.causal import Dot, ReplicaId, make_replica_id
@@ -169,6 +170,8 @@ class World:
         """In the order in which they were made."""
         self.seen: dict[tuple[int, ...], int] = {}
         """The digest of every vector that any replica had: state is a function of the vector."""
+        self.rows: list[list[list[int]]] = [[[0] * len(replicas)] for _ in replicas]
+        """Every vector that a replica has had."""
         self.has_folded = False
         self._expires_ms = BASE_MS + id_window_ms
         self._is_watched = is_watched
@@ -215,17 +218,25 @@ class World:
 
     def _fold(self, replica: Bare, step: Fold) -> None:
         """As an engine would that knows the vectors of all: fold below them, forget what nobody can attempt any more, sweep."""
-        digest, tree = replica.digest, replica.keyspace.tree
+        digest, tree, stable = replica.digest, replica.keyspace.tree, self.stable(replica)
         was_settled = tree.is_settled
-        replica.keyspace.forget(self.stable(), self.frontier(replica))
-        tree.fold(self.stable(), step.budget)
+        replica.keyspace.forget(stable, self.frontier(replica))
+        tree.fold(stable, step.budget)
         assert not was_settled or digest == replica.digest, "folding changes the digest"
         tree.run_sweeps(step.budget)
         self.has_folded = True
 
-    def stable(self) -> list[int]:
-        """What every replica has applied."""
-        return [min(each) for each in zip(*(replica.applied for replica in self.replicas), strict=True)]
+    def stable(self, replica: Bare) -> list[int]:
+        """What a replica may take for applied everywhere: of each other the newest vector in which nothing is missing here.
+
+        A vector that names a commit not yet here says too much: that commit was made not knowing what it names besides.
+        """
+        usable = [
+            next(row for row in reversed(rows) if all(map(le, row, replica.applied)))
+            for other, rows in enumerate(self.rows)
+            if other != replica.me
+        ]
+        return [min(each) for each in zip(replica.applied, *usable, strict=True)]
 
     def frontier(self, replica: Bare) -> int:
         """The stamp below which no commit will arrive at a replica any more: the least of what others have promised it.
@@ -254,6 +265,7 @@ class World:
         check_equal(self.crdt, replica, reader)
 
     def check(self, replica: Bare) -> None:
+        self.rows[replica.me].append([*replica.applied])
         if self._is_watched:
             check_state(replica)
         if not replica.keyspace.tree.is_settled:

@@ -7,7 +7,7 @@ nested is drawn per history from a small palette, for the same reason.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from functools import cache
 from typing import Any, NamedTuple
 
 from hypothesis import strategies as st
@@ -86,18 +86,18 @@ def elements() -> st.SearchStrategy[str | int | bytes]:
 
 def keys() -> st.SearchStrategy[str]:
     """Keys, few enough to meet again."""
-    return st.sampled_from(["a", "b"])
+    return st.sampled_from(["a", "a", "b"])
 
 
 _SMALL_VALUES = st.sampled_from([None, 0, 1, "x", b"x", [1, "x"], {"a": 1 << 70}])
-_SMALL_ELEMENTS = st.sampled_from(["x", "y", 1, b"x"])
-_SMALL_NAMES = st.sampled_from(["f", "g", "h"])
+_SMALL_ELEMENTS = st.sampled_from(["x", "x", "y", 1, b"x"])
+_SMALL_NAMES = st.sampled_from(["f", "f", "g", "h"])
 _SMALL_TTLS = st.sampled_from([None, 1, 2, 4])
 
 ARGUMENTS: dict[str, st.SearchStrategy[Any]] = {
     "amount": st.sampled_from([1, 2, 3, 1 << 80]),
     "integer": st.one_of(st.integers(-3, 9), st.sampled_from([0, 1 << 62, -(1 << 62), 1 << 80])),
-    "natural": st.integers(0, 4),
+    "natural": st.sampled_from([0, 0, 1, 2, 4]),
     "orderable": st.sampled_from([3, 1, 2, -1, 1 << 70, "x", "y"]),
     "text": _SMALL_NAMES,
     "ttl": _SMALL_TTLS,
@@ -120,6 +120,7 @@ def _argument(argument: Argument) -> st.SearchStrategy[Any]:
     return _NAMED.get(argument.name, ARGUMENTS[argument.kind])
 
 
+@cache
 def arguments(mutator: Mutator) -> st.SearchStrategy[dict[str, Any]]:
     """Arguments that a mutator accepts; those with a default may be left out."""
     required = {argument.name: _argument(argument) for argument in mutator.arguments if argument.required}
@@ -130,28 +131,36 @@ def arguments(mutator: Mutator) -> st.SearchStrategy[dict[str, Any]]:
 _NESTABLE = sorted(name for name, crdt in REGISTRY.items() if crdt.nestable)
 
 
-def palettes() -> st.SearchStrategy[list[str]]:
+@cache
+def palettes() -> st.SearchStrategy[tuple[str, ...]]:
     """The few types that fields are of in one history."""
-    return st.lists(st.sampled_from(_NESTABLE), min_size=2, max_size=2, unique=True).map(lambda names: [*names, MAP])
+    return st.lists(st.sampled_from(_NESTABLE), min_size=2, max_size=2, unique=True).map(lambda names: (*names, MAP))
 
 
 def calls(
-    crdt: CrdtType, palette: Sequence[str] = ("aw_set", "counter"), max_depth: int = 2
+    crdt: CrdtType, palette: tuple[str, ...] = ("aw_set", "counter"), max_depth: int = 2
 ) -> st.SearchStrategy[Call]:
     """Operations of a type, ``delete`` among them where the type has it; of a map also those of nested types, ``max_depth`` levels."""
     own = _own_calls(crdt)
     return st.one_of([own, *[_nested_calls(palette, max_depth)] * 3]) if crdt.name == MAP else own
 
 
+_RARE = {"expire", "confirm", "release"}
+
+
+@cache
 def _own_calls(crdt: CrdtType) -> st.SearchStrategy[Call]:
     """Operations that a type declares, and ``delete``."""
-    drawn = [st.builds(Call, st.just(name), arguments(mutator), st.just(())) for name, mutator in crdt.mutators.items()]
+    drawn = []
+    for name, mutator in crdt.mutators.items():  # what ends things is drawn less, or there would be little to end
+        drawn += [st.builds(Call, st.just(name), arguments(mutator), st.just(()))] * (1 if name in _RARE else 3)
     if crdt.deletable:
         drawn.append(st.just(Call(DELETE, {})))
     return st.one_of(drawn)
 
 
-def _nested_calls(palette: Sequence[str], depth: int) -> st.SearchStrategy[Call]:
+@cache
+def _nested_calls(palette: tuple[str, ...], depth: int) -> st.SearchStrategy[Call]:
     """Operations on fields of the types of a palette."""
     fields = []
     for type_name in palette:
@@ -163,7 +172,7 @@ def _nested_calls(palette: Sequence[str], depth: int) -> st.SearchStrategy[Call]
         fields.append(
             st.builds(
                 lambda name, call, type_name=type_name: call._replace(path=((name, type_name), *call.path)),
-                st.sampled_from(["f", "g"]),
+                st.sampled_from(["f", "f", "g"]),
                 inner,
             )
         )
@@ -171,6 +180,9 @@ def _nested_calls(palette: Sequence[str], depth: int) -> st.SearchStrategy[Call]
 
 
 # --- histories
+
+POOL = 2
+"""Operations of a history that are attempted again and again."""
 
 
 class Write(NamedTuple):
@@ -200,8 +212,9 @@ class Fold(NamedTuple):
 Step = Write | Deliver | Fold
 
 
+@cache
 def writes(
-    crdt: CrdtType, max_calls: int = 3, palette: Sequence[str] = ("aw_set", "counter")
+    crdt: CrdtType, max_calls: int = 3, palette: tuple[str, ...] = ("aw_set", "counter")
 ) -> st.SearchStrategy[list[tuple[str, Call]]]:
     """The operations of one commit."""
     return st.lists(st.tuples(keys(), calls(crdt, palette)), min_size=1, max_size=max_calls)
@@ -216,19 +229,37 @@ def histories(
     max_steps: int = 14,
     has_operations: bool = False,
     has_folds: bool = False,
+    palette: tuple[str, ...] | None = None,
 ) -> list[Step]:
     """What replicas do, in an order: writes with stamps that agree with nothing, and deliveries in every causal order.
 
-    With ``has_operations`` some writes are attempts at one of two operations, in whichever region.
+    With ``has_operations`` some writes are attempts at one of ``POOL`` operations, in whichever region.
     """
-    palette = draw(palettes()) if crdt.name == MAP else ()
-    pool = [draw(writes(crdt, palette=palette)) for _ in range(2)] if has_operations else []
+    if palette is None:
+        palette = draw(palettes()) if crdt.name == MAP else ()
+    pool = [draw(writes(crdt, palette=palette)) for _ in range(POOL)] if has_operations else []
+    steps = draw(_steps(crdt, palette, replicas, max_steps, has_operations, has_folds))
+    return [
+        step._replace(calls=pool[step.operation])
+        if isinstance(step, Write) and step.operation is not None
+        else step._replace()
+        for step in steps
+    ]
+
+
+@cache
+def _steps(
+    crdt: CrdtType, palette: tuple[str, ...], replicas: int, max_steps: int, has_operations: bool, has_folds: bool
+) -> st.SearchStrategy[list[Step]]:
     replica, at_ms = st.integers(0, replicas - 1), st.integers(0, 5)
     kinds: list[st.SearchStrategy[Step]] = [
         st.builds(Write, replica, writes(crdt, palette=palette), at_ms, st.none()),
         st.builds(Deliver, replica, st.integers(0, 5), st.integers(1, 4)),
     ]
-    kinds += [st.builds(Write, replica, st.just(pool[at]), at_ms, st.just(at)) for at in range(len(pool))]
+    if has_operations:
+        kinds.append(st.builds(Write, replica, st.just([]), at_ms, st.integers(0, POOL - 1)))
     if has_folds:
         kinds.append(st.builds(Fold, replica, st.sampled_from([1, 100])))
-    return draw(st.lists(st.one_of(kinds), min_size=2, max_size=max_steps))
+    step = st.one_of(kinds)
+    lists = [st.lists(step, min_size=size, max_size=size) for size in range(2, max_steps + 1)]
+    return st.integers(0, len(lists) - 1).flatmap(lambda at: lists[at])  # else most are short, and nothing meets

@@ -15,6 +15,7 @@ from crdtstore.types import REGISTRY, CrdtType
 from tests.laws.models import MODELS, Oracle
 
 TYPES = sorted(REGISTRY)
+DELETABLE = [name for name in TYPES if REGISTRY[name].deletable]
 NAMES = ("us", "eu", "ap")
 KEYS = ("a", "b", "never")
 
@@ -28,6 +29,37 @@ def run(crdt: CrdtType, steps: list[Step], names: tuple[str, ...] = NAMES, **how
     world.settle()
     check_told(world, oracle, world.replicas[0])
     return world
+
+
+def upkeep(crdt: CrdtType, palette: tuple[str, ...] | None = None) -> st.SearchStrategy[list[Step]]:
+    """Histories in which replicas also do what no reading shows."""
+    return histories(crdt, has_operations=True, has_folds=True, max_steps=20, palette=palette)
+
+
+def run_by_the_clock(crdt: CrdtType, steps: list[Step]) -> None:
+    """A history by clocks that agree, so that what is written later is stamped later; read at instants before and after its end."""
+    world, oracle = World(crdt, members(NAMES), has_true_clocks=True), Oracle(crdt.name)
+    at_ms = 0
+    for step in [*steps, *(Deliver(at, 0, 99) for at in range(len(NAMES)))]:
+        at_ms += step.at_ms // 2 if isinstance(step, Write) else 0
+        world.step(step._replace(at_ms=at_ms) if isinstance(step, Write) else step)
+        replica = world.replicas[step.replica]
+        check_told(world, oracle, replica, *range(BASE_MS + at_ms - 1, BASE_MS + at_ms + 6))
+
+
+def run_in_slices(crdt: CrdtType, steps: list[Step]) -> None:
+    """The same history with and without slices; replicas go on with them while others write, and nobody looks."""
+    whole = World(crdt, members(NAMES))
+    whole.run(steps)
+    whole.settle()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Tree, "sweep_above", 1)
+        sliced = World(crdt, members(NAMES), is_watched=False)
+        sliced.run(steps)
+        sliced.settle()
+    for key in KEYS:
+        check_same(sliced.replicas[0].reading(crdt, key), whole.replicas[0].reading(crdt, key), key, is_exact=False)
+    assert sliced.replicas[0].digest == whole.replicas[0].digest
 
 
 def check_told(world: World, oracle: Oracle, replica: Bare, *instants: int) -> None:
@@ -60,48 +92,19 @@ def test_a_repeated_operation_counts_once(name: str, data: st.DataObject) -> Non
 @given(data=st.data())
 def test_folding_and_forgetting_change_nothing(name: str, data: st.DataObject) -> None:
     """Each replica folds what it knows to be stable, whenever it likes, and forgets operations that nobody can attempt any more."""
-    steps = data.draw(histories(REGISTRY[name], has_operations=True, has_folds=True, max_steps=20))
-    run(REGISTRY[name], steps, id_window_ms=3)
+    run(REGISTRY[name], data.draw(upkeep(REGISTRY[name])), id_window_ms=3)
 
 
-def in_order(steps: list[Step]) -> list[Step]:
-    """The same history by clocks that agree: what is written later is stamped later."""
-    at_ms, ordered = 0, []
-    for step in steps:
-        at_ms += step.at_ms // 2 if isinstance(step, Write) else 0
-        ordered.append(step._replace(at_ms=at_ms) if isinstance(step, Write) else step)
-    return ordered
-
-
-@pytest.mark.parametrize("name", [name for name in TYPES if REGISTRY[name].deletable])
+@pytest.mark.parametrize("name", DELETABLE)
 @given(data=st.data())
 def test_what_has_expired_is_hidden_by_every_clock(name: str, data: st.DataObject) -> None:
-    crdt = REGISTRY[name]
-    steps = in_order(data.draw(histories(crdt, has_folds=True)))
-    world, oracle = World(crdt, members(NAMES), has_true_clocks=True), Oracle(name)
-    for step in [*steps, *(Deliver(at, 0, 99) for at in range(len(NAMES)))]:
-        world.step(step)
-        last_ms = max((fact.hlc >> 16 for fact in world.facts.values()), default=BASE_MS)
-        check_told(world, oracle, world.replicas[step.replica], *range(last_ms - 1, last_ms + 6))
+    run_by_the_clock(REGISTRY[name], data.draw(histories(REGISTRY[name], has_folds=True)))
 
 
-@pytest.mark.parametrize("name", [name for name in TYPES if REGISTRY[name].deletable])
+@pytest.mark.parametrize("name", DELETABLE)
 @given(data=st.data())
 def test_a_big_drop_carried_out_in_slices_changes_nothing(name: str, data: st.DataObject) -> None:
-    """The same history with and without slices; replicas go on with them while others write, and nobody looks."""
-    crdt = REGISTRY[name]
-    steps = data.draw(histories(crdt, has_operations=True, has_folds=True, max_steps=20))
-    whole = World(crdt, members(NAMES))
-    whole.run(steps)
-    whole.settle()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Tree, "sweep_above", 1)
-        sliced = World(crdt, members(NAMES), is_watched=False)
-        sliced.run(steps)
-        sliced.settle()
-    for key in KEYS:
-        check_same(sliced.replicas[0].reading(crdt, key), whole.replicas[0].reading(crdt, key), key, is_exact=False)
-    assert sliced.replicas[0].digest == whole.replicas[0].digest
+    run_in_slices(REGISTRY[name], data.draw(upkeep(REGISTRY[name])))
 
 
 @pytest.mark.parametrize("name", TYPES)
