@@ -218,8 +218,8 @@ class Tree:
             self.digest = (self.digest + best_share(path, leaf.kind, after) - lost) % MODULUS
 
     def _add(self, leaf: Sum, path: list[Any], dot: int, amount: int, hlc: int, is_repeatable: bool) -> None:
-        origin = dot >> SEQ_BITS
-        run = leaf.run_of(origin)
+        origin, runs = dot >> SEQ_BITS, leaf.runs
+        run = runs[0] if runs and runs[0].origin == origin else leaf.run_of(origin)
         if run is None:
             run = leaf.open_run(origin, self._shares.origin(path, origin))
         if is_repeatable:
