@@ -14,13 +14,13 @@ from crdtstore.engine.events import Draft, LocalCommit, Op, PeerChanged, Persist
 from crdtstore.messages import Frame, Segment, decode_message, encode_message
 from crdtstore.types import REGISTRY
 
-__all__ = ["figures"]
+__all__ = ["NOW_MS", "figures"]
 
 COMMITS = 200_000
 KEYS = 100_000
 BATCH = 64
 FRAME = 256
-_NOW_MS = 1_767_225_600_000
+NOW_MS = 1_767_225_600_000
 
 _CLUSTER = Cluster(
     "bench", bytes(16), tuple(Member(make_replica_id(f"{r}-1", at + 1), r) for at, r in enumerate(("us", "eu", "ap")))
@@ -46,8 +46,8 @@ def _local(batches: list[LocalCommit]) -> tuple[float, Engine]:
     gc.freeze()
     start = time.process_time()
     for at, batch in enumerate(batches):
-        out = engine.step(batch, _NOW_MS + at)
-        engine.step(Persisted(out.number), _NOW_MS + at)
+        out = engine.step(batch, NOW_MS + at)
+        engine.step(Persisted(out.number), NOW_MS + at)
     seconds = time.process_time() - start
     gc.unfreeze()
     assert engine.applied[0] == COMMITS
@@ -65,15 +65,15 @@ def _frames(engine: Engine) -> list[bytes]:
 
 def _remote(frames: list[bytes], origin: Engine) -> float:
     engine = _engine(1)
-    engine.step(PeerChanged(0, True), _NOW_MS)
+    engine.step(PeerChanged(0, True), NOW_MS)
     gc.collect()
     gc.freeze()
     start = time.process_time()
     for data in frames:
         message = decode_message(data)
         assert isinstance(message, Frame)
-        out = engine.step(Received(0, message), _NOW_MS)
-        engine.step(Persisted(out.number), _NOW_MS)
+        out = engine.step(Received(0, message), NOW_MS)
+        engine.step(Persisted(out.number), NOW_MS)
     seconds = time.process_time() - start
     gc.unfreeze()
     assert engine.digest == origin.digest
