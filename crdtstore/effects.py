@@ -61,7 +61,7 @@ def normal_form(effects: Effects) -> list[Any]:
         if before is not None and kind == ADD:
             value = before[2] + value
         elif before is not None and kind in BEST:
-            value = BEST[kind](before[2], value)
+            value = BEST[kind]((before[2], value))
         elif before is not None and kind != DEADLINE:
             value = before[2]
         puts[name, kind] = [kind, path, value]

@@ -7,6 +7,7 @@ acknowledged says where they have not arrived.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterable, Mapping
 from heapq import heapify, heappop
 from itertools import islice
@@ -20,8 +21,7 @@ from crdtstore.configuration import Cluster
 from crdtstore.declarations import Declared
 from crdtstore.engine.engine import Engine
 from crdtstore.leaves import Branch
-from crdtstore.types import REGISTRY, CrdtType, Live, View, Write
-from crdtstore.types.or_map import split_part
+from crdtstore.types import CrdtType, Live, View, Write
 from crdtstore.values import ext_hook
 
 __all__ = ["conflicting_keys", "explained"]
@@ -49,7 +49,7 @@ _head = msgspec.msgpack.Decoder(_Head, ext_hook=ext_hook)
 
 def explained(engine: Engine, cluster: Cluster, crdt: CrdtType, view: View, limit: int) -> dict[str, Any]:
     """The writes behind a value, those that count first per place, at most ``limit``, and where these are not yet."""
-    writes = list(islice(crdt.explain(view), limit + 1))
+    writes = [write._replace(live=_named(engine, write.live)) for write in islice(crdt.explain(view), limit + 1)]
     shown = writes[:limit]
     heads: dict[Any, tuple[str, str | None]] = {}
     for write in shown:
@@ -64,8 +64,25 @@ def explained(engine: Engine, cluster: Cluster, crdt: CrdtType, view: View, limi
     }
 
 
+def _named(engine: Engine, live: Live) -> Live:
+    """With the number of its commit: a sum that was folded has lost it, and stands under the stamp of the newest commit in it.
+
+    Cost:  O(log commits) for a sum; the commits of one origin stand in the order of their stamps.
+    """
+    if live.seq:
+        return live
+    origin = engine.members.index(live.replica)
+    numbers = range(1, engine.applied[origin] + 1)
+    at = bisect_left(numbers, live.hlc, key=lambda seq: _head_of(engine, origin, seq).hlc)
+    return live._replace(seq=numbers[min(at, len(numbers) - 1)])
+
+
+def _head_of(engine: Engine, origin: int, seq: int) -> _Head:
+    return _head.decode(engine.history.commit(origin, seq))
+
+
 def _who_and_why(engine: Engine, live: Live) -> tuple[str, str | None]:
-    head = _head.decode(engine.history.commit(engine.members.index(live.replica), live.seq))
+    head = _head_of(engine, engine.members.index(live.replica), live.seq)
     attributes = head.attributes
     reasons = [attributes[at + 1] for at in range(0, len(attributes), 2) if attributes[at] == REASON]
     return head.author, reasons[0] if reasons and isinstance(reasons[0], str) else None
@@ -84,21 +101,8 @@ def _shown(write: Write, crdt: CrdtType, cluster: Cluster, author: str, reason: 
         "counts": write.counts,
         "why": write.why,
     }
-    return {**fields, "at": _at(crdt, write.at)} if write.at else fields
-
-
-def _at(crdt: CrdtType | None, parts: tuple[Any, ...]) -> list[Any]:
-    """A path below a key as users write it: the fields of an or_map as pairs of name and type."""
-    shown: list[Any] = []
-    for part in parts:
-        if crdt is not None and crdt.name == "or_map" and isinstance(part, str):
-            name, type_name = split_part(part)
-            crdt = REGISTRY.get(type_name)
-            shown.append([name, type_name])
-        else:
-            crdt = None
-            shown.append(part)
-    return shown
+    regions = {member.replica: member.region for member in cluster.members}
+    return {**fields, "at": crdt.place(write.at, regions)} if write.at else fields
 
 
 def _not_yet_in(engine: Engine, cluster: Cluster, lives: Iterable[Live]) -> list[str]:

@@ -67,7 +67,7 @@ class Tree:
     sweep_above: ClassVar[int] = 2_000
     """A drop of a branch with more children is carried out in slices."""
 
-    __slots__ = ("_dirty", "_shares", "_sweeps", "contested", "digest", "replicas", "root")
+    __slots__ = ("_dirty", "_shares", "_sweeps", "contested", "defers", "digest", "replicas", "root")
 
     def __init__(self, replicas: list[ReplicaId]) -> None:
         self.replicas = replicas
@@ -80,6 +80,8 @@ class Tree:
         self._dirty: OrderedDict[tuple[Any, ...], None] = OrderedDict()
         """Paths where something is to be folded once it is stable."""
         self._sweeps: deque[Sweep] = deque()
+        self.defers = True
+        """Whether big drops may be carried out in slices."""
 
     # --- applying
 
@@ -189,6 +191,8 @@ class Tree:
         """Put into a leaf that holds dots already."""
         if dot not in many.dots:  # twice in one commit: the first stands, as in ``normal_form``
             many.dots[dot] = (hlc, value)
+            if many.kind != DEADLINE:
+                self.contested[path[0], path[1] if len(path) > 1 else None] = None
             self.digest = (self.digest + self._shares.leaf(path, One(many.kind, dot, hlc, value))) % MODULUS
 
     def _put_best(
@@ -267,8 +271,6 @@ class Tree:
         assert isinstance(leaf, One)
         many = Many(leaf.kind, {leaf.dot: (leaf.hlc, leaf.value)}, best=leaf.value if leaf.kind in BEST else None)
         set_leaf(level, path[-1], leaf, many)
-        if leaf.kind not in BEST and leaf.kind != DEADLINE:
-            self.contested[path[0], path[1] if len(path) > 1 else None] = None
         return many
 
     def _order(self, hlc: int, dot: int) -> tuple[int, str, int]:
@@ -308,7 +310,7 @@ class Tree:
             assert isinstance(entry.sweep, Sweep)
             entry.sweep.join(cut)
             return entry
-        if len(entry.children) > self.sweep_above:
+        if len(entry.children) > self.sweep_above and self.defers:
             entry.sweep = Sweep(self, entry, path, cut)
             entry.order = None
             self._sweeps.append(entry.sweep)
@@ -450,6 +452,7 @@ class Tree:
     def scratch(self, keys: Sequence[tuple[str, Any]]) -> Tree:
         """A tree with copies of these keys only: what the operations of one commit are judged on."""
         tree = Tree(self.replicas)
+        tree.defers = False  # what is tried next puts under the same cut
         for collection, key in dict.fromkeys(keys):
             self._finish([collection, key])
             entry = self.entry(collection, key)

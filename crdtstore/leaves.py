@@ -55,6 +55,7 @@ __all__ = [
     "covers",
     "deadline_of",
     "has_dot",
+    "has_ended",
     "has_mark",
     "is_expired",
     "is_visible",
@@ -271,6 +272,13 @@ def is_expired(entry: Entry, now_ms: int) -> bool:
     """
     _, due_ms = deadline_of(entry)
     return due_ms is not None and now_ms >= due_ms and physical_ms(newest_hlc(entry)) < due_ms
+
+
+def has_ended(entry: Entry | None, now_ms: int) -> bool:
+    """``is_expired`` for whatever may stand somewhere; most entries have no deadline, and this is quick to say so."""
+    if entry is None or (type(entry) is not Branch and entry.kind != DEADLINE):  # type: ignore[union-attr]
+        return False
+    return is_expired(entry, now_ms)
 
 
 # --- dots

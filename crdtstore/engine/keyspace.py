@@ -18,7 +18,7 @@ from crdtstore.engine.expiry import Expiry, with_deadlines
 from crdtstore.engine.operations import Operations
 from crdtstore.errors import PreconditionFailed, UsageError
 from crdtstore.kernel import Tree
-from crdtstore.leaves import DEADLINE, DROP, SEQ_BITS, SEQ_MASK, Branch, Entry, deadline_of, is_expired
+from crdtstore.leaves import DEADLINE, DROP, SEQ_BITS, SEQ_MASK, Branch, Entry, deadline_of, has_ended
 from crdtstore.types import REGISTRY, Issuer, View
 
 __all__ = ["Keyspace"]
@@ -55,7 +55,7 @@ class Keyspace:
     def _view(
         self, entry: Entry | None, now_ms: int | None, options: Mapping[str, Any], issuer: Issuer | None = None
     ) -> View:
-        if now_ms is not None and type(entry) is Branch and is_expired(entry, now_ms):
+        if now_ms is not None and has_ended(entry, now_ms):
             entry = None
         return View(self.replicas, entry, now_ms, options, issuer)
 

@@ -96,6 +96,7 @@ _SMALL_TTLS = st.sampled_from([None, 1, 2, 4])
 
 ARGUMENTS: dict[str, st.SearchStrategy[Any]] = {
     "amount": st.sampled_from([1, 2, 3, 1 << 80]),
+    "duration": st.sampled_from([1, 2, 4]),
     "integer": st.one_of(st.integers(-3, 9), st.sampled_from([0, 1 << 62, -(1 << 62), 1 << 80])),
     "natural": st.sampled_from([0, 0, 1, 2, 4]),
     "orderable": st.sampled_from([3, 1, 2, -1, 1 << 70, "x", "y"]),

@@ -13,9 +13,11 @@ from crdtstore.errors import UsageError
 from crdtstore.values import check_element, check_integer, check_text, check_value, element_order, show
 
 __all__ = [
+    "KINDS",
     "MISSING",
     "Amount",
     "Argument",
+    "Duration",
     "Element",
     "Elements",
     "Fields",
@@ -30,6 +32,7 @@ __all__ = [
 ]
 
 Amount = Annotated[int, "amount"]
+Duration = Annotated[int, "duration"]
 Integer = Annotated[int, "integer"]
 Natural = Annotated[int, "natural"]
 Orderable = Annotated[Any, "orderable"]
@@ -50,7 +53,9 @@ _LISTS = (list, tuple, set, frozenset)
 
 def _items(value: Any, what: str) -> list[Any]:
     if not isinstance(value, _LISTS) or not value:
-        raise UsageError(f"{what} must be a list with at least one item. Nothing changed.", code="invalid-value")
+        raise UsageError(
+            f"{what} must be a list with at least one item, got {show(value)}. Nothing changed.", code="invalid-value"
+        )
     if len(value) > _MAX_ITEMS:
         raise UsageError(
             f"{what} must have at most {_MAX_ITEMS} items, got {len(value)}. Nothing changed.", code="invalid-value"
@@ -69,7 +74,9 @@ def _names(value: Any, what: str) -> list[str]:
 
 def _fields(value: Any, what: str) -> dict[str, Any]:
     if not isinstance(value, Mapping) or not value:
-        raise UsageError(f"{what} must be a map with at least one field. Nothing changed.", code="invalid-value")
+        raise UsageError(
+            f"{what} must be a map with at least one field, got {show(value)}. Nothing changed.", code="invalid-value"
+        )
     names = _names(list(value), what)
     return {name: check_value(value[name], f"{what}.{name}") for name in names}
 
@@ -99,18 +106,21 @@ def _orderable(value: Any, what: str) -> str | int:
 _MAX_TTL_MS = 100 * 366 * 86_400_000
 
 
-def _ttl(value: Any, what: str) -> int | None:
-    if value is None:
-        return None
+def _duration(value: Any, what: str, or_null: str = "") -> int:
     if not 0 < check_integer(value, what) <= _MAX_TTL_MS:
         raise UsageError(
-            f"{what} must be 1 to {_MAX_TTL_MS} ms or null, got {show(value)}. Nothing changed.", code="invalid-value"
+            f"{what} must be 1 to {_MAX_TTL_MS} ms{or_null}, got {show(value)}. Nothing changed.", code="invalid-value"
         )
     return int(value)
 
 
+def _ttl(value: Any, what: str) -> int | None:
+    return None if value is None else _duration(value, what, " or null")
+
+
 _CHECKS: dict[str, Callable[[Any, str], Any]] = {
     "amount": _amount,
+    "duration": _duration,
     "natural": _natural,
     "orderable": _orderable,
     "integer": check_integer,
@@ -125,11 +135,27 @@ _CHECKS: dict[str, Callable[[Any, str], Any]] = {
 }
 
 
+KINDS = {
+    "amount": "integer from 1",
+    "duration": "milliseconds",
+    "element": "element",
+    "elements": "list of elements",
+    "fields": "map from names to values",
+    "integer": "integer",
+    "names": "list of names",
+    "natural": "integer from 0",
+    "orderable": "integer or text",
+    "some_names": "list of names, or null: the whole key",
+    "text": "text",
+    "ttl": "milliseconds, or null",
+    "value": "value",
+}
+"""What each kind of argument is, in the words of the documentation."""
+
+
 @dataclass(frozen=True, slots=True)
 class Argument:
-    """An argument of a mutator. ``kind`` is one of amount (at least 1), natural (at least 0), integer, orderable (integer or text), text,
-    ttl (milliseconds or null), value, element, elements, fields, names, some_names (or null).
-    """
+    """An argument of a mutator; ``kind`` is one of ``KINDS``."""
 
     name: str
     kind: str

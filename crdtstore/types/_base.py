@@ -21,9 +21,11 @@ from crdtstore.clock import physical_ms
 from crdtstore.errors import UsageError
 from crdtstore.leaves import DEADLINE
 from crdtstore.types._arguments import (
+    KINDS,
     MISSING,
     Amount,
     Argument,
+    Duration,
     Element,
     Elements,
     Fields,
@@ -36,11 +38,13 @@ from crdtstore.types._arguments import (
     Value,
 )
 from crdtstore.types._view import Issuer, Live, View, Write
+from crdtstore.values import show
 
 __all__ = [
     "Amount",
     "Argument",
     "CrdtType",
+    "Duration",
     "Element",
     "Elements",
     "Fields",
@@ -83,7 +87,7 @@ class Mutator:
             value = given.get(argument.name, argument.default)
             if value is MISSING:
                 raise UsageError(
-                    f"{self.name} needs the argument {argument.name} ({argument.kind}). Nothing changed.",
+                    f"{self.name} needs the argument {argument.name} ({KINDS[argument.kind]}). Nothing changed.",
                     code="invalid-op",
                 )
             checked[argument.name] = argument.check(value)
@@ -165,7 +169,10 @@ class CrdtType:
         Raises:  UsageError ``invalid-value``; nothing changed.
         """
         if unknown := sorted(set(given) - set(self.options)):
-            raise UsageError(f"{self.name} has no option {', '.join(unknown)}. Nothing changed.", code="invalid-value")
+            known = f"it has {', '.join(self.options)}" if self.options else "it has none"
+            raise UsageError(
+                f"{self.name} has no option {', '.join(unknown)}; {known}. Nothing changed.", code="invalid-value"
+            )
         return {**self.options, **{name: self.check_option(name, value) for name, value in given.items()}}
 
     def check_option(self, name: str, value: Any) -> Any:
@@ -174,7 +181,9 @@ class CrdtType:
         Raises:  UsageError ``invalid-value``; nothing changed.
         """
         if not isinstance(value, bool):
-            raise UsageError(f"the option {name} must be true or false. Nothing changed.", code="invalid-value")
+            raise UsageError(
+                f"the option {name} must be true or false, got {show(value)}. Nothing changed.", code="invalid-value"
+            )
         return value
 
     def check(self, arguments: Mapping[str, Any], options: Mapping[str, Any]) -> None:
@@ -199,3 +208,7 @@ class CrdtType:
     def explain(self, view: View) -> Iterator[Write]:
         """The writes behind the reading, those that count first; may be many."""
         raise NotImplementedError
+
+    def place(self, at: tuple[Any, ...], regions: Mapping[ReplicaId, str]) -> list[Any]:
+        """A path below a key, as ``explain`` gives it, in words of users."""
+        return list(at)

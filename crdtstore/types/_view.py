@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from crdtstore.causal import Dot, ReplicaId
-from crdtstore.leaves import ADD, PUT, SEQ_BITS, SEQ_MASK, Branch, Entry, One, Order, Run, Sum, is_expired, is_visible
+from crdtstore.leaves import ADD, PUT, SEQ_BITS, SEQ_MASK, Branch, Entry, One, Order, Run, Sum, has_ended, is_visible
 from crdtstore.leaves import best as best_of
 from crdtstore.values import element_order
 
@@ -163,7 +163,7 @@ class View:
         return self._child(entry.children.get(part))
 
     def _child(self, entry: Entry | None) -> View:
-        if type(entry) is Branch and self.now_ms is not None and is_expired(entry, self.now_ms):
+        if self.now_ms is not None and has_ended(entry, self.now_ms):
             entry = None
         return View(self.replicas, entry, self.now_ms, _NO_OPTIONS, self.issuer)
 

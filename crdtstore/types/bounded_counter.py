@@ -32,7 +32,7 @@ from crdtstore.causal import ReplicaId
 from crdtstore.clock import physical_ms, rfc3339
 from crdtstore.errors import HoldEnded, InsufficientRights, ReplicaBehind, UsageError
 from crdtstore.leaves import ADD, DROP, PUT, SEQ_BITS, Branch, Entry, Many, One, ValueOrder
-from crdtstore.types._base import Amount, CrdtType, Issuer, Live, Text, Ttl, View, Write, reading_mutator
+from crdtstore.types._base import Amount, CrdtType, Duration, Issuer, Live, Text, View, Write, reading_mutator
 from crdtstore.values import check_integer, show
 
 __all__ = [
@@ -59,6 +59,8 @@ __all__ = [
 
 GRANTED, MOVED, USED, HELD, ENDED = "G", "R", "U", "H", "E"
 CONFIRMED, RELEASED, EXPIRED = "confirmed", "released", "expired"
+_WORDS = {GRANTED: "granted", MOVED: "moved", USED: "consumed", HELD: "hold", ENDED: "hold"}
+"""What stands where below a key, as readers are shown it."""
 KEPT_MS = 86_400_000
 """How long it is remembered how a hold ended."""
 
@@ -191,7 +193,7 @@ class BoundedCounter(CrdtType):
 
     @reading_mutator
     def grant(self, view: View, amount: Amount) -> list[Any]:
-        """Raise the amount; this region holds the rights. To be tried again in the same region only."""
+        """Raise the amount; this region holds the rights. Repeat it in the same region only."""
         return [ADD, [GRANTED], amount]
 
     @reading_mutator
@@ -208,19 +210,20 @@ class BoundedCounter(CrdtType):
         return move(replica, amount)
 
     @reading_mutator
-    def reserve(self, view: View, amount: Amount, ttl_ms: Ttl) -> list[Any]:
+    def reserve(self, view: View, amount: Amount, ttl_ms: Duration) -> list[Any]:
         """Put rights of this region aside for so long; the reply names the hold."""
-        if ttl_ms is None:
+        issuer = _issuer(view)
+        hold = hold_name(issuer)
+        if view.child(HELD).child(hold).exists or view.child(ENDED).child(hold).exists:
             raise UsageError(
-                "ttl_ms must say how long the hold lasts, got null. Nothing changed.", code="invalid-value"
+                "this idempotency key was used for another hold, long ago. Nothing changed.", code="key-reused"
             )
         self.need(view, amount)
-        issuer = _issuer(view)
-        return [PUT, [HELD, hold_name(issuer)], [amount, physical_ms(issuer.hlc) + ttl_ms]]
+        return [PUT, [HELD, hold], [amount, physical_ms(issuer.hlc) + ttl_ms]]
 
     @reading_mutator
     def confirm(self, view: View, hold: Text) -> list[Any]:
-        """Lower the amount by what a hold put aside, and end the hold; before its deadline, in the region that made it."""
+        """Lower the amount by what a hold put aside, and end the hold. Only in the region that made it, before its deadline."""
         live = self._own_hold(view, hold)
         amount, deadline_ms = live.value
         if physical_ms(_issuer(view).hlc) >= deadline_ms:
@@ -229,7 +232,7 @@ class BoundedCounter(CrdtType):
 
     @reading_mutator
     def release(self, view: View, hold: Text) -> list[Any]:
-        """End a hold and give back what it put aside; in the region that made it."""
+        """End a hold and give back what it put aside. Only in the region that made it."""
         self._own_hold(view, hold)
         return end_hold(hold, RELEASED, physical_ms(_issuer(view).hlc))
 
@@ -299,17 +302,27 @@ class BoundedCounter(CrdtType):
             yield Write((GRANTED,), live, True, "sum granted in its region")
         for to, child in view.child(MOVED).children():
             for live in child.live(ADD):
-                yield Write((MOVED, to), live, True, f"sum its region moved to {to}")
+                yield Write((MOVED, to), live, True, "sum its region moved to the other")
         for live in view.child(USED).live(ADD):
             yield Write((USED,), live, True, "sum consumed in its region")
         for hold, child in view.child(HELD).children():
             for live in child.live():
-                until = f"until {rfc3339(live.value[1])}" if is_hold(live.value) else "in an unknown form"
-                yield Write((HELD, hold), live, is_hold(live.value), f"held {until}")
+                if is_hold(live.value):
+                    amount, deadline_ms = live.value
+                    yield Write((HELD, hold), live._replace(value=amount), True, f"held until {rfc3339(deadline_ms)}")
+                else:
+                    yield Write((HELD, hold), live, False, "held in an unknown form")
         for hold, child in view.child(ENDED).children():
             for live in child.live():
                 how = live.value[0] if is_end(live.value) else "ended in an unknown form"
-                yield Write((ENDED, hold), live, False, f"hold {how}")
+                yield Write((ENDED, hold), live._replace(value=how), False, f"hold {how}")
+
+    def place(self, at: tuple[Any, ...], regions: Mapping[ReplicaId, str]) -> list[Any]:
+        """What was done, and with which region or hold."""
+        cell, *others = at
+        if cell == MOVED:
+            others = [regions.get(replica, replica) for replica in others]
+        return [_WORDS.get(cell, cell), *others]
 
 
 def _issuer(view: View) -> Issuer:

@@ -27,7 +27,7 @@ class Extremum(CrdtType):
 
     @reading_mutator
     def set(self, view: View, value: Orderable) -> list[Any]:
-        """Offer a value, an integer or text as those before it."""
+        """Offer a value: an integer or text, the kind that is there already."""
         present = view.best(self.kind)
         if present is not None and isinstance(present, str) != isinstance(value, str):
             here, given = ("text", "an integer") if isinstance(present, str) else ("an integer", "text")

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
+from crdtstore.causal import ReplicaId
 from crdtstore.errors import UsageError
 from crdtstore.leaves import DROP, Branch
 from crdtstore.types._base import CrdtType, Text, View, Write, reading_mutator
@@ -95,6 +96,14 @@ class OrMap(CrdtType):
                     yield write._replace(at=at)
                 else:
                     yield Write(at, write.live, False, f"another type serves under the name {show(name)}")
+
+    def place(self, at: tuple[Any, ...], regions: Mapping[ReplicaId, str]) -> list[Any]:
+        """Fields as pairs of name and type."""
+        if not at or not isinstance(at[0], str):
+            return list(at)
+        name, type_name = split_part(at[0])
+        crdt = self._registry.get(type_name)
+        return [[name, type_name], *(at[1:] if crdt is None else crdt.place(at[1:], regions))]
 
     def _fields(self, view: View) -> Iterator[tuple[str, str, CrdtType, View, bool]]:
         """What can be read: part, name, type, what stands there, and whether it serves under its name; by name, then type.

@@ -12,6 +12,7 @@ at that moment, in code points. A cut that is attempted in two regions cuts in e
 from __future__ import annotations
 
 from collections.abc import Iterator
+from hashlib import sha256
 from itertools import islice
 from typing import Any
 
@@ -54,7 +55,7 @@ class Text(CrdtType):
         assert view.issuer is not None
         left = _position(view, order[index - 1]) if index else b""
         right = _position(view, order[index]) if index < length else None
-        name = _name(view.issuer)
+        name = _name(view, len(text))
         effects: list[Any] = []
         for number, (position, char) in enumerate(zip(_places(left, right, len(text), view.issuer), text, strict=True)):
             effects += (PUT, [name + number.to_bytes(_NUMBER_BYTES, "big")], [position, char])
@@ -151,11 +152,21 @@ def _position(view: View, part: Any) -> bytes:
 # --- what an insertion writes
 
 
-def _name(issuer: Issuer) -> bytes:
-    """What the names of the characters of an operation begin with: the same for every attempt at it."""
-    operation = issuer.operation
-    who = _owner(issuer) + issuer.seq.to_bytes(_SEQ_BYTES, "big") if operation is None else operation
-    return who + issuer.index.to_bytes(_INDEX_BYTES, "big")
+def _name(view: View, count: int) -> bytes:
+    """What the names of the characters of an operation begin with: the same for every attempt at it.
+
+    An id that is used anew, after its window, finds what its first use has named, and takes another name.
+    """
+    issuer = view.issuer
+    assert issuer is not None
+    place = issuer.index.to_bytes(_INDEX_BYTES, "big")
+    if issuer.operation is None:
+        return _owner(issuer) + issuer.seq.to_bytes(_SEQ_BYTES, "big") + place
+    there = view.entry.children if type(view.entry) is Branch else {}
+    name = issuer.operation
+    while any(name + place + number.to_bytes(_NUMBER_BYTES, "big") in there for number in range(count)):
+        name = sha256(name).digest()[: len(name)]
+    return name + place
 
 
 def _owner(issuer: Issuer) -> bytes:
