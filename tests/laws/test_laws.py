@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crdtstore.kernel import Tree
@@ -18,6 +18,8 @@ TYPES = sorted(REGISTRY)
 DELETABLE = [name for name in TYPES if REGISTRY[name].deletable]
 NAMES = ("us", "eu", "ap")
 KEYS = ("a", "b", "never")
+FEWER = settings(max_examples=settings().max_examples // 3)
+"""For laws that run a history several times, and say little that the others do not."""
 
 
 def run(crdt: CrdtType, steps: list[Step], names: tuple[str, ...] = NAMES, **how: Any) -> World:
@@ -108,6 +110,7 @@ def test_a_big_drop_carried_out_in_slices_changes_nothing(name: str, data: st.Da
 
 
 @pytest.mark.parametrize("name", TYPES)
+@FEWER
 @given(data=st.data())
 def test_what_an_origin_computes_others_apply_to_the_same(name: str, data: st.DataObject) -> None:
     world = World(REGISTRY[name], members(NAMES))
@@ -117,6 +120,7 @@ def test_what_an_origin_computes_others_apply_to_the_same(name: str, data: st.Da
 
 
 @pytest.mark.parametrize("name", [name for name in TYPES if name != "bounded_counter"])  # it asks who holds what
+@FEWER
 @given(data=st.data())
 def test_names_of_replicas_change_no_reading(name: str, data: st.DataObject) -> None:
     """Stamps are all different here, so nothing is decided by a name."""
@@ -143,6 +147,7 @@ def _renamed(value: Any, names: dict[Any, Any]) -> Any:
 
 
 @pytest.mark.parametrize("name", TYPES)
+@FEWER
 @given(data=st.data())
 def test_an_idle_replica_changes_nothing(name: str, data: st.DataObject) -> None:
     crdt = REGISTRY[name]

@@ -365,4 +365,4 @@ def test_a_planted_fault_breaks_a_law(plant: Plant, monkeypatch: Patch) -> None:
 @pytest.mark.parametrize("law", [run, folding, run_by_the_clock, run_in_slices])
 @pytest.mark.parametrize("name", sorted({plant.name for plant in PLANTS}))
 def test_without_a_fault_none_is_broken(name: str, law: Callable[..., Any]) -> None:
-    assert not is_broken(name, 30, law)
+    assert not is_broken(name, 10, law)
