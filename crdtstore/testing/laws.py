@@ -10,6 +10,7 @@ A law raises AssertionError and says which one is broken.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from operator import le
 from typing import Any, NamedTuple
 
@@ -32,6 +33,7 @@ __all__ = [
     "World",
     "check_codec",
     "check_equal",
+    "check_explained",
     "check_normal_form",
     "check_same",
     "check_state",
@@ -319,6 +321,21 @@ def check_same(left: tuple[Any, bool, int], right: tuple[Any, bool, int], what: 
     assert left[:2] == right[:2], f"{what}: {left[:2]} against {right[:2]}"
     assert pack(left[0]) == pack(right[0]), f"{what}: equal only in Python"
     assert not is_exact or left[2] == right[2], f"{what}: {left[2]} conflicts against {right[2]}"
+
+
+def check_explained(crdt: CrdtType, replica: Bare, key: str) -> None:
+    """What stands behind a reading is named, at each place first what counts; and where writes lost there is more than one."""
+    view = replica.keyspace.view(f"things:{crdt.name}", key)
+    writes = list(crdt.explain(view))
+    assert not view.exists or any(write.counts for write in writes), f"nothing counts behind the reading of {key}"
+    assert not crdt.conflicts(view) or len(writes) > 1, f"no conflict is named behind the reading of {key}"
+    done: set[tuple[Any, ...]] = set()
+    for before, write in pairwise(writes):
+        if write.at != before.at:
+            done.add(before.at)
+        assert write.at not in done, f"{write.at} is explained in two places"
+        assert write.at != before.at or before.counts or not write.counts, f"{write.at} begins with what does not count"
+    assert all(write.why for write in writes)
 
 
 def check_codec(data: bytes) -> None:

@@ -26,7 +26,7 @@ class RwSet(CrdtType):
 
     @mutator
     def add(self, view: View, elements: Elements) -> list[Any]:
-        """Add elements, over the removes that this region has seen."""
+        """Add elements, in the place of the removes that this region has seen."""
         effects: list[Any] = []
         for element in elements:
             effects += (DROP, [element], None, PUT, [element], None)
@@ -45,10 +45,12 @@ class RwSet(CrdtType):
 
     def conflicts(self, view: View) -> int:
         """Elements with an add that lost against a concurrent remove, until every region has both."""
-        return sum(child.has(MARK) and child.has(PUT) for _, child in _elements(view))
+        children = (view.child(element) for element in _elements(view))
+        return sum(child.has(MARK) and child.has(PUT) for child in children)
 
     def explain(self, view: View) -> Iterator[Write]:
-        for element, child in _elements(view):
+        for element in sorted(_elements(view), key=element_order):
+            child = view.child(element)
             adds, removes = child.live(PUT), child.live(MARK)
             if not adds:
                 continue
@@ -59,11 +61,11 @@ class RwSet(CrdtType):
                 yield Write((element,), one._replace(value=element), not removes, why)
 
 
-def _elements(view: View) -> Iterator[tuple[Any, View]]:
-    """Everything that stands behind elements, also what a mark hides."""
+def _elements(view: View) -> list[Any]:
+    """Every element of which anything is there, also what a mark hides."""
     entry = view.entry
-    if type(entry) is Branch:
-        if entry.sweep is not None:
-            entry.sweep.finish()
-        for element in sorted(entry.children, key=element_order):
-            yield element, view.child(element)
+    if type(entry) is not Branch:
+        return []
+    if entry.sweep is not None:
+        entry.sweep.finish()
+    return list(entry.children)

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crdtstore.kernel import Tree
-from crdtstore.testing.laws import BASE_MS, Bare, World, check_same, members
+from crdtstore.testing.laws import BASE_MS, Bare, World, check_explained, check_same, members
 from crdtstore.testing.strategies import Deliver, Step, Write, histories
 from crdtstore.types import REGISTRY, CrdtType
 from tests.laws.models import MODELS, Oracle
@@ -30,6 +30,8 @@ def run(crdt: CrdtType, steps: list[Step], names: tuple[str, ...] = NAMES, **how
         check_told(world, oracle, world.replicas[step.replica % len(names)])
     world.settle()
     check_told(world, oracle, world.replicas[0])
+    for key in KEYS:
+        check_explained(crdt, world.replicas[0], key)
     return world
 
 
