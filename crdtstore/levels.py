@@ -7,12 +7,15 @@ Whoever goes through a branch whose drop is still being carried out has it carri
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import Any
 
 from crdtstore.leaves import Branch, Entry, Leaf, Order
 from crdtstore.values import element_order
 
 __all__ = ["attach", "collapse", "keys_of", "level_of", "replace", "set_leaf", "settle", "walk"]
+
+_CHUNK = 64
 
 
 def walk(root: Branch, path: Sequence[Any]) -> list[Branch]:
@@ -99,13 +102,21 @@ def collapse(branch: Branch) -> Entry | None:
 
 
 def keys_of(branch: Branch, after: str, prefix: str) -> Iterator[str]:
-    """The keys of a collection in the order of their bytes, from the first greater than ``after``."""
+    """The keys of a collection in the order of their bytes, from the first greater than ``after``; whoever looks at a key on the way may
+    take it out.
+    """
     if branch.sweep is not None:
         branch.sweep.finish()
-    if branch.order is None:
-        branch.order = Order(branch.children)
-    for key in branch.order.irange_key(element_order(max(prefix, after))):
-        if not isinstance(key, str) or not key.startswith(prefix):
-            return
-        if key > after or not after:
+    start, is_included = max(prefix, after), not after or prefix > after
+    while True:
+        if branch.order is None:
+            branch.order = Order(branch.children)
+        found = branch.order.irange_key(element_order(start), inclusive=(is_included, True))
+        chunk = list(islice(found, _CHUNK))
+        for key in chunk:
+            if not isinstance(key, str) or not key.startswith(prefix):
+                return
             yield key
+        if len(chunk) < _CHUNK:
+            return
+        start, is_included = chunk[-1], False
