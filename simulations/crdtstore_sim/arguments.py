@@ -70,6 +70,7 @@ def _some(random: Random, pool: tuple[Any, ...]) -> list[Any]:
 
 _KINDS: dict[str, Callable[[Random], Any]] = {
     "amount": lambda random: random.choice((1, 1, 2, 3, 5, 8)),
+    "duration": lambda random: random.choice([each for each in _TTLS_MS if each is not None]),
     "integer": _integer,
     "natural": lambda random: random.randint(0, 4),
     "ttl": lambda random: random.choice(_TTLS_MS),

@@ -58,20 +58,20 @@ class Pages:
         )
 
     def on_explained(self, group: Group, node: int, at: tuple[str, str], body: dict[str, Any], span: Span) -> None:
-        """A user was shown what stands behind a value: the value itself, and at least one write if there is any."""
+        """A user was shown what stands behind a value: the value itself, and at least one write that counts if there is any."""
         model = self._values.key(group, *at)
+        got, has_any = canonical(body["value"]), any(write["counts"] for write in body["live"])
 
-        def expected(vector: Sequence[int], now_ms: int) -> Any:
+        def is_right(vector: Sequence[int], now_ms: int) -> bool:
             reading = model.reading(vector, now_ms)
-            return reading.value, reading.exists
+            return bool(got == canonical(reading.value)) and (has_any or not reading.exists)
 
-        got = canonical((body["value"], any(write["counts"] for write in body["live"])))
         self._values.hold(
             group,
             node,
             f"explains {at[0]}/{at[1]} as {shown(body['value'])} by {len(body['live'])} writes",
-            lambda vector, now_ms: bool(got == canonical(expected(vector, now_ms))),
-            expected,
+            is_right,
+            lambda vector, now_ms: model.reading(vector, now_ms)[:2],
             [model],
             span,
         )

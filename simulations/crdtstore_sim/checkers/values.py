@@ -28,8 +28,8 @@ def _is_same(got: Reading, expected: Reading) -> bool:
 
 
 def _is_right(got: Reading, expected: Reading) -> bool:
-    """The same of what a user is shown, who is also told when it ends; of nothing it does not matter."""
-    return _is_same(got, expected) and (got.ends == expected.ends or not got.exists)
+    """The same of what a user is shown, who is also told when it ends."""
+    return _is_same(got, expected) and got.ends == expected.ends
 
 
 def _under_etag(collection: str, reading: Reading) -> Any:

@@ -55,7 +55,9 @@ def letters(there: There) -> list[Letter]:
 
 def _insert(here: Here, given: Mapping[str, Any]) -> None:
     event, draft, index = here.event, here.draft(), given["index"]
-    draft[index:index] = [Letter((event.name, here.index, number), char) for number, char in enumerate(given["text"])]
+    draft[index:index] = [
+        Letter((event.operation or event.name, here.index, number), char) for number, char in enumerate(given["text"])
+    ]
 
 
 def _cut(here: Here, given: Mapping[str, Any]) -> None:
