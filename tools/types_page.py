@@ -16,6 +16,7 @@ from typing import Any
 
 from crdtstore.errors import CrdtStoreError
 from crdtstore.types import REGISTRY, Argument, CrdtType
+from crdtstore.types._arguments import KINDS
 from crdtstore.values import to_json
 from tools.catalogue import CATALOGUE, Case, Entry, Example, Op
 from tools.catalogue._common import ABOUT, ENDING, ENDING_CASES, ENDING_TYPE, NOT_HERE, RUNNING
@@ -25,20 +26,6 @@ __all__ = ["PAGE", "head", "page", "section"]
 
 PAGE = Path(__file__).parents[1] / "docs" / "types.md"
 
-_KINDS = {
-    "amount": "integer from 1",
-    "element": "element",
-    "elements": "list of elements",
-    "fields": "map from names to values",
-    "integer": "integer",
-    "names": "list of names",
-    "natural": "integer from 0",
-    "orderable": "integer or text",
-    "some_names": "list of names, or null: the whole key",
-    "text": "text",
-    "ttl": "milliseconds, or null",
-    "value": "value",
-}
 _WIDTH = 140
 _UNITS = ((3_600_000, "hour"), (60_000, "minute"), (1_000, "second"))
 
@@ -134,7 +121,7 @@ def _operations(crdt: CrdtType, kinds: Mapping[str, str]) -> Iterator[str]:
     rows = []
     for mutator in sorted(crdt.mutators.values(), key=lambda each: each.name == "expire"):
         arguments = [
-            _argument(each, kinds.get(f"{mutator.name}.{each.name}", _KINDS[each.kind])) for each in mutator.arguments
+            _argument(each, kinds.get(f"{mutator.name}.{each.name}", KINDS[each.kind])) for each in mutator.arguments
         ]
         rows.append([f"`{mutator.name}`", ", ".join(arguments) or "none", " ".join(mutator.doc.split())])
     if crdt.deletable:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,6 +18,7 @@ from crdtstore_client.store import Store, connect
 from crdtstore_client.transport import NotSent, ReplyLost
 
 __all__ = [
+    "TTL_KINDS",
     "arguments_of",
     "ask_all",
     "element_of",
@@ -112,16 +114,20 @@ def element_of(text: str) -> Any:
     return text if value is None or isinstance(value, bool) else value
 
 
-def _seconds(text: str) -> Any:
-    """A time to live in seconds, as milliseconds; ``never`` is none."""
-    if text in {"never", "null"}:
+def _seconds(text: str, *, is_needed: bool = False) -> Any:
+    """A time to live in seconds, as milliseconds; ``never`` is none, unless one is needed."""
+    if text in {"never", "null"} and not is_needed:
         return None
     try:
-        return milliseconds(float(text))
+        seconds = float(text)
     except ValueError:
+        seconds = math.nan
+    if not math.isfinite(seconds):
+        or_never = "" if is_needed else ", or never"
         raise UsageError(
-            f"ttl must be seconds, such as 3600, or never, got {text!r:.100}. Nothing changed.", code="invalid-value"
-        ) from None
+            f"ttl must be seconds, such as 3600{or_never}, got {text!r:.100}. Nothing changed.", code="invalid-value"
+        )
+    return milliseconds(seconds)
 
 
 def field_of(handle: Handle[Any], step: str) -> Handle[Any]:
@@ -168,6 +174,7 @@ _REST: dict[str, Callable[[Sequence[str]], Any]] = {
 }
 _ONE: dict[str, Callable[[str], Any]] = {
     "amount": typed,
+    "duration": lambda text: _seconds(text, is_needed=True),
     "element": element_of,
     "integer": typed,
     "natural": typed,
@@ -176,6 +183,8 @@ _ONE: dict[str, Callable[[str], Any]] = {
     "ttl": _seconds,
     "value": typed,
 }
+TTL_KINDS = frozenset({"ttl", "duration"})
+"""Arguments of these kinds are typed in seconds."""
 _OPTION = "some_names"
 """Arguments of this kind are given as an option of the verb."""
 
@@ -183,6 +192,7 @@ _OPTION = "some_names"
 def arguments_of(mutator: Mutator | None, given: Sequence[str]) -> dict[str, Any]:
     """What stands after the address, as arguments of the op; the registry judges them. None is ``delete``."""
     left = list(given)
+    name = "delete" if mutator is None else mutator.name
     arguments: dict[str, Any] = {}
     declared = [each for each in (mutator.arguments if mutator is not None else ()) if each.kind != _OPTION]
     for argument in declared:
@@ -193,7 +203,13 @@ def arguments_of(mutator: Mutator | None, given: Sequence[str]) -> dict[str, Any
             left = []
         else:
             arguments[argument.name] = _ONE[argument.kind](left.pop(0))
+    for argument in declared:
+        if argument.name not in arguments and argument.kind in TTL_KINDS:
+            or_never = ", or never" if argument.kind == "ttl" else ""
+            raise UsageError(
+                f"{name} needs the argument ttl (seconds, such as 3600{or_never}). Nothing changed.", code="invalid-op"
+            )
     if left:
         known = ", ".join(argument.name.removesuffix("_ms") for argument in declared) or "no arguments"
-        raise UsageError(f"the op takes {known}; what is {left[0]!r:.100}? Nothing changed.", code="invalid-op")
+        raise UsageError(f"{name} takes {known}; what is {left[0]!r:.100}? Nothing changed.", code="invalid-op")
     return arguments

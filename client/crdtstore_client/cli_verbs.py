@@ -19,7 +19,7 @@ from crdtstore.errors import UsageError
 from crdtstore.types import REGISTRY, Argument
 from crdtstore_client.address import split_address
 from crdtstore_client.cli_show import echo_json, plain, short_dot
-from crdtstore_client.cli_support import arguments_of, field_of, run
+from crdtstore_client.cli_support import TTL_KINDS, arguments_of, field_of, run
 from crdtstore_client.handles import Handle, Hold, OrMap
 from crdtstore_client.ops import Ack, Op
 from crdtstore_client.store import Store
@@ -87,9 +87,11 @@ def _op(handle: Handle[Any], name: str, given: list[str], fields: tuple[str, ...
     mutator = REGISTRY[handle.type_name].mutators.get(name)
     if mutator is None and name != "delete":
         if isinstance(handle, OrMap):
+            which = (
+                f"--path NAME, of {', '.join(sorted(handle.declared))[:500]}" if handle.declared else "--path NAME:TYPE"
+            )
             raise UsageError(
-                f"or_map has no operation {name!r} itself; for one of its fields say which: --path NAME:TYPE. "
-                "Nothing changed.",
+                f"or_map has no operation {name!r} itself; for one of its fields say which: {which}. Nothing changed.",
                 code="invalid-op",
             )
         return handle.op(name)  # which says what there is instead
@@ -170,7 +172,7 @@ def _word(argument: Argument) -> str:
     if argument.kind == "some_names":
         return "[--fields NAME]..."
     word = argument.name.removesuffix("_ms").upper()
-    if argument.kind == "ttl":
+    if argument.kind in TTL_KINDS:
         word += "_SECONDS"
     return word if argument.required else f"[{word}={plain(argument.default)}]"
 

@@ -14,6 +14,7 @@ from crdtstore.values import check_element, check_integer, check_text, check_val
 
 __all__ = [
     "KINDS",
+    "MAX_TTL_MS",
     "MISSING",
     "Amount",
     "Argument",
@@ -103,13 +104,13 @@ def _orderable(value: Any, what: str) -> str | int:
     return check_integer(value, what)
 
 
-_MAX_TTL_MS = 100 * 366 * 86_400_000
+MAX_TTL_MS = 100 * 366 * 86_400_000
 
 
 def _duration(value: Any, what: str, or_null: str = "") -> int:
-    if not 0 < check_integer(value, what) <= _MAX_TTL_MS:
+    if not 0 < check_integer(value, what) <= MAX_TTL_MS:
         raise UsageError(
-            f"{what} must be 1 to {_MAX_TTL_MS} ms{or_null}, got {show(value)}. Nothing changed.", code="invalid-value"
+            f"{what} must be 1 to {MAX_TTL_MS} ms{or_null}, got {show(value)}. Nothing changed.", code="invalid-value"
         )
     return int(value)
 

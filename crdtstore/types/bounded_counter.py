@@ -31,7 +31,7 @@ from typing import Any, ClassVar, NamedTuple
 from crdtstore.causal import ReplicaId
 from crdtstore.clock import physical_ms, rfc3339
 from crdtstore.errors import HoldEnded, InsufficientRights, ReplicaBehind, UsageError
-from crdtstore.leaves import ADD, DROP, PUT, SEQ_BITS, Branch, Entry, Many, One, ValueOrder
+from crdtstore.leaves import ADD, DROP, PUT, SEQ_BITS, Branch, Entry, Many, One, ValueOrder, has_mark
 from crdtstore.types._base import Amount, CrdtType, Duration, Issuer, Live, Text, View, Write, reading_mutator
 from crdtstore.values import check_integer, show
 
@@ -128,7 +128,7 @@ def _owner_and_amount(entry: Entry) -> tuple[int, int]:
     if type(entry) is One:
         found = [(entry.dot, entry.value)] if entry.kind == PUT else []
     else:
-        leaf = entry.leaf_of(PUT) if type(entry) is Branch else entry
+        leaf = entry if type(entry) is not Branch else None if has_mark(entry) else entry.leaf_of(PUT)
         dots = leaf.dots if type(leaf) is Many and leaf.kind == PUT else {}
         found = [(dot, value) for dot, (_, value) in sorted(dots.items(), key=lambda held: held[1][0])]
     for dot, value in found:
@@ -223,7 +223,7 @@ class BoundedCounter(CrdtType):
 
     @reading_mutator
     def confirm(self, view: View, hold: Text) -> list[Any]:
-        """Lower the amount by what a hold put aside, and end the hold. Only in the region that made it, before its deadline."""
+        """Lower the amount by what a hold put aside, and end the hold. Only in the region that made the hold, and before its deadline."""
         live = self._own_hold(view, hold)
         amount, deadline_ms = live.value
         if physical_ms(_issuer(view).hlc) >= deadline_ms:
@@ -232,7 +232,7 @@ class BoundedCounter(CrdtType):
 
     @reading_mutator
     def release(self, view: View, hold: Text) -> list[Any]:
-        """End a hold and give back what it put aside. Only in the region that made it."""
+        """End a hold and give back what it put aside. Only in the region that made the hold."""
         self._own_hold(view, hold)
         return end_hold(hold, RELEASED, physical_ms(_issuer(view).hlc))
 

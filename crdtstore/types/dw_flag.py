@@ -25,7 +25,7 @@ class DwFlag(CrdtType):
 
     @mutator
     def enable(self, view: View) -> list[Any]:
-        """Set the flag, over the disables that this region has seen."""
+        """Set the flag, in the place of the disables that this region has seen."""
         return [DROP, [], None, PUT, [], True]
 
     @mutator

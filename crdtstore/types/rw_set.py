@@ -45,13 +45,13 @@ class RwSet(CrdtType):
 
     def conflicts(self, view: View) -> int:
         """Elements with an add that lost against a concurrent remove, until every region has both."""
-        children = (view.child(element) for element in _elements(view))
-        return sum(child.has(MARK) and child.has(PUT) for child in children)
+        return sum(bool(view.child(element).hidden()) for element in _elements(view))
 
     def explain(self, view: View) -> Iterator[Write]:
         for element in sorted(_elements(view), key=element_order):
             child = view.child(element)
-            adds, removes = child.live(PUT), child.live(MARK)
+            removes = child.live(MARK)
+            adds = child.hidden() if removes else child.live()
             if not adds:
                 continue
             for one in removes:

@@ -172,8 +172,8 @@ def test_an_amount_that_is_no_integer(cluster: FakeCluster) -> None:
     [
         (["add", "shop/counter"], "an address is domain/collection/key, got 'shop/counter'"),
         (["declare", "shop/a/b", "counter"], "an address is domain/collection, got 'shop/a/b'"),
-        (["add", "shop/counter/de", "1", "2"], "the op takes amount; what is '2'?"),
-        (["delete", "shop/counter/de", "2"], "the op takes no arguments; what is '2'?"),
+        (["add", "shop/counter/de", "1", "2"], "add takes amount; what is '2'?"),
+        (["delete", "shop/counter/de", "2"], "delete takes no arguments; what is '2'?"),
         (["delete", "shop/event_log/x"], "not-deletable"),
         (["set", "shop/lww_register/x"], "set needs the argument value"),
         (["set", "shop/lww_map/x", "name"], "expected name=value, got 'name'"),

@@ -196,7 +196,7 @@ Case = tuple[int, list[str], str]
 WRONG: list[Case] = [
     (2, ["get", "shop/orders/.."], "Nothing changed"),
     (2, ["add", "shop/orders/de", "1.5"], "amount must be an integer, got 1.5"),
-    (2, ["add", "shop/orders/de", "1", "2"], "the op takes amount"),
+    (2, ["add", "shop/orders/de", "1", "2"], "add takes amount"),
     (2, ["remove", "shop/orders/de", "x"], "counter has no operation 'remove'"),
     (2, ["get", "shop/nowhere/de"], "not declared"),
     (2, ["get", "mars/orders/de"], "not declared"),

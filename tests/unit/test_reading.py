@@ -441,6 +441,26 @@ def test_explain_says_where_below_the_key_a_write_stands(made: Regions) -> None:
     assert explain(made, "us", "aw-set")["live"] == []
 
 
+def test_a_sum_is_shown_under_its_newest_commit_also_when_it_is_folded(made: Regions) -> None:
+    made.commit("us", op("counter", "k", "add", amount=2), reason="the first", id="1")
+    last = made.commit("us", op("counter", "k", "add", amount=3), reason="the last", id="2")["dot"]
+    nested_last = made.commit("eu", nested([["n", "counter"]], "add", amount=4), reason="nested", id="3")["dot"]
+    for number in range(5):
+        made.commit("us", op("counter", "other", "add"), reason=f"other {number}")
+        made.commit("eu", op("counter", "other", "add"), reason=f"other {number}")
+    made.settle(10_000)
+    folded: Any = made.services["eu"].host.groups["shop/0"].keyspace.tree.entry("counter:counter", "k")
+    assert (folded.singles, folded.runs[0].last_seq) == (None, 0), "which numbers it had is forgotten"
+    for region in ("us", "eu"):
+        for collection, dot, reason in (("counter", last, "the last"), ("or-map", nested_last, "nested")):
+            [write] = explain(made, region, collection)["live"]
+            assert (write["dot"], write["reason"], write["value"]) == (
+                dot,
+                reason,
+                {"counter": 5, "or-map": 4}[collection],
+            )
+
+
 def test_explain_names_another_body_under_one_id(made: Regions) -> None:
     made.commit("eu", op("event-log", "k", "append", id="e", body=1))
     made.commit("us", op("event-log", "k", "append", id="e", body=2))

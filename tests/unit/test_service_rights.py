@@ -120,4 +120,7 @@ def test_it_does_not_end(made: Regions, name: str, code: str) -> None:
 def test_what_stands_behind_the_value_is_explained(made: Regions) -> None:
     made.commit("us", do("transfer", amount=2, to="eu"))
     live = made.do("us", "explain", **READ)["live"]
-    assert [(one["at"][0], one["value"], one["counts"]) for one in live] == [("G", 10, True), ("R", 2, True)]
+    assert [(one["at"], one["value"], one["counts"]) for one in live] == [
+        (["granted"], 10, True),
+        (["moved", "eu"], 2, True),
+    ]

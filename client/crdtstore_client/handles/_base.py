@@ -16,6 +16,7 @@ import msgspec
 
 from crdtstore.errors import UsageError
 from crdtstore.types import REGISTRY
+from crdtstore.types._arguments import MAX_TTL_MS
 from crdtstore_client.explanation import Explanation
 from crdtstore_client.ops import Op, Reading, Rights
 
@@ -253,7 +254,12 @@ def milliseconds(ttl: float | timedelta | None) -> int | None:
         raise UsageError(
             f"ttl must be seconds, a timedelta or None, got {ttl!r:.100}. Nothing changed.", code="invalid-value"
         )
-    return round(ttl * 1000)
+    if not 1 <= (ttl_ms := round(ttl * 1000)) <= MAX_TTL_MS:
+        raise UsageError(
+            f"ttl must be above 0 and at most {MAX_TTL_MS // 1000:,} seconds, got {ttl!r:.100}. Nothing changed.",
+            code="invalid-value",
+        )
+    return ttl_ms
 
 
 def _nothing(_: Any) -> None:
