@@ -84,7 +84,7 @@ class Catalogue:
     @overload
     def mv_register(self, name: str, value: type[V]) -> Collection[MvRegister[V]]: ...
     def mv_register(self, name: str, value: Any = None) -> Collection[MvRegister[Any]]:
-        """What is it now, when a person should decide? Each of several concurrent values."""
+        """What did they all say? Each of several concurrent values, for a person to decide."""
         return self._keys(name, MvRegister, value)
 
     @overload
@@ -92,7 +92,7 @@ class Catalogue:
     @overload
     def max_register(self, name: str, value: type[V]) -> Collection[MaxRegister[V]]: ...
     def max_register(self, name: str, value: Any = None) -> Collection[MaxRegister[Any]]:
-        """What is the most? ``value`` may be any type made of integers or of text."""
+        """What was the most? ``value`` may be any type made of integers or of text."""
         return self._keys(name, MaxRegister, value)
 
     @overload
@@ -100,15 +100,15 @@ class Catalogue:
     @overload
     def min_register(self, name: str, value: type[V]) -> Collection[MinRegister[V]]: ...
     def min_register(self, name: str, value: Any = None) -> Collection[MinRegister[Any]]:
-        """What is the least? ``value`` may be any type made of integers or of text."""
+        """What was the least? ``value`` may be any type made of integers or of text."""
         return self._keys(name, MinRegister, value)
 
     def ew_flag(self, name: str) -> Collection[EwFlag]:
-        """Is it on? A concurrent enable wins."""
+        """Has anybody said yes? A concurrent enable wins."""
         return self._keys(name, EwFlag)
 
     def dw_flag(self, name: str) -> Collection[DwFlag]:
-        """May it still? A concurrent disable wins."""
+        """Do all agree? A concurrent disable wins."""
         return self._keys(name, DwFlag)
 
     @overload
@@ -116,7 +116,7 @@ class Catalogue:
     @overload
     def g_set(self, name: str, element: type[E]) -> Collection[GSet[E]]: ...
     def g_set(self, name: str, element: Any = None) -> Collection[GSet[Any]]:
-        """Who was ever in? ``element`` may be any type made of text, an integer or bytes."""
+        """Who was ever there? ``element`` may be any type made of text, an integer or bytes."""
         return self._keys(name, GSet, element)
 
     @overload
@@ -132,7 +132,7 @@ class Catalogue:
     @overload
     def rw_set(self, name: str, element: type[E]) -> Collection[RwSet[E]]: ...
     def rw_set(self, name: str, element: Any = None) -> Collection[RwSet[Any]]:
-        """Who may? ``element`` may be any type made of text, an integer or bytes."""
+        """Who is still allowed? ``element`` may be any type made of text, an integer or bytes."""
         return self._keys(name, RwSet, element)
 
     @overload
@@ -150,7 +150,7 @@ class Catalogue:
     def or_map(
         self, name: str, value: Any = None, *, fields: Mapping[str, str] | None = None
     ) -> Collection[OrMap[Any]]:
-        """What does the record say, with fields of any type? ``value`` is the type of the whole map.
+        """What belongs together? ``value`` is the type of the whole map.
 
         ``fields``: the same as in ``declare(name, "or_map", fields={"visits": "counter"})``, if it was declared so. Without
         it everything works too, but a field that was not declared is refused by the node and not where it is written,
@@ -163,5 +163,5 @@ class Catalogue:
         return self._keys(name, EventLog, body)
 
     def text(self, name: str) -> Collection[Text]:
-        """What do we write together?"""
+        """What does it say? Characters in an order."""
         return self._keys(name, Text)

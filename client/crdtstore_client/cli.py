@@ -27,7 +27,7 @@ def _options_help() -> str:
     return f"An option of the type; the defaults are {'; '.join(options)}."
 
 
-@click.command()
+@click.command(short_help="Make a collection of a type; again is harmless.")
 @click.argument("address", metavar="DOMAIN/COLLECTION")
 @click.argument("type_name", metavar="TYPE", type=click.Choice(sorted(REGISTRY)))
 @click.option("--option", "options", multiple=True, metavar="NAME=VALUE", help=_options_help())

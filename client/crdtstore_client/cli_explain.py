@@ -6,6 +6,7 @@ whom, and why: the words its author gave if it counts, the rule by which it lost
 
 from __future__ import annotations
 
+import json
 import shutil
 import sys
 from collections.abc import Iterator
@@ -30,6 +31,8 @@ MIN_VALUE_WIDTH = 12
 
 _WORDS = {"bounded_counter": ("counts", "ended"), "counter": ("counts", "lost")}
 """What is said instead of wins and lost where nothing competes: amounts add up, and a hold ends."""
+_NOUNS = {"bounded_counter": ("sum or hold", "sums and holds"), "counter": ("sum", "sums")}
+"""What is explained where it is not writes one by one."""
 
 
 class _Row(NamedTuple):
@@ -83,7 +86,7 @@ def _explained(body: dict[str, Any], columns: int | None = None) -> Iterator[str
     if columns is not None:
         spare = columns - sum(widths) + widths[VALUE] - GAPS - (3 if widths[AT] else 0)
         widths[VALUE] = min(widths[VALUE], max(spare, MIN_VALUE_WIDTH))
-    headline = clip(plain(body["value"]), MAX_HEADLINE_WIDTH)
+    headline = clip(_headline(body["value"], body["type"]), MAX_HEADLINE_WIDTH)
     missing = f", not yet in: {', '.join(body['not_yet_in'])}" if body["not_yet_in"] else ""
     yield f"{pad(headline, 0 if widths[AT] else widths[VALUE])}   {body['type']}, {_count(body)}{missing}"
     for row in rows:
@@ -91,6 +94,12 @@ def _explained(body: dict[str, Any], columns: int | None = None) -> Iterator[str
         outcome, at, value, dot, time, author, why = cells
         place = f"{at}   " if widths[AT] else ""
         yield f"  {outcome}   {place}{value}   {dot}   {time}  {author}   {why}".rstrip()
+
+
+def _headline(value: Any, type_name: str) -> str:
+    if type_name == "event_log" and value:  # they are listed below, one by one
+        return f"{len(value)} event{'' if len(value) == 1 else 's'}"
+    return plain(value)
 
 
 def _count(body: dict[str, Any]) -> str:
@@ -101,7 +110,7 @@ def _count(body: dict[str, Any]) -> str:
     lost = sum(not write["counts"] for write in live)
     if lost and not any(write.get("at") for write in live):
         return f"{number} concurrent writes"
-    written = f"{number} write{'' if len(live) == 1 else 's'}"
+    written = f"{number} {_NOUNS.get(body['type'], ('write', 'writes'))[len(live) != 1]}"
     return f"{written}, {lost} {_words(body['type'])[1]}" if lost else written
 
 
@@ -111,11 +120,12 @@ def _words(type_name: str) -> tuple[str, str]:
 
 
 def _row(write: dict[str, Any], type_name: str, *, is_today: bool) -> _Row:
-    at, value = list(write.get("at", ())), plain(write["value"])
+    at, value = list(write.get("at", ())), _cell(write["value"])
     types = [type_name, *(part[1] for part in at if isinstance(part, list | tuple))]
     if types[-1].endswith("_set"):  # the element is what was written
         value = plain_element(at.pop())
     date, _, time = write["time"].rstrip("Z").partition("T")
+    says_both = not write["counts"] or types[-1] in _NOUNS  # a sum is of more writes than the one that gave the reason
     reason = "" if write["reason"] is None else f'"{clip(plain(write["reason"]), MAX_VALUE_WIDTH)}"'
     return _Row(
         _words(type_name)[not write["counts"]],
@@ -124,8 +134,14 @@ def _row(write: dict[str, Any], type_name: str, *, is_today: bool) -> _Row:
         short_dot(write["dot"]),
         time if is_today else f"{date} {time}",
         f"by {plain(write['author'])}",
-        (reason or write["why"]) if write["counts"] else "   ".join(filter(None, (write["why"], reason))),
+        "   ".join(filter(None, (write["why"], reason))) if says_both else reason or write["why"],
     )
+
+
+def _cell(value: Any) -> str:
+    """A value in a column: in quotes where its blanks would be taken for the column's."""
+    text = plain(value)
+    return text if text == text.strip() else json.dumps(value, ensure_ascii=False)
 
 
 def _part(part: Any) -> str:

@@ -31,8 +31,8 @@ MAX_KEY_WIDTH = 40
 def get(ctx: click.Context, address: str, consistency: Any, max_staleness: float | None) -> None:
     """Show the value of a key.
 
-    After it, when there are any: conflicts (concurrent writes that lost), its end if it has one, who holds the rights to
-    it, and regions not heard from for long.
+    After it, when there are any: conflicts (concurrent writes that nobody has decided on yet), its end if it has one,
+    who holds the rights to it, and regions not heard from for long.
     """
     domain, collection, key = split_address(address, 3)
 
@@ -46,7 +46,7 @@ def get(ctx: click.Context, address: str, consistency: Any, max_staleness: float
         return
     lines = list(_lines(body))
     if notes := "; ".join(filter(None, (*_notes(body), silence))):
-        if body["type"] == "text" and len(lines) > 1:
+        if len(lines) > 1:  # it is about all of them
             lines.append(f"({notes})")
         else:
             lines[0] = f"{pad(lines[0], 10)} ({notes})"
@@ -56,15 +56,18 @@ def get(ctx: click.Context, address: str, consistency: Any, max_staleness: float
 def _lines(body: dict[str, Any]) -> Iterator[str]:
     value = body["value"]
     if body["type"] == "event_log" and value:
-        yield from map(_event_line, value)
+        yield from _event_lines(value)
     elif body["type"] == "text" and value and all(map(is_safe, value.split("\n"))):
         yield from value.split("\n")
     else:
         yield plain(value)
 
 
-def _event_line(event: dict[str, Any]) -> str:
-    return f"{event['time']}  {short_dot(event['dot'])}  {plain(event['id'])}  {plain(event['body'])}"
+def _event_lines(events: list[dict[str, Any]]) -> Iterator[str]:
+    rows = [(event["time"], short_dot(event["dot"]), plain(event["id"]), plain(event["body"])) for event in events]
+    widths = [min(max(width_of(row[at]) for row in rows), MAX_KEY_WIDTH) for at in (1, 2)]
+    for time, dot, name, body in rows:
+        yield f"{time}  {pad(dot, widths[0])}  {pad(name, widths[1])}  {body}"
 
 
 def _notes(body: dict[str, Any]) -> Iterator[str]:
@@ -158,7 +161,7 @@ def members(ctx: click.Context, address: str, after: str | None, limit: int, has
         if "field" in items[0]:
             _table([(plain(item["field"]), plain(item["value"])) for item in items])
         else:
-            click.echo("\n".join(map(_event_line, items)))
+            click.echo("\n".join(_event_lines(items)))
     elif items:
         click.echo("\n".join(map(plain_element, items)))
     if body["next"] is not None:

@@ -128,6 +128,15 @@ _OF_MOST = {
 """What so many types have alike that their names say nothing."""
 
 
+_REPEATED = {
+    "elements": "ELEMENT...",
+    "fields": "NAME=VALUE...",
+    "names": "NAME...",
+    "some_names": "[--fields NAME]...",
+}
+"""What is typed as often as need be."""
+
+
 def _short_help_of(name: str) -> str:
     if name in _OF_MOST:
         return _OF_MOST[name]
@@ -169,8 +178,8 @@ def _doc(type_name: str, name: str) -> str:
 
 
 def _word(argument: Argument) -> str:
-    if argument.kind == "some_names":
-        return "[--fields NAME]..."
+    if argument.kind in _REPEATED:
+        return _REPEATED[argument.kind]
     word = argument.name.removesuffix("_ms").upper()
     if argument.kind in TTL_KINDS:
         word += "_SECONDS"

@@ -300,11 +300,11 @@ def test_explain_of_amounts(shell: Shell) -> None:
     shell.says(f"release shop/bounded_counter/c {shell.says('reserve shop/bounded_counter/c 2 60').strip()}")
     shell.settle()
     assert shell.shows("explain shop/counter/c") == [
-        "3   counter, 1 write",
+        "3   counter, 1 sum",
         "  counts   3   us-1:0   10:00:00.000  by anonymous   sum of its region",
     ]
     headline, granted, ended = shell.shows("explain shop/bounded_counter/c")
-    assert headline == "10   bounded_counter, 2 writes, 1 ended"
+    assert headline == "10   bounded_counter, 2 sums and holds, 1 ended"
     assert re.fullmatch(
         r"  counts   granted +10 +us-1:0   10:00:00.000  by anonymous   sum granted in its region", granted
     )

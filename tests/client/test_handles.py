@@ -48,6 +48,12 @@ def test_a_handle_has_the_mutators_of_the_registry(name: str) -> None:
                 assert parameter.default == argument.default
 
 
+@pytest.mark.parametrize("name", sorted(REGISTRY))
+def test_the_words_about_a_handle_begin_with_the_question_of_its_type(name: str) -> None:
+    for described in (HANDLES[name], getattr(Domain, name)):
+        assert (inspect.getdoc(described) or "").startswith(REGISTRY[name].question), described
+
+
 def test_a_domain_has_one_method_per_type() -> None:
     assert set(HANDLES) == set(REGISTRY), "handles/ has one class per type, named in HANDLES"
     domain = connect(US, transport=FakeCluster()).domain("shop")

@@ -11,7 +11,7 @@ __all__ = ["Counter"]
 
 
 class Counter(Expiring[int]):
-    """How many?"""
+    """How many? Every add counts, and a delete removes what it has seen."""
 
     type_name = "counter"
     _readings = int

@@ -27,14 +27,14 @@ class _Flag(Expiring[bool]):
 
 
 class EwFlag(_Flag):
-    """Is it on? A concurrent enable wins."""
+    """Has anybody said yes? A concurrent enable wins."""
 
     type_name = "ew_flag"
     __slots__ = ()
 
 
 class DwFlag(_Flag):
-    """May it still? A concurrent disable wins."""
+    """Do all agree? A concurrent disable wins."""
 
     type_name = "dw_flag"
     __slots__ = ()

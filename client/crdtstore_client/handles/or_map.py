@@ -35,7 +35,7 @@ M = TypeVar("M")
 
 
 class OrMap(Expiring[M], Generic[M]):
-    """What does the record say, with fields of any type? ``customer.counter("visits")`` is the handle of a field.
+    """What belongs together? Fields of any type: ``customer.counter("visits")`` is the handle of a field.
 
     Removing a field removes what this region has seen of it: what others wrote meanwhile stays, counters exact.
     """
@@ -171,7 +171,7 @@ class OrMap(Expiring[M], Generic[M]):
     @overload
     def or_map(self, field: str, value: type[V]) -> OrMap[V]: ...
     def or_map(self, field: str, value: Any = None) -> OrMap[Any]:
-        """What does the record say, with fields of any type? What is nested deeper has no declared fields."""
+        """What belongs together? Fields of any type: What is nested deeper has no declared fields."""
         return self._nested(OrMap, field, value)
 
     def event_log(self, field: str, body: Any = None) -> EventLog:

@@ -31,7 +31,7 @@ class LwwRegister(_Register[V]):
 
 
 class MaxRegister(_Register[V]):
-    """What is the most? Integers or text, one kind per key."""
+    """What was the most? Integers or text, one kind per key."""
 
     type_name = "max_register"
     __slots__ = ()
@@ -42,7 +42,7 @@ class MaxRegister(_Register[V]):
 
 
 class MinRegister(_Register[V]):
-    """What is the least? Integers or text, one kind per key."""
+    """What was the least? Integers or text, one kind per key."""
 
     type_name = "min_register"
     __slots__ = ()
@@ -53,7 +53,7 @@ class MinRegister(_Register[V]):
 
 
 class MvRegister(Expiring[list[V]], Generic[V]):
-    """What is it now, when a person should decide? All concurrent values, oldest first."""
+    """What did they all say? All concurrent values, oldest first."""
 
     type_name = "mv_register"
     _readings = list

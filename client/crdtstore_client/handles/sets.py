@@ -38,7 +38,7 @@ class _Elements(Handle[frozenset[E]], Generic[E]):
 
 
 class GSet(_Elements[E]):
-    """Who was ever in? Nothing is taken out."""
+    """Who was ever there? Nothing is taken out."""
 
     type_name = "g_set"
     __slots__ = ()
@@ -60,7 +60,7 @@ class AwSet(_Removable[E]):
 
 
 class RwSet(_Removable[E]):
-    """Who may? A remove wins over a concurrent add."""
+    """Who is still allowed? A remove wins over a concurrent add."""
 
     type_name = "rw_set"
     __slots__ = ()

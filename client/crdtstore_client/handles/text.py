@@ -11,7 +11,7 @@ __all__ = ["Text"]
 
 
 class Text(Expiring[str]):
-    """What do we write together? Indexes count code points of the text as the region has it."""
+    """What does it say? Indexes count code points of the text as the region has it."""
 
     type_name = "text"
     _readings = str
