@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from crdtstore.leaves import BEST, SEQ_BITS, SEQ_MASK, Branch, Entry, Leaf, Many, One, Sum, covers, has_mark, narrow
+from crdtstore.leaves import BEST, Branch, Entry, Leaf, Many, One, Sum, covers, has_mark, narrow
 from crdtstore.values import element_order
 
 __all__ = ["fold_entry"]
@@ -31,7 +31,7 @@ def fold_entry(entry: Entry, stable: Sequence[int]) -> tuple[Entry | None, bool]
         if not all(_is_stable(leaf, stable) for leaf in entry.leaves):
             return entry, True
         entry.leaves = []
-        return (entry if entry.children else None), False
+        return (entry if entry.children or entry.sweep is not None else None), False
     folded = [_fold_leaf(leaf, stable) for leaf in entry.leaves]
     entry.leaves = [leaf for leaf, _ in folded]
     return entry, any(is_more for _, is_more in folded)
@@ -41,8 +41,7 @@ def _is_stable(leaf: Leaf, stable: Sequence[int]) -> bool:
     if isinstance(leaf, One):
         return covers(stable, leaf.dot)
     if isinstance(leaf, Sum):
-        runs = all(run.last_seq <= stable[run.origin] for run in leaf.runs)
-        return runs and all(covers(stable, dot) for dot in leaf.singles or ())
+        return all(run.newest_seq <= stable[run.origin] for run in leaf.runs)
     return all(covers(stable, dot) for dot in leaf.dots) and all(
         covers(stable, shadow) for shadow in leaf.shadows or ()
     )
@@ -56,26 +55,15 @@ def _fold_leaf(leaf: Leaf, stable: Sequence[int]) -> tuple[Leaf, bool]:
         left = {shadow: dot for shadow, dot in pairs if not (covers(stable, shadow) and covers(stable, dot))}
         leaf.shadows = left or None
     if isinstance(leaf, Sum):
-        _fold_sum(leaf, stable)
-        is_more = leaf.shadows is not None or leaf.singles is not None
-        return leaf, is_more or any(run.older is not None for run in leaf.runs)
+        for run in leaf.runs:
+            run.fold(stable[run.origin])
+        is_more = any(run.older is not None or run.loose is not None for run in leaf.runs)
+        return leaf, is_more or leaf.shadows is not None
     if leaf.kind in BEST:
         _fold_best(leaf, stable)
     small = narrow(leaf)
     assert small is not None
     return small, isinstance(small, Many) and (small.kind in BEST or small.shadows is not None)
-
-
-def _fold_sum(leaf: Sum, stable: Sequence[int]) -> None:
-    """The stable amounts of one replica become one."""
-    for dot in [dot for dot in leaf.singles or () if covers(stable, dot)]:
-        assert leaf.singles is not None
-        run = leaf.run_of(dot >> SEQ_BITS)
-        assert run is not None
-        run.settle(dot & SEQ_MASK, *leaf.singles.pop(dot))
-    leaf.singles = leaf.singles or None
-    for run in leaf.runs:
-        run.fold(stable[run.origin])
 
 
 def _fold_best(leaf: Many, stable: Sequence[int]) -> None:

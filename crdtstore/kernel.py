@@ -37,19 +37,19 @@ from crdtstore.leaves import (
     One,
     Run,
     Sum,
-    ValueOrder,
     best,
     choose_again,
     clone,
     covers,
     has_dot,
     has_mark,
+    is_seen,
     narrow,
     spent,
 )
-from crdtstore.levels import attach, collapse, keys_of, level_of, replace, set_leaf, settle, walk
+from crdtstore.levels import attach, collapse, disorder, keys_of, level_of, replace, set_leaf, settle, walk
 from crdtstore.shares import MODULUS, Shares, best_share
-from crdtstore.sweeps import Sweep
+from crdtstore.sweeps import Discard, Sweep
 
 __all__ = ["Tree"]
 
@@ -64,7 +64,7 @@ class Tree:
     in dots stand for; it may grow, never change.
     """
 
-    sweep_above: ClassVar[int] = 2_000
+    sweep_above: ClassVar[int] = 100
     """A drop of a branch with more children is carried out in slices."""
 
     __slots__ = ("_dirty", "_shares", "_sweeps", "contested", "defers", "digest", "replicas", "root")
@@ -79,7 +79,7 @@ class Tree:
         """Keys (collection, key) where concurrent writes met; whoever finds that nothing is left of it may take one out."""
         self._dirty: OrderedDict[tuple[Any, ...], None] = OrderedDict()
         """Paths where something is to be folded once it is stable."""
-        self._sweeps: deque[Sweep] = deque()
+        self._sweeps: deque[Sweep | Discard] = deque()
         self.defers = True
         """Whether big drops may be carried out in slices."""
 
@@ -116,7 +116,7 @@ class Tree:
                     continue  # the operation is spent here, and no level must be left behind for it
             level: Any = self.root.children.get(path[0]) if len(path) == 2 else None
             if type(level) is not Branch or level.sweep is not None:  # not just a key of a collection that is there
-                level = level_of(self.root, path)
+                level = level_of(self.root, path, dot, self.sweep_above)
             entry = level.children.get(path[-1])
             if kind == ADD and others is None and (entry is None or type(entry) is Sum):  # the hottest case
                 if entry is None:
@@ -132,10 +132,11 @@ class Tree:
         self, kind: int, path: list[Any], value: Any, dot: int, hlc: int, cut: Sequence[int], *rest: Any
     ) -> None:
         """Put a mark, or beside one. It hides what stands at its path; whoever has seen it puts in the place of both."""
-        level, last = level_of(self.root, path), path[-1]
+        level, last = level_of(self.root, path, dot, self.sweep_above), path[-1]
         entry = level.children.get(last)
         digest, before = self.digest, self._shares.here(path, entry)
         if entry is not None:
+            disorder(level)
             self.contested[path[0], path[1] if len(path) > 1 else None] = None
             if kind != MARK:
                 self._drop_here(level, entry, path, cut)
@@ -226,15 +227,8 @@ class Tree:
         run = runs[0] if runs and runs[0].origin == origin else leaf.run_of(origin)
         if run is None:
             run = leaf.open_run(origin, self._shares.origin(path, origin))
-        if is_repeatable:
-            singles = leaf.singles
-            if singles is None:
-                singles = leaf.singles = {}
-                self._dirty[tuple(path)] = None
-            run.loose += amount
-            run.loose_count += dot not in singles
-            singles[dot] = (hlc, amount + singles.get(dot, (0, 0))[1])
-        elif run.append(dot & SEQ_MASK, amount, hlc):
+        append = run.append_loose if is_repeatable else run.append
+        if append(dot & SEQ_MASK, amount, hlc):
             self._dirty[tuple(path)] = None
         leaf.total += amount
         self.digest = (self.digest + amount * run.weight) % MODULUS
@@ -253,7 +247,7 @@ class Tree:
         if held.shadows is None:
             held.shadows = {}
         self._dirty[tuple(path)] = None
-        _disorder(level)
+        disorder(level)
         counted = min(siblings, key=lambda sibling: self._order(sibling.hlc, sibling.dot))
         if self._order(counted.hlc, counted.dot) < self._order(hlc, dot):
             held.shadows[dot] = counted.dot
@@ -265,7 +259,7 @@ class Tree:
 
     def _widen(self, level: Branch, leaf: Leaf, path: list[Any]) -> Many:
         """The same leaf in the shape that holds several dots."""
-        _disorder(level)
+        disorder(level)
         if isinstance(leaf, Many):
             return leaf
         assert isinstance(leaf, One)
@@ -286,7 +280,7 @@ class Tree:
             return
         if kind is None:
             if type(entry) is not One:
-                _disorder(levels[-1])
+                disorder(levels[-1])
             settle(levels, path, self.cut_entry(entry, path, cut))
             return
         digest, before, left = self.digest, self._shares.here(path, entry), entry
@@ -306,16 +300,24 @@ class Tree:
         self._cut_here(entry, path, cut)
         if is_marked:
             self.digest = (digest + self._shares.here(path, entry)) % MODULUS
+        if is_seen(entry, cut):
+            gone = Discard(self, path, {})
+            gone.take(entry, path)
+            self.discard(gone)
+            return collapse(entry)
         if entry.sweep is not None:
             assert isinstance(entry.sweep, Sweep)
             entry.sweep.join(cut)
             return entry
         if len(entry.children) > self.sweep_above and self.defers:
+            if entry.order is not None:
+                order = Discard(self, path, {})
+                order.take_order(entry)
+                self.discard(order)
             entry.sweep = Sweep(self, entry, path, cut)
-            entry.order = None
             self._sweeps.append(entry.sweep)
             return entry
-        _disorder(entry)
+        disorder(entry)
         for part, child in list(entry.children.items()):
             below = [*path, part]
             replace(entry, part, self.cut_entry(child, below, cut))
@@ -334,7 +336,7 @@ class Tree:
             return None
         gone = spent(leaf.shadows, cut)
         if isinstance(leaf, Sum):
-            self._remove(leaf, path, gone + [dot for dot in leaf.singles or () if covers(cut, dot)])
+            self._remove(leaf, path, gone)
             for run in leaf.runs:
                 self._lose(leaf, run, run.cut(cut[run.origin]))
             leaf.runs = tuple(run for run in leaf.runs if not run.is_empty)
@@ -346,12 +348,10 @@ class Tree:
         """Take single dots out of a leaf; those that are not there are passed over."""
         if isinstance(leaf, Sum):
             for dot in dots:
-                run, single = leaf.run_of(dot >> SEQ_BITS), leaf.singles.pop(dot, None) if leaf.singles else None
-                if run is not None and single is not None:
-                    run.loose -= single[1]
-                    run.loose_count -= 1
-                    self._lose(leaf, run, single[1])
-            leaf.singles = leaf.singles or None
+                run = leaf.run_of(dot >> SEQ_BITS)
+                taken = None if run is None else run.take(dot & SEQ_MASK)
+                if run is not None and taken is not None:
+                    self._lose(leaf, run, taken)
         elif dots and isinstance(leaf, Many):
             before = self._shares.leaf(path, leaf)
             for dot in dots:
@@ -375,9 +375,19 @@ class Tree:
         while budget > 0 and self._sweeps:
             budget -= max(1, self._sweeps[0].run(budget))
 
-    def end_sweep(self, sweep: Sweep) -> None:
+    def discard(self, gone: Discard) -> None:
+        """What is not in the tree any more still has to leave the digest."""
+        self._sweeps.append(gone)
+
+    def subtract(self, path: list[Any], entry: Entry) -> None:
+        """Take away from the digest what stood at this very path."""
+        self.digest = (self.digest - self._shares.here(path, entry)) % MODULUS
+
+    def end_sweep(self, sweep: Sweep | Discard) -> None:
         """A sweep is done: what is empty now goes."""
         self._sweeps.remove(sweep)
+        if isinstance(sweep, Discard):
+            return
         path = sweep.path
         levels = walk(self.root, path)
         entry = levels[-1].children.get(path[-1]) if levels else None
@@ -400,6 +410,8 @@ class Tree:
             entry = levels[-1].children.get(path[-1]) if levels else None
             if entry is None:
                 continue
+            if type(entry) is Branch:  # what a mark hid may go
+                disorder(levels[-1])
             left, is_more = fold_entry(entry, stable)
             if left is not entry or type(left) is Branch:
                 settle(levels, path, left if type(left) is not Branch else collapse(left))
@@ -408,9 +420,10 @@ class Tree:
         return count
 
     def _finish(self, path: list[Any]) -> None:
-        """Finish the sweeps above, at and below a path."""
-        while pending := [sweep for sweep in self._sweeps if sweep.path[: len(path)] == path[: len(sweep.path)]]:
-            pending[0].finish()  # which may leave sweeps further down
+        """Finish the sweeps at and below a path."""
+        self.at(path)  # those above it are carried out there, which may leave others further down
+        while pending := [sweep for sweep in self._sweeps if sweep.is_below(path)]:
+            pending[0].finish()
 
     # --- the state digest
 
@@ -459,12 +472,6 @@ class Tree:
             if entry is not None:
                 tree.root.children.setdefault(collection, Branch([], {})).children[key] = clone(entry)
         return tree
-
-
-def _disorder(level: Branch) -> None:
-    """What stands at a part of a level may change in place: an order by that would not be one any more."""
-    if isinstance(level.order, ValueOrder):
-        level.order = None
 
 
 def _is_superfluous(

@@ -21,7 +21,6 @@ from functools import partial
 from typing import Any, Protocol, Union
 
 from msgspec import Struct
-from msgspec.structs import replace
 from sortedcontainers import SortedKeyList
 
 from crdtstore.clock import physical_ms
@@ -58,8 +57,10 @@ __all__ = [
     "has_ended",
     "has_mark",
     "is_expired",
+    "is_seen",
     "is_visible",
     "narrow",
+    "newest_below",
     "newest_hlc",
     "outlives",
     "spent",
@@ -97,16 +98,12 @@ class Many(Struct, gc=False):
 
 
 class Sum(Struct, gc=False):
-    """A leaf whose value is the sum of its amounts. A tuple of runs, since the garbage collector passes over tuples of such structs.
-
-    ``singles``: amounts whose operation may be repeated elsewhere, ``{dot: (hlc, amount)}``, until they are stable.
-    """
+    """A leaf whose value is the sum of its amounts. A tuple of runs, since the garbage collector passes over tuples of such structs."""
 
     total: int
     runs: tuple[Run, ...] = ()
     shadows: dict[int, int] | None = None
     kind: int = ADD
-    singles: dict[int, tuple[int, int]] | None = None
 
     def run_of(self, origin: int) -> Run | None:
         for run in self.runs:
@@ -126,10 +123,14 @@ Leaf = Union[One, Many, Sum]  # noqa: UP007 - msgspec structs in a runtime alias
 class Pending(Protocol):
     """A drop of a big branch that is carried out in slices (``sweeps``)."""
 
-    cut: list[int]
-
     def touch(self, part: Any) -> None:
         """Carry it out at one child."""
+
+    def shows(self, now_ms: int | None) -> bool:
+        """Whether anything can be read of what it has still to be carried out at."""
+
+    def surrender(self) -> dict[Any, Any]:
+        """The children at which it is still to be carried out; it has nothing to do any more."""
 
     def finish(self) -> None:
         """Carry out all of it."""
@@ -140,6 +141,18 @@ class Order(SortedKeyList):  # type: ignore[misc]
 
     def __init__(self, parts: Iterable[Any] = (), key: Callable[[Any], Any] = element_order) -> None:
         super().__init__(parts, key=key)
+
+    @property
+    def has_any(self) -> bool:
+        """Whether it still holds anything."""
+        return bool(len(self))
+
+    def shrink(self, count: int) -> int:
+        """Let go of up to so many parts, since nobody needs the order any more; return of how many."""
+        count = min(count, len(self))
+        for _ in range(count):
+            self.pop()
+        return count
 
 
 class ValueOrder(Order):
@@ -160,14 +173,29 @@ class ValueOrder(Order):
         super().discard(value)
         self._known.pop(value, None)
 
+    @property
+    def has_any(self) -> bool:
+        return bool(self._known or len(self))
+
+    def shrink(self, count: int) -> int:
+        known = min(count, len(self._known))
+        for _ in range(known):
+            self._known.popitem()
+        return max(known, super().shrink(count))
+
 
 class Branch(Struct, gc=False):
-    """A level: the leaves that stand at this very path (one per class) and what goes on below."""
+    """A level: the leaves that stand at this very path (one per class) and what goes on below.
+
+    Shape:   ``newest`` says per replica that no dot with a greater seq was put below; only a big branch under a key has it.
+             While a drop is still being carried out (``sweep``), ``children`` are those at which that is done.
+    """
 
     leaves: list[Leaf]
     children: dict[Any, Any]
     order: Order | None = None
     sweep: Pending | None = None
+    newest: dict[int, int] | None = None
 
     def leaf_of(self, kind: int) -> Leaf | None:
         for leaf in self.leaves:
@@ -215,28 +243,35 @@ def is_visible(entry: Entry, now_ms: int | None = None) -> bool:
         return False
     if not has_mark(entry) and any(leaf.kind != DEADLINE for leaf in entry.leaves):
         return True
-    if entry.sweep is None:
-        return any(is_visible(child, now_ms) for child in entry.children.values())
-    for part in reversed(entry.children):  # what outlived the drop came last, mostly
-        if outlives(entry.children[part], entry.sweep.cut):
-            entry.sweep.touch(part)
-            if is_visible(entry.children[part], now_ms):
-                return True
-    return False
+    branches = []
+    for child in entry.children.values():
+        if type(child) is Branch:
+            branches.append(child)
+        elif child.kind not in (MARK, DEADLINE):
+            return True
+    if any(is_visible(branch, now_ms) for branch in branches):  # not while going through: drops may end in between
+        return True
+    return entry.sweep is not None and entry.sweep.shows(now_ms)
 
 
 def outlives(entry: Entry, cut: Sequence[int]) -> bool:
-    """Whether a cut leaves any dot of an entry."""
+    """Whether a cut may leave any dot of an entry."""
     if isinstance(entry, One):
         return entry.dot & SEQ_MASK > cut[entry.dot >> SEQ_BITS]
     if isinstance(entry, Sum):
-        runs = any(run.last_seq > cut[run.origin] for run in entry.runs)
-        return runs or any(not covers(cut, dot) for dot in entry.singles or ())
+        return any(run.newest_seq > cut[run.origin] for run in entry.runs)
     if isinstance(entry, Many):
         return any(dot & SEQ_MASK > cut[dot >> SEQ_BITS] for dot in entry.dots)
-    return any(outlives(leaf, cut) for leaf in entry.leaves) or any(
-        outlives(child, cut) for child in entry.children.values()
-    )
+    if entry.newest is not None:
+        is_below = not is_seen(entry, cut)
+    else:
+        is_below = entry.sweep is not None or any(outlives(child, cut) for child in entry.children.values())
+    return is_below or any(outlives(leaf, cut) for leaf in entry.leaves)
+
+
+def is_seen(branch: Branch, cut: Sequence[int]) -> bool:
+    """Whether a cut is known to cover all that is below a branch."""
+    return branch.newest is not None and all(seq <= cut[origin] for origin, seq in branch.newest.items())
 
 
 def newest_hlc(entry: Entry) -> int:
@@ -245,21 +280,24 @@ def newest_hlc(entry: Entry) -> int:
         newest = 0 if has_mark(entry) else max((newest_hlc(leaf) for leaf in entry.leaves), default=0)
         if entry.sweep is not None:
             entry.sweep.finish()
-        return max(newest, max((newest_hlc(child) for child in entry.children.values()), default=0))
+        children = list(entry.children.values())  # drops below may end while each is looked at
+        return max(newest, max(map(newest_hlc, children), default=0))
     if entry.kind in (MARK, DEADLINE):
         return 0
     if isinstance(entry, One):
         return entry.hlc
     if isinstance(entry, Sum):
-        singles = [hlc for hlc, _ in entry.singles.values()] if entry.singles else [0]
-        return max(*singles, *(run.last_hlc for run in entry.runs))
+        return max(run.newest_hlc for run in entry.runs)
     return max((hlc for hlc, _ in entry.dots.values()), default=0)
 
 
 def deadline_of(entry: Entry | None) -> tuple[bool, int | None]:
-    """Whether a deadline stands at this very path, and which (Unix ms, None: never). Of several the greatest counts, never is greatest."""
+    """Whether a deadline stands at this very path, and which (Unix ms, None: never). Of several the greatest counts, never is greatest.
+
+    A mark hides it, as it does all that stands at its path: folding takes both.
+    """
     leaf = entry.leaf_of(DEADLINE) if type(entry) is Branch else entry
-    if leaf is None or leaf.kind != DEADLINE:  # type: ignore[union-attr]
+    if leaf is None or leaf.kind != DEADLINE or (type(entry) is Branch and has_mark(entry)):  # type: ignore[union-attr]
         return False, None
     values = [leaf.value] if isinstance(leaf, One) else [value for _, value in leaf.dots.values()]  # type: ignore[union-attr]
     return True, None if None in values else max(values)
@@ -284,6 +322,29 @@ def has_ended(entry: Entry | None, now_ms: int) -> bool:
 # --- dots
 
 
+def newest_below(branch: Branch) -> dict[int, int]:
+    """Per replica the greatest seq of what stands below a branch, or more."""
+    newest: dict[int, int] = {}
+    for child in branch.children.values():
+        if type(child) is not Branch:
+            dots = _newest_dots(child)
+        else:
+            below = newest_below(child) if child.newest is None else child.newest
+            dots = [origin << SEQ_BITS | seq for origin, seq in below.items()]
+            dots += [dot for leaf in child.leaves for dot in _newest_dots(leaf)]
+        for dot in dots:
+            newest[dot >> SEQ_BITS] = max(dot & SEQ_MASK, newest.get(dot >> SEQ_BITS, 0))
+    return newest
+
+
+def _newest_dots(leaf: Leaf) -> list[int]:
+    if isinstance(leaf, One):
+        return [leaf.dot]
+    if isinstance(leaf, Many):
+        return list(leaf.dots)
+    return [run.origin << SEQ_BITS | run.newest_seq for run in leaf.runs]
+
+
 def covers(cut: Sequence[int], dot: int) -> bool:
     """Whether a cut, or a stable vector, covers a dot."""
     return dot & SEQ_MASK <= cut[dot >> SEQ_BITS]
@@ -297,7 +358,8 @@ def has_dot(leaf: Leaf, dot: int) -> bool:
         return True
     if isinstance(leaf, Many):
         return dot in leaf.dots
-    return leaf.singles is not None and dot in leaf.singles
+    run = leaf.run_of(dot >> SEQ_BITS)
+    return run is not None and run.loose is not None and run.loose.has(dot & SEQ_MASK)
 
 
 def clone(entry: Entry) -> Entry:
@@ -307,11 +369,11 @@ def clone(entry: Entry) -> Entry:
     if isinstance(entry, Many):
         return Many(entry.kind, dict(entry.dots), dict(entry.shadows) if entry.shadows else None, entry.best)
     if isinstance(entry, Sum):
-        runs = tuple(replace(run, older=None if run.older is None else run.older[:]) for run in entry.runs)
-        singles = dict(entry.singles) if entry.singles else None
-        return Sum(entry.total, runs, dict(entry.shadows) if entry.shadows else None, singles=singles)
+        runs = tuple(run.copy() for run in entry.runs)
+        return Sum(entry.total, runs, dict(entry.shadows) if entry.shadows else None)
     leaves: list[Any] = [clone(leaf) for leaf in entry.leaves]
-    return Branch(leaves, {part: clone(child) for part, child in entry.children.items()})
+    newest = None if entry.newest is None else dict(entry.newest)
+    return Branch(leaves, {part: clone(child) for part, child in entry.children.items()}, newest=newest)
 
 
 def spent(shadows: dict[int, int] | None, cut: Sequence[int]) -> list[int]:

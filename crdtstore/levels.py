@@ -10,10 +10,10 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Any
 
-from crdtstore.leaves import Branch, Entry, Leaf, Order
+from crdtstore.leaves import SEQ_BITS, SEQ_MASK, Branch, Entry, Leaf, Order, ValueOrder, newest_below
 from crdtstore.values import element_order
 
-__all__ = ["attach", "collapse", "keys_of", "level_of", "replace", "set_leaf", "settle", "walk"]
+__all__ = ["attach", "collapse", "disorder", "keys_of", "level_of", "replace", "set_leaf", "settle", "walk"]
 
 _CHUNK = 64
 
@@ -34,8 +34,8 @@ def walk(root: Branch, path: Sequence[Any]) -> list[Branch]:
     return levels
 
 
-def level_of(root: Branch, path: list[Any]) -> Branch:
-    """The level on which a path ends, made if need be."""
+def level_of(root: Branch, path: list[Any], dot: int, big: int) -> Branch:
+    """The level on which a path ends, made if need be, to put a dot there; branches with so many children, or more, take note of it."""
     level = root
     for depth in range(len(path) - 1):
         if level.sweep is not None:
@@ -46,6 +46,10 @@ def level_of(root: Branch, path: list[Any]) -> Branch:
             attach(level, path[depth], entry, branch)
             entry = branch
         level = entry
+        if depth and (level.newest is not None or len(level.children) >= big):
+            if level.newest is None:
+                level.newest = newest_below(level)
+            level.newest[dot >> SEQ_BITS] = dot & SEQ_MASK
     if level.sweep is not None:
         level.sweep.touch(path[-1])
     return level
@@ -57,13 +61,21 @@ def attach(level: Branch, part: Any, entry: Entry | None, new: Entry) -> None:
         level.children[part] = new
         if level.order is not None:
             level.order.add(part)
-    elif isinstance(entry, Branch):
+        return
+    disorder(level)
+    if isinstance(entry, Branch):
         entry.leaves.append(new)  # type: ignore[arg-type]
     elif isinstance(new, Branch):
         new.leaves.append(entry)
         level.children[part] = new
     else:
         level.children[part] = Branch([entry, new], {})
+
+
+def disorder(level: Branch) -> None:
+    """What stands at a part of a level changes in place: an order by that would not be one any more."""
+    if isinstance(level.order, ValueOrder):
+        level.order = None
 
 
 def set_leaf(level: Branch, part: Any, old: Leaf, new: Leaf) -> None:
@@ -96,7 +108,7 @@ def settle(levels: list[Branch], path: list[Any], left: Entry | None) -> None:
 
 def collapse(branch: Branch) -> Entry | None:
     """The smallest shape for what is left of a branch."""
-    if branch.children or len(branch.leaves) > 1:
+    if branch.children or branch.sweep is not None or len(branch.leaves) > 1:
         return branch
     return branch.leaves[0] if branch.leaves else None
 

@@ -10,6 +10,9 @@ import struct
 from bisect import bisect_right
 
 from msgspec import Struct
+from msgspec.structs import replace
+
+from crdtstore.loose import Loose
 
 __all__ = ["Run"]
 
@@ -21,8 +24,8 @@ class Run(Struct, gc=False):
 
     Shape:   ``last_sum`` is the sum of all amounts up to ``last_seq``, of which ``gone`` were removed; earlier such pairs stand in
              ``older``, ascending: packed, 16 bytes each, or a list of pairs when a sum is beyond 64 bits. Most counters need none.
-             ``last_seq`` 0: none of these is here. ``loose`` is the sum of the amounts, ``loose_count`` many, that stand by themselves
-             in the leaf, because their operation may be repeated elsewhere; once stable they are in ``base`` (None: there were none).
+             ``last_seq`` 0: none of these is here. ``loose`` are the amounts that may have to be taken out one by one,
+             because their operation may be repeated elsewhere; once stable they are in ``base``. None: there are none.
     Units:   ``weight`` is the hash by which each amount counts in the state digest; ``last_hlc`` the stamp of the last commit in
              the pairs or the base.
     """
@@ -30,8 +33,7 @@ class Run(Struct, gc=False):
     origin: int
     weight: int
     base: int | None = None
-    loose: int = 0
-    loose_count: int = 0
+    loose: Loose | None = None
     gone: int = 0
     last_seq: int = 0
     last_sum: int = 0
@@ -57,6 +59,8 @@ class Run(Struct, gc=False):
         Cost:    O(log n); the packed pairs are cut off in front.
         Source:  DESIGN 2; Baquero, Almeida & Shoker on causal stability.
         """
+        if self.loose is not None:
+            self._settle(seq)
         older = self.older
         if older is None:
             return
@@ -94,8 +98,11 @@ class Run(Struct, gc=False):
             return index, (numbers[2 * index - 2], numbers[2 * index - 1]) if index else (0, 0)
 
     def cut(self, seq: int) -> int:
-        """Remove all amounts up to ``seq`` but the loose ones; return their sum. Every cut covers what is in the base."""
+        """Remove all amounts up to ``seq``; return their sum. Every cut covers what is in the base."""
         removed, self.base = self.base or 0, None
+        if self.loose is not None:
+            removed += self.loose.cut(seq).total
+            self._tighten()
         if seq >= self.last_seq:
             removed += self.last_sum - self.gone
             self.gone = self.last_seq = self.last_sum = self.last_hlc = 0
@@ -110,18 +117,58 @@ class Run(Struct, gc=False):
             del older[: index if isinstance(older, list) else index * _PAIR.size]
         return removed
 
-    def settle(self, seq: int, hlc: int, amount: int) -> None:
-        """A loose amount is stable now."""
-        self.loose -= amount
-        self.loose_count -= 1
-        self.base = (self.base or 0) + amount
-        if seq > self.last_seq:
-            self.last_hlc = max(self.last_hlc, hlc)
+    def append_loose(self, seq: int, amount: int, hlc: int) -> bool:
+        """As ``append``, an amount that may have to be taken out again."""
+        is_news = self.loose is None
+        if self.loose is None:
+            self.loose = Loose(seq, bytearray())
+        self.loose.append(seq, hlc, amount)
+        return is_news
+
+    def take(self, seq: int) -> int | None:
+        """Take out a loose amount; None: it is not here."""
+        taken = None if self.loose is None else self.loose.take(seq)
+        self._tighten()
+        return taken
+
+    def _settle(self, seq: int) -> None:
+        """Loose amounts up to ``seq`` are stable now."""
+        settled = None if self.loose is None else self.loose.cut(seq)
+        if settled is not None and settled.seq:
+            self.base = (self.base or 0) + settled.total
+            if settled.seq > self.last_seq:
+                self.last_hlc = max(self.last_hlc, settled.hlc)
+        self._tighten()
+
+    def _tighten(self) -> None:
+        if self.loose is not None and not self.loose.rows:
+            self.loose = None
 
     @property
     def is_empty(self) -> bool:
-        return not self.last_seq and self.base is None and not self.loose_count
+        return not self.last_seq and self.base is None and self.loose is None
+
+    @property
+    def newest(self) -> tuple[int, int]:
+        """Seq and stamp of the newest dot that is known."""
+        pair = (self.last_seq, self.last_hlc)
+        return pair if self.loose is None else max(pair, self.loose.newest)
+
+    @property
+    def newest_seq(self) -> int:
+        return self.last_seq if self.loose is None else max(self.last_seq, self.loose.last_seq)
+
+    @property
+    def newest_hlc(self) -> int:
+        return self.last_hlc if self.loose is None else max(self.last_hlc, self.loose.newest[1])
+
+    def copy(self) -> Run:
+        """A copy that shares nothing that changes."""
+        loose = self.loose
+        if loose is not None:
+            loose = replace(loose, rows=loose.rows[:], holes=dict(loose.holes) if loose.holes else None)
+        return replace(self, older=None if self.older is None else self.older[:], loose=loose)
 
     def total(self) -> int:
         """The sum of the amounts that are here."""
-        return self.last_sum - self.gone + self.loose + (self.base or 0)
+        return self.last_sum - self.gone + (self.base or 0) + (0 if self.loose is None else self.loose.total)

@@ -25,8 +25,8 @@ from crdtstore.leaves import (
     One,
     Sum,
     best,
+    has_ended,
     has_mark,
-    is_expired,
 )
 from crdtstore.values import pack
 
@@ -75,10 +75,10 @@ class Shares:
 
     def total(self, path: list[Any], entry: Entry, now_ms: int | None = None) -> int:
         """What stands at this path and below adds; with a time: what has not expired by then."""
+        if now_ms is not None and has_ended(entry, now_ms):
+            return 0
         if type(entry) is not Branch:
             return self.here(path, entry)
-        if now_ms is not None and is_expired(entry, now_ms):
-            return 0
         below = [self.total([*path, part], child, now_ms) for part, child in entry.children.items()]
         return self.here(path, entry) + sum(below)
 

@@ -118,6 +118,8 @@ class Operations:
                 self._attempts.pop(name, None)
             else:
                 blocked.append((expiry_hlc, name))
+        if not self._attempts:
+            self._attempts = {}  # a dict stays as long as it ever was
         for entry in blocked:
             heappush(expiries, entry)
         return not left and len(blocked) < budget

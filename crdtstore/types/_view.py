@@ -10,7 +10,22 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from crdtstore.causal import Dot, ReplicaId
-from crdtstore.leaves import ADD, PUT, SEQ_BITS, SEQ_MASK, Branch, Entry, One, Order, Run, Sum, has_ended, is_visible
+from crdtstore.leaves import (
+    ADD,
+    MARK,
+    PUT,
+    SEQ_BITS,
+    SEQ_MASK,
+    Branch,
+    Entry,
+    One,
+    Order,
+    Run,
+    Sum,
+    has_ended,
+    has_mark,
+    is_visible,
+)
 from crdtstore.leaves import best as best_of
 from crdtstore.values import element_order
 
@@ -90,11 +105,12 @@ class View:
     def _leaf(self, kind: int) -> Any:
         entry = self.entry
         if type(entry) is Branch:
-            return entry.leaf_of(kind)
+            is_hidden = kind != MARK and len(entry.leaves) > 1 and has_mark(entry)
+            return None if is_hidden else entry.leaf_of(kind)
         return entry if entry is not None and entry.kind == kind else None  # type: ignore[union-attr]
 
     def has(self, kind: int) -> bool:
-        """Whether there is a dot of this class at this path."""
+        """Whether there is a dot of this class at this path that no mark hides."""
         return self._leaf(kind) is not None
 
     def total(self) -> int:
@@ -118,23 +134,27 @@ class View:
 
     def live(self, kind: int = PUT) -> list[Live]:
         """The dots of one class at this path, oldest first."""
-        leaf = self._leaf(kind)
+        return self._dots(self._leaf(kind))
+
+    def hidden(self, kind: int = PUT) -> list[Live]:
+        """The dots of one class that a mark hides at this path, oldest first; folding takes them together."""
+        entry = self.entry
+        return self._dots(entry.leaf_of(kind)) if type(entry) is Branch and has_mark(entry) else []
+
+    def _dots(self, leaf: Any) -> list[Live]:
         if leaf is None:
             return []
         if type(leaf) is One:
             return [self._live(leaf.dot, leaf.hlc, leaf.value)]
         if isinstance(leaf, Sum):
-            found = [self._sum_of(leaf, run) for run in leaf.runs]
+            found = [self._sum_of(run) for run in leaf.runs if not run.is_empty]
         else:
             found = [self._live(dot, hlc, value) for dot, (hlc, value) in leaf.dots.items()]
         return sorted(found, key=lambda live: live[:3])
 
-    def _sum_of(self, leaf: Sum, run: Run) -> Live:
+    def _sum_of(self, run: Run) -> Live:
         """The amounts of one replica as one, under the newest of its dots that is known."""
-        singles = [
-            (dot & SEQ_MASK, hlc) for dot, (hlc, _) in (leaf.singles or {}).items() if dot >> SEQ_BITS == run.origin
-        ]
-        seq, hlc = max([*singles, (run.last_seq, run.last_hlc)])
+        seq, hlc = run.newest
         return self._live(run.origin << SEQ_BITS | seq, hlc, run.total())
 
     def _live(self, dot: int, hlc: int, value: Any) -> Live:
@@ -147,9 +167,9 @@ class View:
         entry = self.entry
         if entry.sweep is not None:
             entry.sweep.finish()
-        parts = entry.order if type(entry.order) is Order else sorted(entry.children, key=element_order)
-        for part in parts:
-            child = self._child(entry.children[part])
+        parts = list(entry.order) if type(entry.order) is Order else sorted(entry.children, key=element_order)
+        for part in parts:  # of a list of its own: drops below may end meanwhile, and take a part away
+            child = self._child(entry.children.get(part))
             if child.exists:
                 yield part, child
 

@@ -10,7 +10,7 @@ import pytest
 
 from crdtstore.errors import UsageError
 from crdtstore.leaves import ValueOrder
-from crdtstore.types import _positions, text
+from crdtstore.types import View, _positions, text
 from crdtstore.types._positions import between
 from tests.laws.text_story import Story
 
@@ -57,16 +57,22 @@ def nameless_at_the_edge(patch: Patch) -> None:
     patch.setattr(_positions, "_NAMELESS_AFTER", b"\x00")
 
 
+def _issued(view: View, **otherwise: Any) -> View:
+    """The same view, as somebody else's."""
+    assert view.issuer is not None
+    return View(view.replicas, view.entry, view.now_ms, view.options, view.issuer._replace(**otherwise))
+
+
 def names_of_attempts(patch: Patch) -> None:
     """A character is named after the commit, also where the commit is an attempt at an operation."""
     name = text._name
-    patch.setattr(text, "_name", lambda issuer: name(issuer._replace(operation=None)))
+    patch.setattr(text, "_name", lambda view, count: name(_issued(view, operation=None), count))
 
 
 def one_name_an_operation(patch: Patch) -> None:
     """All operations of a commit name their characters alike."""
     name = text._name
-    patch.setattr(text, "_name", lambda issuer: name(issuer._replace(index=0)))
+    patch.setattr(text, "_name", lambda view, count: name(_issued(view, index=0), count))
 
 
 def in_order_of_arrival(patch: Patch) -> None:

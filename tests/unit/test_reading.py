@@ -450,7 +450,7 @@ def test_a_sum_is_shown_under_its_newest_commit_also_when_it_is_folded(made: Reg
         made.commit("eu", op("counter", "other", "add"), reason=f"other {number}")
     made.settle(10_000)
     folded: Any = made.services["eu"].host.groups["shop/0"].keyspace.tree.entry("counter:counter", "k")
-    assert (folded.singles, folded.runs[0].last_seq) == (None, 0), "which numbers it had is forgotten"
+    assert (folded.runs[0].loose, folded.runs[0].last_seq) == (None, 0), "which numbers it had is forgotten"
     for region in ("us", "eu"):
         for collection, dot, reason in (("counter", last, "the last"), ("or-map", nested_last, "nested")):
             [write] = explain(made, region, collection)["live"]
