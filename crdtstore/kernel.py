@@ -15,13 +15,10 @@ Source: DESIGN 2; observed-remove sets without tombstones (Bieniusa et al. 2012)
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, ClassVar
+from collections.abc import Callable, Sequence
+from typing import Any
 
-from crdtstore.causal import ReplicaId
 from crdtstore.effects import Effects, Sibling, Siblings, leaf_name
-from crdtstore.folding import fold_entry
 from crdtstore.leaves import (
     ADD,
     BEST,
@@ -47,8 +44,9 @@ from crdtstore.leaves import (
     narrow,
     spent,
 )
-from crdtstore.levels import attach, collapse, disorder, keys_of, level_of, replace, set_leaf, settle, walk
-from crdtstore.shares import MODULUS, Shares, best_share
+from crdtstore.levels import attach, collapse, disorder, level_of, replace, set_leaf, settle, walk
+from crdtstore.shares import MODULUS, best_share
+from crdtstore.state import State
 from crdtstore.sweeps import Discard, Sweep
 
 __all__ = ["Tree"]
@@ -57,31 +55,10 @@ _MAX_PRUNED = 64
 """Of a leaf with more dots none is looked for that is superfluous now: folding finds them all at once."""
 
 
-class Tree:
-    """The state of one group at one replica.
+class Tree(State):
+    """The state of one group at one replica, as commits change it: by ``apply`` only."""
 
-    Mutable; changed by ``apply``, and by ``fold`` and ``run_sweeps``, which no reading shows. ``replicas`` gives the ids that the indexes
-    in dots stand for; it may grow, never change.
-    """
-
-    sweep_above: ClassVar[int] = 100
-    """A drop of a branch with more children is carried out in slices."""
-
-    __slots__ = ("_dirty", "_shares", "_sweeps", "contested", "defers", "digest", "replicas", "root")
-
-    def __init__(self, replicas: list[ReplicaId]) -> None:
-        self.replicas = replicas
-        self.root = Branch([], {})
-        self._shares = Shares(replicas)
-        self.digest = 0
-        """The state digest; late while a sweep is under way (``is_settled``)."""
-        self.contested: dict[tuple[Any, Any], None] = {}
-        """Keys (collection, key) where concurrent writes met; whoever finds that nothing is left of it may take one out."""
-        self._dirty: OrderedDict[tuple[Any, ...], None] = OrderedDict()
-        """Paths where something is to be folded once it is stable."""
-        self._sweeps: deque[Sweep | Discard] = deque()
-        self.defers = True
-        """Whether big drops may be carried out in slices."""
+    __slots__ = ()
 
     # --- applying
 
@@ -363,104 +340,7 @@ class Tree:
         leaf.total -= amount
         self.digest = (self.digest - amount * run.weight) % MODULUS
 
-    # --- what no reading shows
-
-    @property
-    def is_settled(self) -> bool:
-        """Whether ``digest`` is that of the state: no drop of a big branch is still being carried out."""
-        return not self._sweeps
-
-    def run_sweeps(self, budget: int) -> None:
-        """Go on with the drops of big branches, at up to so many children."""
-        while budget > 0 and self._sweeps:
-            budget -= max(1, self._sweeps[0].run(budget))
-
-    def discard(self, gone: Discard) -> None:
-        """What is not in the tree any more still has to leave the digest."""
-        self._sweeps.append(gone)
-
-    def subtract(self, path: list[Any], entry: Entry) -> None:
-        """Take away from the digest what stood at this very path."""
-        self.digest = (self.digest - self._shares.here(path, entry)) % MODULUS
-
-    def end_sweep(self, sweep: Sweep | Discard) -> None:
-        """A sweep is done: what is empty now goes."""
-        self._sweeps.remove(sweep)
-        if isinstance(sweep, Discard):
-            return
-        path = sweep.path
-        levels = walk(self.root, path)
-        entry = levels[-1].children.get(path[-1]) if levels else None
-        if type(entry) is Branch and entry.sweep is None:
-            settle(levels, path, collapse(entry))
-
-    @property
-    def dirty_count(self) -> int:
-        """At how many paths something waits to be folded."""
-        return len(self._dirty)
-
-    def fold(self, stable: Sequence[int], budget: int) -> int:
-        """Fold what is stable, at up to so many paths; return at how many. Where something is left it is looked at again later."""
-        dirty = self._dirty
-        count = min(budget, len(dirty))
-        for _ in range(count):
-            name, _ = dirty.popitem(last=False)
-            path = list(name)
-            levels = walk(self.root, path)
-            entry = levels[-1].children.get(path[-1]) if levels else None
-            if entry is None:
-                continue
-            if type(entry) is Branch:  # what a mark hid may go
-                disorder(levels[-1])
-            left, is_more = fold_entry(entry, stable)
-            if left is not entry or type(left) is Branch:
-                settle(levels, path, left if type(left) is not Branch else collapse(left))
-            if is_more:
-                dirty[name] = None
-        return count
-
-    def _finish(self, path: list[Any]) -> None:
-        """Finish the sweeps at and below a path."""
-        self.at(path)  # those above it are carried out there, which may leave others further down
-        while pending := [sweep for sweep in self._sweeps if sweep.is_below(path)]:
-            pending[0].finish()
-
-    # --- the state digest
-
-    def share(self, path: list[Any], now_ms: int | None = None) -> int:
-        """The part of the state digest that belongs to a path and all below it, computed anew; of the root path: the whole. With a time:
-        without what has expired by then.
-        """
-        self._finish(path)
-        entry = self.at(path)
-        return 0 if entry is None else self._shares.total(path, entry, now_ms) % MODULUS
-
-    # --- reading
-
-    def at(self, path: Sequence[Any]) -> Entry | None:
-        """What stands at a path, or None."""
-        if not path:
-            return self.root
-        levels = walk(self.root, path)
-        return levels[-1].children.get(path[-1]) if levels else None
-
-    def entry(self, collection: str, key: Any) -> Entry | None:
-        """What stands at a key, or None; not to be changed."""
-        branch = self.root.children.get(collection)
-        if type(branch) is not Branch:
-            return None
-        if branch.sweep is not None:
-            branch.sweep.touch(key)
-        return branch.children.get(key)
-
-    def keys(self, collection: str, after: str = "", prefix: str = "") -> Iterator[str]:
-        """The keys of a collection in the order of their bytes, from the first greater than ``after``; also such of which nothing can be
-        read.
-
-        Cost:  the first call sorts; then O(log n) per write and O(1) per key read.
-        """
-        branch = self.root.children.get(collection)
-        return keys_of(branch, after, prefix) if type(branch) is Branch else iter(())
+    # --- trying
 
     def scratch(self, keys: Sequence[tuple[str, Any]]) -> Tree:
         """A tree with copies of these keys only: what the operations of one commit are judged on."""

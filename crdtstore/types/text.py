@@ -91,13 +91,20 @@ class Text(CrdtType):
         order = view.order(_order)
         passage: list[Live] = []
         for index, part in enumerate(islice(order, _length(order))):
-            live = view.child(part).live()[0]
+            live = _live(view, part)
             if passage and passage[0].dot != live.dot:
                 yield _passage(passage, index)
                 passage = []
             passage.append(live)
         if passage:
             yield _passage(passage, _length(order))
+
+
+def _live(view: View, part: Any) -> Live:
+    """The write that the character at a part comes from: of several dots the one that is read."""
+    entry = view.entry.children[part]  # type: ignore[union-attr]
+    held = _held(entry)
+    return next(live for live in View(view.replicas, entry).live() if live.value == held)
 
 
 def _passage(lives: list[Live], upto: int) -> Write:
