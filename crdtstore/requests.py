@@ -6,6 +6,7 @@ that says what was wrong, what was expected, and that nothing changed.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 from uuid import UUID
@@ -137,7 +138,7 @@ def _expires_ms(key: str, now_ms: int, options: Options) -> int:
 
 def _check_limit(limit: int) -> None:
     if not 0 < limit <= MAX_LIST:
-        raise UsageError(f"limit is 1 to {MAX_LIST}, got {limit}.")
+        raise UsageError(f"limit is 1 to {MAX_LIST}, got {limit}. Nothing changed.")
 
 
 class ReadRequest(_InCollection, kw_only=True):
@@ -151,9 +152,9 @@ class ReadRequest(_InCollection, kw_only=True):
         super().check()
         check_key(self.key)
         if self.consistency not in ("session", "local"):
-            raise UsageError(f"consistency is session or local, got {self.consistency[:100]!r}.")
+            raise UsageError(f"consistency is session or local, got {self.consistency[:100]!r}. Nothing changed.")
         if self.max_staleness_ms is not None and self.max_staleness_ms < 0:
-            raise UsageError(f"max_staleness_ms must not be negative, got {self.max_staleness_ms}.")
+            raise UsageError(f"max_staleness_ms must not be negative, got {self.max_staleness_ms}. Nothing changed.")
         if self.consistency == "local":
             self.wait_ms, self.token = 0, None
 
@@ -211,11 +212,13 @@ class ConflictsRequest(_InDomain, kw_only=True):
         if self.after is not None:
             collection, slash, key = check_text(self.after, "after").partition("/")
             if not slash:
-                raise UsageError(f"after is collection/key, got {show(self.after)}.")
+                raise UsageError(f"after is collection/key, got {show(self.after)}. Nothing changed.")
             name, at, type_name = collection.partition("@")
             check_name(name, "collection")
             if at and type_name not in REGISTRY:
-                raise UsageError(f"there is no type {type_name[:100]!r}; there are {', '.join(REGISTRY)}.")
+                raise UsageError(
+                    f"there is no type {type_name[:100]!r}; there are {', '.join(REGISTRY)}. Nothing changed."
+                )
             check_key(key)
 
 
@@ -282,9 +285,29 @@ def parse(do: str, fields: Mapping[str, Any]) -> _Base:
         request = convert(fields, kind)
         request.check()
     except ValidationError as error:
-        raise UsageError(f"{error}. Nothing changed.") from None
+        raise UsageError(f"{_said(str(error))}. Nothing changed.") from None
     except (ValueError, RecursionError):  # it cannot even be quoted
         raise UsageError(
             "a field is no valid Unicode, nested too deeply or a number of too many digits. Nothing changed."
         ) from None
     return request
+
+
+_EXPECTED = re.compile(r"Expected `(?P<expected>.+)`, got `(?P<got>.+)` - at `\$\.(?P<field>.+)`")
+_KINDS = {
+    "array": "a list",
+    "bool": "true or false",
+    "float": "a number",
+    "int": "an integer",
+    "object": "a map",
+    "str": "text",
+}
+
+
+def _said(found: str) -> str:
+    """What is wrong with a field, in the words of all other messages."""
+    match = _EXPECTED.fullmatch(found)
+    if match is None:
+        return found
+    expected, got = ([_KINDS.get(kind, kind) for kind in match[name].split(" | ")] for name in ("expected", "got"))
+    return f"{match['field']} must be {' or '.join(expected)}, got {' or '.join(got)}"

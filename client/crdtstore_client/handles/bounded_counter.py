@@ -13,7 +13,7 @@ from datetime import timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from crdtstore.errors import CrdtStoreError, HoldEnded, OutcomeUnknown
+from crdtstore.errors import CrdtStoreError, HoldEnded, OutcomeUnknown, UsageError
 from crdtstore_client.handles._base import Handle, milliseconds
 from crdtstore_client.ops import Ack, Op
 
@@ -165,7 +165,10 @@ class BoundedCounter(Handle[int]):
         Raises:  InsufficientRights; nothing changed. At the end of the block: HoldEnded when it took longer than
                  ``ttl``, and what was held may be gone.
         """
-        return self._reservation({"amount": amount, "ttl_ms": milliseconds(ttl)})
+        ttl_ms = milliseconds(ttl)
+        if ttl_ms is None:
+            raise UsageError("ttl must be seconds or a timedelta, got None. Nothing changed.", code="invalid-value")
+        return self._reservation({"amount": amount, "ttl_ms": ttl_ms})
 
     def confirm(self, hold: str) -> Op[int]:
         """Consume what is held, by the id of the hold.
