@@ -41,6 +41,8 @@ traceparent: ContextVar[str | None] = ContextVar("crdtstore_traceparent", defaul
 """The W3C trace context to send with requests; whoever traces sets it."""
 
 MAX_TOKEN_BYTES = 6000  # HTTP servers refuse header lines beyond 8 KiB
+LEAST_SECONDS = 0.005
+"""With less time left nothing is sent: no answer could come in it, and whether the request arrived would be unknown."""
 FIRST_PAUSE_SECONDS = 0.05
 LONGEST_PAUSE_SECONDS = 1.0
 SERVER_WAIT_SECONDS = 1.0
@@ -128,7 +130,7 @@ class Link:
         await self.nodes.start()
         asked: set[str] = set()
         pause = FIRST_PAUSE_SECONDS
-        while (now := loop.time()) < deadline:
+        while (now := loop.time()) + LEAST_SECONDS < deadline:
             prefer = call.last.regions if isinstance(call.last, ReplicaBehind) else call.prefers
             only = None if call.bound_to is None else call.bound_to.url
             node = self.nodes.pick(asked, now, prefer, only)
