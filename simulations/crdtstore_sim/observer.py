@@ -6,7 +6,7 @@ answered; and the disk's word on what is durable comes before the step that hear
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from random import Random
 from typing import Any
 
@@ -160,16 +160,22 @@ class Observer:
         self.values.on_list(group, node, collection, body, span)
 
     def on_look(
-        self, node: int, session: int, fields: dict[str, Any], at: tuple[str, str], body: dict[str, Any], span: Span
+        self,
+        node: int,
+        session: int,
+        fields: dict[str, Any],
+        at: tuple[str, str],
+        body: dict[str, Any],
+        span: Span,
+        declared: Collection[str],
     ) -> None:
-        """Members of a key, what stands behind it, or (without a key) where writes met."""
+        """Members of a key, what stands behind it, or (without a key) where writes met; ``declared``: what the node had heard of."""
         group = self.facts.group(f"{fields['domain']}/0")
         self.sessions.on_read(session, group, node)
         if "live" in body:
             self.pages.on_explained(group, node, at, body, span)
         elif "declarations" in body:
-            names = {path: path.partition(":")[0] for path in self.facts.options}
-            self.pages.on_conflicts(group, node, names, body, span)
+            self.pages.on_conflicts(group, node, declared, body, span)
         else:
             self.pages.on_members(group, node, at, fields, body, span)
 

@@ -61,6 +61,8 @@ class _Open(Struct, frozen=True):
     since_us: int
     since_ms: int
     """By the clock of the node that was asked."""
+    declared: frozenset[str]
+    """The collections (with their type) that it had heard of."""
 
 
 class Workload:
@@ -285,8 +287,9 @@ class Workload:
         address: tuple[str, str] = ("", ""),
     ) -> Request:
         self._ticket += 1
-        now_us, now_ms = self._timeline.now_us, self._nodes[node].now_ms
-        self._open[self._ticket] = _Open(session, node, do, fields, ops or [], address, now_us, now_ms)
+        now_us, asked = self._timeline.now_us, self._nodes[node]
+        declared = frozenset(asked.service.host.declarations.readable(fields["domain"]) if do == "conflicts" else ())
+        self._open[self._ticket] = _Open(session, node, do, fields, ops or [], address, now_us, asked.now_ms, declared)
         return Request(self._ticket, do, fields)
 
     def on_replies(self, node: Node, replies: list[tuple[int, dict[str, Any] | CrdtStoreError]]) -> None:
@@ -342,7 +345,7 @@ class Workload:
         elif asked.do == "list":
             observer.on_list(node.index, session.index, domain, asked.address[0], body, span)
         elif asked.do in {"conflicts", "explain", "members"}:
-            observer.on_look(node.index, session.index, fields, asked.address, body, span)
+            observer.on_look(node.index, session.index, fields, asked.address, body, span, asked.declared)
         session.token = body["token"] if "token" in fields else _joined(session.token, body["token"])
 
     def on_crash(self, node: int) -> None:

@@ -152,12 +152,14 @@ class TestPages:
         world.make(2, register)
         world.have(0, 1, 1)
         world.have(0, 2, 1)
-        names = {"names:lww_register": "names"}
+        names = {"names:lww_register"}
         item = {"collection": "names", "key": "k", "type": "lww_register", "conflicts": 1}
         pages.on_conflicts(world.group, 0, names, {"items": [item]}, SPAN)
         assert not world.said
         pages.on_conflicts(world.group, 0, names, {"items": []}, SPAN)
         assert "lists as conflicts {}" in world.said[0]
+        pages.on_conflicts(world.group, 0, set(), {"items": []}, SPAN)  # it had not heard of the collection
+        assert len(world.said) == 1
 
 
 def test_an_operation_that_counts_twice_is_noticed() -> None:

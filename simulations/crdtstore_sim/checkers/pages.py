@@ -6,7 +6,7 @@ candidates; so each is held against the reading of the whole.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from crdtstore_sim.checkers.values import Values
@@ -76,14 +76,19 @@ class Pages:
             span,
         )
 
-    def on_conflicts(self, group: Group, node: int, names: Mapping[str, str], body: dict[str, Any], span: Span) -> None:
-        """A user was shown all keys where writes met; ``names``: collections as users name them, by how they stand in commits."""
+    def on_conflicts(
+        self, group: Group, node: int, declared: Collection[str], body: dict[str, Any], span: Span
+    ) -> None:
+        """A user was shown all keys where writes met; ``declared``: the collections (with their type) that the node had heard of when it
+        was asked. What it hears of later it may show."""
         got = {(item["collection"], item["key"]): item["conflicts"] for item in body["items"]}
-        keys = {(names[at[0]], at[1]): model for at, model in group.keys.items() if at[0] in names}
+        keys = {(at[0].partition(":")[0], at[1]): (at[0] in declared, model) for at, model in group.keys.items()}
 
         def expected(vector: Sequence[int], now_ms: int) -> dict[tuple[str, str], tuple[int, int]]:
-            readings = {at: model.reading(vector, now_ms) for at, model in keys.items()}
-            spans = {at: (one.conflicts, one.conflicts + one.fading) for at, one in readings.items()}
+            spans = {}
+            for at, (is_readable, model) in keys.items():
+                reading = model.reading(vector, now_ms)
+                spans[at] = (reading.conflicts if is_readable else 0, reading.conflicts + reading.fading)
             return {at: span for at, span in spans.items() if span[1]}
 
         def is_right(vector: Sequence[int], now_ms: int) -> bool:
@@ -92,9 +97,8 @@ class Pages:
                 least <= got.get(at, 0) <= most for at, (least, most) in wanted.items()
             )
 
-        self._values.hold(
-            group, node, f"lists as conflicts {shown(got)}", is_right, expected, list(keys.values()), span
-        )
+        models = [model for _, model in keys.values()]
+        self._values.hold(group, node, f"lists as conflicts {shown(got)}", is_right, expected, models, span)
 
 
 def _names(type_name: str, value: Any) -> list[Any]:
