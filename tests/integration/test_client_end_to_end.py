@@ -1,4 +1,4 @@
-"""The Python client against three real nodes: every type, sessions and retries across regions, a node killed under it."""
+"""The Python client against three real nodes: values of every kind, sessions and retries across regions, a node killed under it."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ async def everywhere(api: Api, address: str, expected: Any) -> None:
     await until(is_there, f"{address} is {expected!r:.100} everywhere")
 
 
-async def test_every_type_and_every_value_goes_round_the_world(tmp_path: Path) -> None:
+async def test_values_of_every_kind_go_round_the_world(tmp_path: Path) -> None:
     async with (
         running(tmp_path) as api,
         connect(api.cluster.url("us")) as us,

@@ -158,36 +158,95 @@ def test_ten_minutes_of_an_app_developer(terminal: Shell) -> None:
 
 def test_every_verb_of_every_type(shell: Shell) -> None:
     up(shell, **{type_name: type_name for type_name in REGISTRY})
+    ok = r"ok  us-1:\d+\n"
+    typed: set[tuple[str, str]] = set()
 
-    def says(*words: str) -> str:
-        return shell.crdtstore("--region", "us", *words)
+    def says(verb: str, address: str, *words: str) -> str:
+        typed.add((address.partition("/")[0], verb))
+        return shell.crdtstore("--region", "us", verb, f"shop/{address}", *words)
 
-    assert says("add", "shop/counter/de", str(BIG)) == f"{BIG}\n"
-    assert says("add", "shop/counter/de", "-1") == f"{BIG - 1}\n"
-    assert says("get", "shop/counter/de") == f"{BIG - 1}\n"
+    def is_done(*words: str) -> None:
+        assert re.fullmatch(ok, said := says(*words)), (words, said)
+
+    assert says("add", "counter/de", str(BIG)) == f"{BIG}\n"
+    assert says("add", "counter/de", "-1") == f"{BIG - 1}\n"
+    assert says("get", "counter/de") == f"{BIG - 1}\n"
     assert shell.ask("get", "shop/counter/de")["value"] == BIG - 1
-    assert says("add", "shop/counter/a/b:c %2F ü") == "1\n"
+    assert says("add", "counter/a/b:c %2F ü") == "1\n"
 
-    ok = re.compile(r"ok  (us|eu|ap)-1:\d+\n")
-    assert ok.fullmatch(says("add", "shop/aw_set/tags", "vip", "7", '"7"', '{"$bytes": "AP8="}', str(-BIG)))
-    assert ok.fullmatch(says("remove", "shop/aw_set/tags", "vip"))
+    assert says("grant", "bounded_counter/sku", "10") == "10\n"
+    assert says("consume", "bounded_counter/sku", "3") == "7\n"
+    assert says("transfer", "bounded_counter/sku", "2", "eu") == "7\n"
+    holds = [says("reserve", "bounded_counter/sku", "1", "600").strip() for _ in range(2)]
+    assert says("get", "bounded_counter/sku") == "5          (rights: here 3, held 2, ap 0, eu 2)\n"
+    assert says("confirm", "bounded_counter/sku", holds[0]) == "5\n"
+    assert says("release", "bounded_counter/sku", holds[1]) == "6\n"
+    assert "was released" in shell.refused(3, "--region", "us", "release", "shop/bounded_counter/sku", holds[1])
+    assert "this region holds the rights to" in shell.refused(3, "consume", "shop/bounded_counter/sku", "7")
+
+    for type_name in ("aw_set", "g_set", "rw_set"):
+        is_done("add", f"{type_name}/tags", "vip", "7", '"7"', '{"$bytes": "AP8="}', str(-BIG))
+        assert says("members", f"{type_name}/tags", "--has", '"7"') == "yes\n"
+    for type_name in ("aw_set", "rw_set"):
+        is_done("remove", f"{type_name}/tags", "vip")
     token = shell.ask("--region", "us", "add", "shop/aw_set/tags", "x")["token"]
     value = shell.ask("--region", "ap", "--token", token, "get", "shop/aw_set/tags")["value"]
     assert {json.dumps(element) for element in value} == {"7", '"7"', '{"$bytes": "AP8="}', str(-BIG), '"x"'}
+    assert says("members", "rw_set/tags") == f'{-BIG}\n7\n"7"\n{{"$bytes": "AP8="}}\n'
 
     document = {"name": "Ada", "n": [1, None]}
-    assert json.loads(says("set", "shop/lww_register/c-42", json.dumps(document))) == document
-    assert says("set", "shop/lww_register/c-42", "plain words") == "plain words\n"
-    assert ok.fullmatch(says("set", "shop/lww_map/c-42", "name=Ada", f"visits={BIG}", "old=1"))
-    assert ok.fullmatch(says("unset", "shop/lww_map/c-42", "old"))
-    assert json.loads(says("get", "shop/lww_map/c-42")) == {"name": "Ada", "visits": BIG}
-    assert ok.fullmatch(says("append", "shop/event_log/week", "e-1", '{"n": 1}'))
-    assert re.fullmatch(r'20\S+Z  \w+-1:\d+  e-1  \{"n": 1\}\n', says("get", "shop/event_log/week"))
+    assert json.loads(says("set", "lww_register/c-42", json.dumps(document))) == document
+    assert says("set", "lww_register/c-42", "plain words") == "plain words\n"
+    assert says("set", "mv_register/c-42", "gold") == '["gold"]\n'
+    assert says("set", "max_register/score", "50") + says("set", "max_register/score", "-7") == "50\n50\n"
+    assert (
+        says("set", "min_register/seen", "2026-02") + says("set", "min_register/seen", "2026-01")
+        == "2026-02\n2026-01\n"
+    )
+    for type_name in ("ew_flag", "dw_flag"):
+        said = [says(verb, f"{type_name}/on") for verb in ("enable", "disable", "enable")]
+        assert said == ["true\n", "false\n", "true\n"]
 
-    assert ok.fullmatch(says("delete", "shop/counter/de"))
-    assert says("get", "shop/counter/de") == "0\n"
-    assert says("list", "shop/counter") == "a/b:c %2F ü  1\n"
-    assert says("list", "shop/counter", "--prefix", "b") == ""
+    is_done("set", "lww_map/c-42", "name=Ada", f"visits={BIG}", "old=1", "code=1234")
+    is_done("unset", "lww_map/c-42", "old")
+    is_done("expire", "lww_map/c-42", "0.2", "--fields", "code")
+    shell.until(r'\{"name": "Ada", "visits": \d+\}\n', "--region", "us", "get", "shop/lww_map/c-42")
+
+    assert says("add", "or_map/c-42", "2", "--path", "visits:counter") == "2\n"
+    is_done("insert", "or_map/c-42", "0", "hi", "--path", "more:or_map", "--path", "note:text")
+    is_done("set", "or_map/c-42", "x=1", "--path", "draft:lww_map")
+    is_done("remove", "or_map/c-42", "draft")
+    assert says("get", "or_map/c-42") == '{"more": {"note": "hi"}, "visits": 2}\n'
+    assert says("members", "or_map/c-42") == 'more    {"note": "hi"}\nvisits  2\n'
+
+    is_done("append", "event_log/week", "e-1", '{"n": 1}')
+    assert re.fullmatch(r'20\S+Z  \w+-1:\d+  e-1  \{"n": 1\}\n', says("get", "event_log/week"))
+    is_done("insert", "text/note", "0", "Call Ada today")
+    is_done("cut", "text/note", "8", "6")
+    assert says("get", "text/note") == "Call Ada\n"
+
+    for type_name, crdt in REGISTRY.items():
+        assert shell.crdtstore("--region", "us", "list", f"shop/{type_name}").count("\n") == 1 + (
+            type_name == "counter"
+        )
+        assert says("explain", f"{type_name}/never").endswith(f"   {type_name}, no writes\n")
+        if crdt.deletable:
+            key = f"{type_name}/{'de' if type_name == 'counter' else 'ends'}"
+            is_done("expire", key, "600")
+            assert re.search(r"\(ends 20\S+Z\)\n", says("get", key))
+            is_done("expire", key, "never")
+            is_done("delete", key)
+            empty = json.dumps(crdt.empty if isinstance(crdt.empty, bool | int | str | dict | None) else [])
+            assert says("get", key) == f"{empty}\n"
+        else:
+            assert "not-deletable" in shell.refused(2, "delete", f"shop/{type_name}/x")
+    assert typed >= {(name, op) for name, crdt in REGISTRY.items() for op in crdt.mutators}, (
+        "what is not typed here yet"
+    )
+
+    assert says("list", "counter") == "a/b:c %2F ü  1\n"
+    assert says("list", "counter", "--prefix", "b") == ""
+    assert shell.crdtstore("conflicts", "shop") == "no conflicts\n"
     reason = shell.ask("--region", "us", "--reason", "order 981", "add", "shop/counter/de", "2")
     assert (reason["values"], reason["replayed"]) == ([2], False)
 
