@@ -119,7 +119,7 @@ class Reader:
         if asked.max_staleness_ms is not None and (staleness_ms is None or staleness_ms > asked.max_staleness_ms):
             how = "unknown" if staleness_ms is None else f"{staleness_ms} ms"
             wanted = f"at most {show(asked.max_staleness_ms)} ms was asked for"
-            raise ReplicaBehind(f"the staleness of this region is {how}, {wanted}.", regions=[])
+            raise ReplicaBehind(f"the staleness of this region is {how}, {wanted}. Nothing changed.", regions=[])
         view = self._view(engine, declared, asked.key, now_ms)
         body = {
             "value": declared.crdt.read(view),

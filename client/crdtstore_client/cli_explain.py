@@ -7,6 +7,7 @@ whom, and why: the words its author gave if it counts, the rule by which it lost
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 import sys
 from collections.abc import Iterator
@@ -27,6 +28,7 @@ MAX_VALUE_WIDTH = 40
 MAX_HEADLINE_WIDTH = 60
 MAX_LIMIT = 1000
 MIN_VALUE_WIDTH = 12
+MIN_AT_WIDTH = 16
 
 
 _WORDS = {"bounded_counter": ("counts", "ended"), "counter": ("counts", "lost")}
@@ -86,6 +88,8 @@ def _explained(body: dict[str, Any], columns: int | None = None) -> Iterator[str
     if columns is not None:
         spare = columns - sum(widths) + widths[VALUE] - GAPS - (3 if widths[AT] else 0)
         widths[VALUE] = min(widths[VALUE], max(spare, MIN_VALUE_WIDTH))
+        if (lacking := widths[VALUE] - spare) > 0:  # then what says where, such as the name of a hold
+            widths[AT] = min(widths[AT], max(widths[AT] - lacking, MIN_AT_WIDTH))
     headline = clip(_headline(body["value"], body["type"]), MAX_HEADLINE_WIDTH)
     missing = f", not yet in: {', '.join(body['not_yet_in'])}" if body["not_yet_in"] else ""
     yield f"{pad(headline, 0 if widths[AT] else widths[VALUE])}   {body['type']}, {_count(body)}{missing}"
@@ -178,4 +182,4 @@ def conflicts(ctx: click.Context, domain: str, after: str | None, limit: int) ->
     if not rows and not body["declarations"] and body["next"] is None:
         click.echo("no conflicts" if after is None else "no more conflicts")
     if body["next"] is not None:
-        click.echo(f"there are more: --after {plain(body['next'])}", err=True)
+        click.echo(f"there are more: --after {shlex.quote(body['next'])}", err=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from typing import Any
 
@@ -118,7 +119,7 @@ def list_(ctx: click.Context, address: str, prefix: str, after: str, limit: int)
         return
     _table([(plain(item["key"]), plain(item["value"])) for item in body["items"]])
     if body["next"] is not None:
-        click.echo(f"there are more: --after {plain(body['next'])}", err=True)
+        click.echo(f"there are more: --after {shlex.quote(body['next'])}", err=True)
 
 
 def _table(rows: list[tuple[str, str]]) -> None:
@@ -169,6 +170,4 @@ def members(ctx: click.Context, address: str, after: str | None, limit: int, has
 
 
 def _typed_again(following: Any) -> str:
-    import shlex  # noqa: PLC0415 - only here
-
     return shlex.quote(plain_element(following))

@@ -135,6 +135,11 @@ _REPEATED = {
     "some_names": "[--fields NAME]...",
 }
 """What is typed as often as need be."""
+_TYPED = {
+    "elements": 'An ELEMENT is a number, {"$bytes": "<base64>"}, or else a text; a number in quotes, \'"7"\', is a text.',
+    "value": "A VALUE is JSON, or, where it is none, the text itself; a number in quotes, '\"7\"', is a text.",
+}
+"""How that is told apart."""
 
 
 def _short_help_of(name: str) -> str:
@@ -157,7 +162,11 @@ def _help_of(name: str) -> str:
         lines += [*textwrap.wrap(f"{', '.join(types)}:", WIDTH), f"  {usage}"]
         lines += [f"      {line}" for line in textwrap.wrap(doc, WIDTH - 6)]
     first = "What it means is said by the type of the collection.\n\n" if len(users) > 1 else ""
-    return f"{first}\b\n" + "\n".join(lines)
+    kinds = {
+        argument.kind for type_name in _users_of(name) for argument in REGISTRY[type_name].mutators[name].arguments
+    }
+    last = "".join(f"\n\n{_TYPED[kind]}" for kind in ("elements", "value") if kind in kinds)
+    return f"{first}\b\n" + "\n".join(lines) + last
 
 
 def _users_by(name: str, said_of: Callable[[str], str]) -> dict[str, list[str]]:

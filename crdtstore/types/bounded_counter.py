@@ -299,12 +299,12 @@ class BoundedCounter(CrdtType):
 
     def explain(self, view: View) -> Iterator[Write]:
         for live in view.child(GRANTED).live(ADD):
-            yield Write((GRANTED,), live, True, "sum granted in its region")
+            yield Write((GRANTED,), live, True, "sum of its region")
         for to, child in view.child(MOVED).children():
             for live in child.live(ADD):
-                yield Write((MOVED, to), live, True, "sum its region moved to the other")
+                yield Write((MOVED, to), live, True, "sum of its region")
         for live in view.child(USED).live(ADD):
-            yield Write((USED,), live, True, "sum consumed in its region")
+            yield Write((USED,), live, True, "sum of its region")
         for hold, child in view.child(HELD).children():
             for live in child.live():
                 if is_hold(live.value):

@@ -224,6 +224,9 @@ def test_help_says_what_stands_behind_the_address() -> None:
     assert "--path" not in helped("reserve")
     assert "expire ADDRESS TTL_SECONDS [--fields NAME]..." in helped("expire")
     assert "add ADDRESS [AMOUNT=1]" in helped("add")
+    assert "set ADDRESS NAME=VALUE..." in helped("set")
+    assert "A VALUE is JSON, or, where it is none, the text itself" in helped("set")
+    assert "An ELEMENT is a number" in helped("add")
     assert "Not for: bounded_counter, event_log, g_set." in " ".join(helped("delete").split())
     for verb in ("add", "delete", "expire", "enable"):
         assert "--path FIELD" in helped(verb)
@@ -305,9 +308,7 @@ def test_explain_of_amounts(shell: Shell) -> None:
     ]
     headline, granted, ended = shell.shows("explain shop/bounded_counter/c")
     assert headline == "10   bounded_counter, 2 sums and holds, 1 ended"
-    assert re.fullmatch(
-        r"  counts   granted +10 +us-1:0   10:00:00.000  by anonymous   sum granted in its region", granted
-    )
+    assert re.fullmatch(r"  counts   granted +10 +us-1:0   10:00:00.000  by anonymous   sum of its region", granted)
     assert re.fullmatch(r"  ended    hold/\S+   released   us-1:0 .* hold released", ended)
 
 
@@ -327,6 +328,43 @@ def test_long_values_give_way_on_a_narrow_terminal() -> None:
         row = list(_explained(body, columns))[1]
         assert len(row) <= max(columns, 83)
         assert row == f"  wins   {'x' * (width - 1)}…   us-1:7   2026-01-05 10:00:00.123  by web   the latest write"
+
+
+def test_names_of_holds_give_way_after_values() -> None:
+    write = {
+        "value": 2,
+        "dot": "us-1.0123456789abcdef:7",
+        "time": "2026-01-05T10:00:00.123Z",
+        "region": "us",
+        "author": "web",
+        "reason": "cart 7",
+        "counts": True,
+        "why": "held until noon",
+        "at": ["hold", "0123456789abcdef0123456789abcdef.0"],
+    }
+    body = {"value": 8, "type": "bounded_counter", "live": [write], "not_yet_in": [], "truncated": False}
+    time = "2026-01-05 10:00:00.123  by web   held until noon"
+    assert list(_explained(body)) == [
+        "8   bounded_counter, 1 sum or hold",
+        f'  counts   hold/0123456789abcdef0123456789abcdef.0   2   us-1:7   {time}   "cart 7"',
+    ]
+    assert list(_explained(body, 80))[1] == f'  counts   hold/0123456789…   2   us-1:7   {time}   "cart 7"'
+
+
+def test_a_blank_at_an_end_is_seen() -> None:
+    write = {
+        "value": " world",
+        "dot": "us-1.0123456789abcdef:7",
+        "time": "2026-01-05T10:00:00.123Z",
+        "region": "us",
+        "author": "web",
+        "reason": None,
+        "counts": True,
+        "why": "inserted, and not cut",
+        "at": [0],
+    }
+    body = {"value": " world", "type": "text", "live": [write], "not_yet_in": [], "truncated": False}
+    assert list(_explained(body))[1].startswith('  wins   0   " world"   us-1:7')
 
 
 def test_conflicts(shell: Shell) -> None:

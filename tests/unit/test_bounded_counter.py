@@ -251,9 +251,9 @@ def test_explain_shows_every_cell(wire: Wire) -> None:
     eu = wire.replica("eu")
     sums, held, how = shown[:3], *shown[3:]
     assert sums == [
-        (("G",), 10, True, "sum granted in its region"),
-        (("R", eu), 3, True, "sum its region moved to the other"),
-        (("U",), 1, True, "sum consumed in its region"),
+        (("G",), 10, True, "sum of its region"),
+        (("R", eu), 3, True, "sum of its region"),
+        (("U",), 1, True, "sum of its region"),
     ]
     assert held[:3] == (("H", kept), 2, True)
     assert held[3].startswith("held until 2023-11-14T22:13:2")
