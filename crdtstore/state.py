@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 from crdtstore.causal import ReplicaId
 from crdtstore.folding import fold_entry
-from crdtstore.leaves import Branch, Entry
+from crdtstore.leaves import Branch, Entry, Many
 from crdtstore.levels import collapse, disorder, keys_of, settle, walk
 from crdtstore.shares import MODULUS, Shares
 from crdtstore.sweeps import Discard, Sweep
@@ -38,7 +38,7 @@ class State:
         self._shares = Shares(replicas)
         self.digest = 0
         """The state digest; late while a sweep is under way (``is_settled``)."""
-        self.contested: dict[tuple[Any, Any], None] = {}
+        self.contested: OrderedDict[tuple[Any, Any], None] = OrderedDict()
         """Keys (collection, key) where concurrent writes met; whoever finds that nothing is left of it may take one out."""
         self._dirty: OrderedDict[tuple[Any, ...], None] = OrderedDict()
         """Paths where something is to be folded once it is stable."""
@@ -101,6 +101,17 @@ class State:
             if is_more:
                 dirty[name] = None
         return count
+
+    def review_contested(self, budget: int) -> None:
+        """Look at up to so many contested keys in turn, and take out those where at most one dot is left: else keys that are long gone
+        would be held for ever.
+        """
+        contested = self.contested
+        for _ in range(min(budget, len(contested))):
+            at, _ = contested.popitem(last=False)
+            entry = self.at(at)
+            if type(entry) is Branch or type(entry) is Many:
+                contested[at] = None
 
     def _finish(self, path: list[Any]) -> None:
         """Finish the sweeps at and below a path."""

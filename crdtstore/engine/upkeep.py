@@ -1,7 +1,8 @@
 """Upkeep: what a replica does by itself so that its state stays small, a slice at a time.
 
 The question: how long may it hold up everybody else? Every tick does a bounded number of small things: goes on with the drops of big
-branches, folds what is stable, forgets operation ids, removes what has expired. None of it can be seen in a reading.
+branches, folds what is stable, forgets operation ids and conflicts that are over, removes what has expired. None of it can be seen in a
+reading.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ __all__ = ["Upkeep"]
 SWEEP_SLICE = 500
 FOLD_SLICE = 2_000
 FORGET_SLICE = 2_000
+REVIEW_SLICE = 1_000
 REMOVE_SLICE = 500
 REMOVE_AFTER_MS = 5_000
 """Any member may remove what has expired; each leaves it to those before it for so long, or all would do it at once."""
@@ -47,6 +49,7 @@ class Upkeep:
             if stability.advance(engine.durability.vector):
                 self._to_fold = tree.dirty_count
             self._forgets = self._removes = True
+            tree.review_contested(REVIEW_SLICE)
         if self._forgets or self._removes:
             frontier_hlc = stability.frontier_hlc(engine.clock.last)
             if self._forgets:
