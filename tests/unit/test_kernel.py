@@ -34,7 +34,7 @@ from crdtstore.leaves import (
     deadline_of,
     is_expired,
 )
-from crdtstore.types import View
+from crdtstore.types import REGISTRY, View
 from crdtstore.values import MAX_INTEGER_BYTES, element_order, pack
 
 REPLICAS = [make_replica_id("us", 1), make_replica_id("eu", 2)]
@@ -335,3 +335,87 @@ def test_the_digest_sees_multiples_of_powers_of_two() -> None:
         digests.add(tree.digest)
         assert tree.digest == tree.share([])
     assert len(digests) == 5
+
+
+def test_who_looks_at_a_key_may_carry_out_drops_below_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fields that are gone by then leave the level that is being looked through."""
+    monkeypatch.setattr(Tree, "sweep_above", 1)
+    tree = Tree(list(REPLICAS))
+    fields = [f"{name}:aw_set" for name in "abcd"]
+    for seq, field in enumerate(fields, start=1):
+        tree.apply(seq, seq, [seq - 1, 0], [MAX, ["c", "k", field, "x"], 1, MAX, ["c", "k", field, "y"], 1])
+    tree.apply(5, 5, [4, 0], [DEADLINE, ["c", "k"], 9, MAX, ["c", "k", fields[3], "z"], 1])
+    other = 1 << SEQ_BITS | 1
+    tree.apply(other, 5, [5, 0], [part for field in fields for part in (DROP, ["c", "k", field], None)])
+    entry = tree.entry("c", "k")
+    assert entry is not None
+    assert is_expired(entry, 10 << 16)
+    assert not View(REPLICAS, entry, 10 << 16).exists
+    assert [part for part, _ in View(REPLICAS, tree.entry("c", "k")).children()] == []
+    assert tree.share([]) == tree.digest
+
+
+def test_a_mark_hides_what_folding_takes_with_it() -> None:
+    tree = Tree(list(REPLICAS))
+    tree.apply(
+        1, 1, [0, 0], [ADD, ["c", "k"], 5, PUT, ["c", "k"], "v", DEADLINE, ["c", "k"], 9, PUT, ["c", "k", "x"], 1]
+    )
+    tree.apply(1 << SEQ_BITS | 1, 1, [0, 0], [MARK, ["c", "k"], None])
+
+    def told() -> tuple[Any, ...]:
+        entry = tree.entry("c", "k")
+        view = View(REPLICAS, entry)
+        return view.total(), view.live(), view.has(ADD), view.totals(), deadline_of(entry), tree.digest
+
+    before = told()
+    assert before[:5] == (0, [], False, {}, (False, None))
+    assert [live.value for live in View(REPLICAS, tree.entry("c", "k")).hidden()] == ["v"]
+    tree.fold([1, 1], 9)
+    assert told() == before
+    assert View(REPLICAS, tree.entry("c", "k")).hidden() == []
+
+
+def test_folding_a_mark_leaves_a_drop_that_is_still_carried_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Tree, "sweep_above", 1)
+    tree = Tree(list(REPLICAS))
+    for seq in (1, 2, 3):
+        tree.apply(seq, seq, [seq - 1, 0], [PUT, ["c", "k", seq], None])
+    other = 1 << SEQ_BITS | 1
+    tree.apply(other, 3, [2, 0], [DROP, ["c", "k"], None, MARK, ["c", "k"], None])
+    late = tree.digest
+    tree.fold([2, 1], 9)
+    assert tree.digest == late, "the drop has not been carried out yet"
+    tree.run_sweeps(9)
+    assert late != tree.digest == tree.share([])
+    assert [part for part, _ in View(REPLICAS, tree.entry("c", "k")).children()] == [3]
+
+
+def test_an_order_by_what_stands_there_is_made_anew_when_that_changes() -> None:
+    """A character may stand beside, or under, what no type of this version puts there."""
+    text = REGISTRY["text"]
+    tree = Tree(list(REPLICAS))
+    tree.apply(1, 1, [0, 0], [PUT, ["c", "k", b"1"], [b"\x40", "a"], ADD, ["c", "k", b"2"], 1])
+
+    def read() -> Any:
+        return text.read(View(REPLICAS, tree.entry("c", "k")))
+
+    assert read() == "a"
+    tree.apply(2, 2, [1, 0], [PUT, ["c", "k", b"2"], [b"\x80", "b"]])
+    assert read() == "ab"
+    tree.apply(1 << SEQ_BITS | 1, 2, [0, 0], [MARK, ["c", "k", b"1"], None])
+    assert read() == "b"
+    tree.fold([2, 1], 9)
+    assert read() == "b"
+
+
+def test_conflicts_that_are_over_are_forgotten() -> None:
+    tree = Tree(list(REPLICAS))
+    for seq, key in enumerate("abc", start=1):
+        tree.apply(seq, seq, [seq - 1, 0], [PUT, ["c", key], 1])
+        tree.apply(1 << SEQ_BITS | seq, seq, [0, seq - 1], [PUT, ["c", key], 2])
+    assert len(tree.contested) == 3
+    tree.apply(4, 4, [3, 3], [DROP, ["c", "a"], None, DROP, ["c", "b"], None, PUT, ["c", "b"], 3])
+    tree.review_contested(1)
+    assert list(tree.contested) == [("c", "b"), ("c", "c")]
+    tree.review_contested(100)
+    assert list(tree.contested) == [("c", "c")]
