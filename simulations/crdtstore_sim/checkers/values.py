@@ -32,23 +32,26 @@ def _is_right(got: Reading, expected: Reading) -> bool:
     return _is_same(got, expected) and got.ends == expected.ends
 
 
-def _under_etag(collection: str, reading: Reading) -> Any:
-    """What an etag tells apart. It is a share of the state digest, which is linear: it does not tell whether there are amounts that add
-    up to nothing; and marks are no part of it."""
+def _is_same_under_etag(collection: str, one: Reading, other: Reading) -> bool:
+    """Whether an etag may take two readings for one. It is a share of the state digest, which is linear: it does not tell whether there
+    are amounts that add up to nothing, and where these are a field, they may serve under its name; marks are no part of it."""
     type_name = collection.rpartition(":")[2]
-    if type_name in {"counter", "bounded_counter", "rw_set"}:
-        return canonical(reading.value)
     if type_name == "or_map":
-        return canonical(_without_nothing(reading.value))
-    return canonical(list(reading[:3]))
+        return _is_same_but_for_nothing(one.value, other.value)
+    if type_name in {"counter", "bounded_counter", "rw_set"}:
+        return bool(canonical(one.value) == canonical(other.value))
+    return bool(canonical(list(one[:3])) == canonical(list(other[:3])))
 
 
-def _without_nothing(value: Any) -> Any:
-    """A map without fields that read as nothing."""
-    if isinstance(value, Mapping):
-        fields = {name: _without_nothing(item) for name, item in value.items()}
-        return {name: item for name, item in fields.items() if item not in (0, {}, [], "", None) or item is False}
-    return value
+def _is_same_but_for_nothing(one: Any, other: Any) -> bool:
+    if not (isinstance(one, Mapping) and isinstance(other, Mapping)):
+        return _is_nothing(one) or _is_nothing(other) or bool(canonical(one) == canonical(other))
+    return all(_is_same_but_for_nothing(one.get(name), other.get(name)) for name in {*one, *other})
+
+
+def _is_nothing(value: Any) -> bool:
+    """What a field may read although no dot of it is in the digest, or that has none."""
+    return value is None or value == {} or (value == 0 and value is not False)
 
 
 class Values:
@@ -166,7 +169,7 @@ class Values:
         record = group.records[origin][seq - 1]
         before = model.reading(record.deps, physical_ms(record.hlc))
         shown_then = Reading(read["value"], read["exists"], read["conflicts"])
-        if _under_etag(collection, before) != _under_etag(collection, shown_then):
+        if not _is_same_under_etag(collection, before, shown_then):
             self._report(
                 group, origin, f"took a commit if {collection}/{key} is {shown(read['value'])}; it was {shown(before)}"
             )
