@@ -117,8 +117,12 @@ def kept(entry: Entry | None) -> int:
     if isinstance(entry, Branch):
         return sum(map(kept, entry.leaves)) + sum(map(kept, entry.children.values()))
     if isinstance(entry, Sum):
-        runs = sum((run.base is not None) + (len(run._pairs()) + 1 if run.last_seq else 0) for run in entry.runs)
-        return runs + len(entry.singles or ())
+        return sum(
+            (run.base is not None)
+            + (len(run._pairs()) + 1 if run.last_seq else 0)
+            + (run.loose._length() - len(run.loose.holes or ()) if run.loose is not None else 0)
+            for run in entry.runs
+        )
     return len(entry.dots) if isinstance(entry, Many) else 1
 
 

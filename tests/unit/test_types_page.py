@@ -84,7 +84,7 @@ def _bytes_each(type_name: str, ops: list[Op], *, has_id: bool = True) -> float:
     ("said", "type_name", "op", "has_id"),
     [
         (150, "aw_set", lambda n: do("add", elements=[10**9 + n]), True),
-        (200, "counter", lambda n: do("add", amount=1000 + n), True),
+        (20, "counter", lambda n: do("add", amount=1000 + n), True),
         (16, "counter", lambda n: do("add", amount=1000 + n), False),
         (300, "text", lambda n: do("insert", index=n, text="x"), True),
     ],

@@ -45,7 +45,7 @@ with its refusals. To count what happened is a matter for a counter; to give awa
         ),
     ],
     cost="""
-An amount takes some 200 bytes until every region has it, 16 if it was sent without an idempotency key (the client gives
+An amount takes some 20 bytes until every region has it, 16 if it was sent without an idempotency key (the client gives
 every write one); then the amounts of a region become one. A read looks at one number, however many adds there were.
 """,
     costs=[
