@@ -126,6 +126,12 @@ class HoldEnded(CrdtStoreError):
 
     default_code = "hold-ended"
 
+    @property
+    def outcome(self) -> str | None:
+        """``confirmed``, ``released`` or ``expired``; None when that is not known (any more)."""
+        found = self.more.get("outcome")
+        return found if isinstance(found, str) else None
+
 
 class Compacted(CrdtStoreError):
     """What the token asks for is no longer there; nothing changed."""

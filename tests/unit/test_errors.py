@@ -109,6 +109,7 @@ def test_what_errors_say_beside_their_sentence() -> None:
     rights = InsufficientRights("x", here=3, elsewhere={"us": 15, "ap": 5}, requested=5)
     assert (rights.here, rights.elsewhere, rights.requested) == (3, 20, 5)
     assert rights.by_region == {"us": 15, "ap": 5}
+    assert (HoldEnded("x", outcome="expired").outcome, HoldEnded("x").outcome) == ("expired", None)
     assert InsufficientRights("x").here == InsufficientRights("x").elsewhere == 0
     assert Compacted("x", snapshot="s").snapshot == "s"
     assert Compacted("x").snapshot is None

@@ -84,7 +84,8 @@ def refuse_second(directory: Path) -> None:
     urls = read_state(directory).get("urls", {})
     where = "   ".join(f"{region}  {url}" for region, url in urls.items()) or "it is starting"
     raise UsageError(
-        f"{directory} is running already (process {pid}): {where}; stop it with: crdtstore dev down. Nothing changed."
+        f"{directory} is running already (process {pid}): {where}; see crdtstore dev status, stop it with: "
+        "crdtstore dev down. Nothing changed."
     )
 
 
