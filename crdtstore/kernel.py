@@ -312,6 +312,7 @@ class Tree(State):
             self.digest = (self.digest - self._shares.leaf(path, leaf)) % MODULUS
             return None
         gone = spent(leaf.shadows, cut)
+        leaf.shadows = leaf.shadows or None  # else it would be looked at by every fold to come, and never pruned
         if isinstance(leaf, Sum):
             self._remove(leaf, path, gone)
             for run in leaf.runs:

@@ -51,7 +51,7 @@ class Upkeep:
             self._forgets = self._removes = True
             tree.review_contested(REVIEW_SLICE)
         if self._forgets or self._removes:
-            frontier_hlc = stability.frontier_hlc(engine.clock.last)
+            frontier_hlc = stability.frontier_hlc(engine.clock.read(now_ms))  # what comes is stamped later
             if self._forgets:
                 self._forgets = engine.keyspace.forget(stability.stable, frontier_hlc, FORGET_SLICE)
             if self._removes:

@@ -13,7 +13,7 @@ from xxhash import xxh3_128_intdigest
 
 from crdtstore import shares
 from crdtstore.causal import make_replica_id
-from crdtstore.effects import normal_form
+from crdtstore.effects import Sibling, leaf_name, normal_form
 from crdtstore.errors import UsageError
 from crdtstore.kernel import Tree
 from crdtstore.leaves import (
@@ -419,3 +419,16 @@ def test_conflicts_that_are_over_are_forgotten() -> None:
     assert list(tree.contested) == [("c", "b"), ("c", "c")]
     tree.review_contested(100)
     assert list(tree.contested) == [("c", "c")]
+
+
+def test_a_leaf_whose_operations_are_spent_is_not_looked_at_for_ever() -> None:
+    path, other = ["c", "k"], 1 << SEQ_BITS | 1
+    for kind in (ADD, PUT, MAX):
+        tree = Tree(list(REPLICAS))
+        siblings = {leaf_name(path, kind): [Sibling(1, 1)]}
+        tree.apply(1, 1, [0, 0], [kind, path, 1], is_repeatable=True)
+        tree.apply(other, 2, [0, 0], [kind, path, 1], siblings, is_repeatable=True)
+        tree.apply(2, 3, [1, 0], [kind, path, 2])
+        tree.apply(other + 1, 4, [1, 1], [DROP, path, None, kind, path, 3])
+        tree.fold([2, 2], 9)
+        assert tree.dirty_count == 0, "nothing is left to fold"
