@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shlex
+import shutil
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,7 +13,7 @@ import click
 from crdtstore.cli import common_options
 from crdtstore.errors import Unavailable, UsageError
 from crdtstore_client.address import split_address
-from crdtstore_client.cli_show import echo_json, is_safe, pad, plain, plain_element, short_dot, width_of
+from crdtstore_client.cli_show import clip, echo_json, is_safe, pad, plain, plain_element, short_dot, width_of
 from crdtstore_client.cli_support import element_of, run
 from crdtstore_client.convergence import SILENT_MS, silent_peers, span
 from crdtstore_client.store import Store
@@ -19,6 +21,7 @@ from crdtstore_client.store import Store
 __all__ = ["get", "list_", "members"]
 
 MAX_KEY_WIDTH = 40
+MIN_VALUE_WIDTH = 12
 
 
 @click.command()
@@ -124,8 +127,10 @@ def list_(ctx: click.Context, address: str, prefix: str, after: str, limit: int)
 
 def _table(rows: list[tuple[str, str]]) -> None:
     width = min(max((width_of(name) for name, _ in rows), default=0), MAX_KEY_WIDTH)
+    columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else None  # whole where a program reads it
     for name, value in rows:
-        click.echo(f"{pad(name, width)}  {value}")
+        left = f"{pad(name, width)}  "
+        click.echo(left + (value if columns is None else clip(value, max(columns - width_of(left), MIN_VALUE_WIDTH))))
 
 
 @click.command(short_help="List what a large set, map or log holds, page by page.")
