@@ -204,8 +204,7 @@ class Tree(State):
         run = runs[0] if runs and runs[0].origin == origin else leaf.run_of(origin)
         if run is None:
             run = leaf.open_run(origin, self._shares.origin(path, origin))
-        append = run.append_loose if is_repeatable else run.append
-        if append(dot & SEQ_MASK, amount, hlc):
+        if run.append_loose(dot & SEQ_MASK, amount, hlc) if is_repeatable else run.append(dot & SEQ_MASK, amount, hlc):
             self._dirty[tuple(path)] = None
         leaf.total += amount
         self.digest = (self.digest + amount * run.weight) % MODULUS

@@ -30,7 +30,7 @@ class State:
     sweep_above: ClassVar[int] = 100
     """A drop of a branch with more children is carried out in slices."""
 
-    __slots__ = ("_dirty", "_shares", "_sweeps", "contested", "defers", "digest", "replicas", "root")
+    __slots__ = ("_dirty", "_shares", "_sweeps", "_to_fold", "contested", "defers", "digest", "replicas", "root")
 
     def __init__(self, replicas: list[ReplicaId]) -> None:
         self.replicas = replicas
@@ -40,8 +40,10 @@ class State:
         """The state digest; late while a sweep is under way (``is_settled``)."""
         self.contested: OrderedDict[tuple[Any, Any], None] = OrderedDict()
         """Keys (collection, key) where concurrent writes met; whoever finds that nothing is left of it may take one out."""
-        self._dirty: OrderedDict[tuple[Any, ...], None] = OrderedDict()
+        self._dirty: dict[tuple[Any, ...], None] = {}
         """Paths where something is to be folded once it is stable."""
+        self._to_fold: dict[tuple[Any, ...], None] = {}
+        """Those of them at which this round has yet to look."""
         self._sweeps: deque[Sweep | Discard] = deque()
         self.defers = True
         """Whether big drops may be carried out in slices."""
@@ -80,14 +82,15 @@ class State:
     @property
     def dirty_count(self) -> int:
         """At how many paths something waits to be folded."""
-        return len(self._dirty)
+        return len(self._dirty) + len(self._to_fold)
 
     def fold(self, stable: Sequence[int], budget: int) -> int:
         """Fold what is stable, at up to so many paths; return at how many. Where something is left it is looked at again later."""
-        dirty = self._dirty
-        count = min(budget, len(dirty))
+        count = min(budget, self.dirty_count)
         for _ in range(count):
-            name, _ = dirty.popitem(last=False)
+            if not self._to_fold:
+                self._to_fold, self._dirty = self._dirty, {}
+            name, _ = self._to_fold.popitem()
             path = list(name)
             levels = walk(self.root, path)
             entry = levels[-1].children.get(path[-1]) if levels else None
@@ -99,7 +102,7 @@ class State:
             if left is not entry or type(left) is Branch:
                 settle(levels, path, left if type(left) is not Branch else collapse(left))
             if is_more:
-                dirty[name] = None
+                self._dirty[name] = None
         return count
 
     def review_contested(self, budget: int) -> None:

@@ -100,13 +100,17 @@ class Keyspace:
         Shape:   ``cut`` covers all that is applied here and, in its own entry, the commit itself.
         Raises:  UsageError from a type or for too many effects, PreconditionFailed; nothing changed.
         """
+        if len(ops) == 1 and ops[0].if_match is None:  # the hottest case
+            op = ops[0]
+            effects = self._effects(op, self.tree.entry(op.collection, op.key), (dot, hlc, operation, 0), 0)
+            return (effects if len(effects) == 3 else normal_form(effects)), None
         now_ms = physical_ms(hlc)
         for op in ops:
             if op.if_match is not None and (etag := self.etag(op.collection, op.key, now_ms)) != op.if_match:
                 raise PreconditionFailed(
                     f"{op.key!r} has the etag {etag} in this region, not {op.if_match}. Nothing changed."
                 )
-        effects: list[Any] = []
+        effects = []
         if len(ops) == 1 or not self._needs_trial(ops):
             for index, op in enumerate(ops):
                 entry = self.tree.entry(op.collection, op.key)
@@ -141,16 +145,15 @@ class Keyspace:
     def _effects(self, op: Op, entry: Entry | None, issued: _Issued, before: int) -> list[Any]:
         """The effects of one operation on full paths; ``before``: the length of those before it in the commit."""
         path = [op.collection, op.key, *op.below]
-        now_ms = physical_ms(issued[1])
         if op.mutator is None:
             effects: list[Any] = [DROP, path, None]
         else:
-            view = self._see(op, entry, now_ms, issued) if op.mutator.reads else self._nothing
+            view = self._see(op, entry, physical_ms(issued[1]), issued) if op.mutator.reads else self._nothing
             effects = op.mutator.effects(op.crdt, view, op.arguments)
             for at in range(1, len(effects), 3):
                 effects[at] = path + effects[at]
         if entry is not None and (type(entry) is Branch or entry.kind == DEADLINE):  # type: ignore[union-attr]
-            effects = with_deadlines(op, entry, path, effects, now_ms)
+            effects = with_deadlines(op, entry, path, effects, physical_ms(issued[1]))
         if before + len(effects) > 3 * MAX_EFFECTS:
             raise UsageError(f"a commit has at most {MAX_EFFECTS} effects. Nothing changed.", code="too-large")
         return effects
@@ -183,7 +186,11 @@ class Keyspace:
             if type(entry) is not Branch or not isinstance(part, str):
                 return
             name, _, type_name = part.rpartition(":")
-            if sum(f"{name}:{other}" in entry.children for other in REGISTRY) > 1:
+            parts = [f"{name}:{other}" for other in REGISTRY]
+            if entry.sweep is not None:
+                for other in parts:
+                    entry.sweep.touch(other)
+            if sum(other in entry.children for other in parts) > 1:
                 self.tree.contested[path[0], path[1]] = None
             if type_name != "or_map":
                 return
