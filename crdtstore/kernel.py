@@ -108,7 +108,11 @@ class Tree(State):
     def _put_marked(
         self, kind: int, path: list[Any], value: Any, dot: int, hlc: int, cut: Sequence[int], *rest: Any
     ) -> None:
-        """Put a mark, or beside one. It hides what stands at its path; whoever has seen it puts in the place of both."""
+        """Put a mark, or beside one. It hides what stands at its path; whoever has seen it puts in the place of both.
+
+        Types write a drop before such a put all the same: a mark that a concurrent put has taken away leaves nothing here that would
+        say that this one has seen it too.
+        """
         level, last = level_of(self.root, path, dot, self.sweep_above), path[-1]
         entry = level.children.get(last)
         digest, before = self.digest, self._shares.here(path, entry)
