@@ -87,7 +87,7 @@ class Tree(State):
             others = None
             if kind == DEADLINE:  # it takes the place of those that it has seen
                 self._drop(path, cut, kind)
-            if siblings:
+            if siblings is not None:
                 others = siblings.get(leaf_name(path, kind))
                 if others is not None and self.at(path) is None:
                     continue  # the operation is spent here, and no level must be left behind for it

@@ -345,10 +345,10 @@ class Engine:
         """The one place where state changes: vector, history, keys and clock knowledge move together."""
         seq = commit.seq
         cut = self.causality.advance(origin, seq, resolved)
-        self.keyspace.apply(origin << SEQ_BITS | seq, commit, cut)
+        reaches_further = self.keyspace.apply(origin << SEQ_BITS | seq, commit, cut)
         self.applied[origin] = seq
         self.history.append(origin, data)
-        if len(commit.effects) != 3 or len(commit.effects[1]) > 2:  # not one on a key itself, by far the most frequent
+        if reaches_further:  # rights stand below their key
             self.rights.note(origin, commit)
         if self.early:
             self.early.forget(origin, seq)

@@ -160,24 +160,25 @@ class Keyspace:
 
     # --- applying
 
-    def apply(self, dot: int, commit: Commit, cut: Sequence[int]) -> None:
-        """Apply a commit whose deps are satisfied."""
-        operation = commit.operation
+    def apply(self, dot: int, commit: Commit, cut: Sequence[int]) -> bool:
+        """Apply a commit whose deps are satisfied; return whether it reaches further than to one leaf at a key."""
+        effects = commit.effects
+        operation = commit.operation if commit.attributes else None
         if operation is None:
-            self.tree.apply(dot, commit.hlc, cut, commit.effects)
+            self.tree.apply(dot, commit.hlc, cut, effects)
         else:
             siblings = self.operations.record(operation, dot, commit, cut)
-            self.tree.apply(dot, commit.hlc, cut, commit.effects, siblings, is_repeatable=True)
-        effects = commit.effects
-        if len(effects) == 3 and len(effects[1]) == 2:  # a leaf at a key, the hottest case
+            self.tree.apply(dot, commit.hlc, cut, effects, siblings, is_repeatable=True)
+        if len(effects) == 3 and len(effects[1]) == 2:  # by far the most frequent
             if effects[0] == DEADLINE:
                 self.expiry.note(effects)
-            return
+            return False
         if DEADLINE in effects[::3]:
             self.expiry.note(effects)
         for at in range(1, len(effects), 3):
             if len(effects[at]) > 2 and effects[at][0].endswith(":or_map"):
                 self._note_clash(effects[at])
+        return True
 
     def _note_clash(self, path: Sequence[Any]) -> None:
         """A field of a map that is there with two types is a conflict that no leaf shows."""
