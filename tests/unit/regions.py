@@ -133,3 +133,11 @@ def shop(*regions: str, **options: Any) -> Regions:
         made.do(first, "declare", domain="shop", collection=name.replace("_", "-"), type=name)
     made.settle(500)
     return made
+
+
+def read(made: Regions, region: str, collection: str, key: str = "k") -> dict[str, Any]:
+    return made.do(region, "read", domain="shop", collection=collection, key=key)
+
+
+def nested(path: list[Any], name: str, **arguments: Any) -> dict[str, Any]:
+    return op("or-map", "k", name, path=path, **arguments)
