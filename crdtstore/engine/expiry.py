@@ -7,9 +7,12 @@ expired is hidden by every reader's clock at once; it is removed by a drop only 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from heapq import heappop, heappush
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from itertools import islice
 from typing import Any
+
+from sortedcontainers import SortedList
 
 from crdtstore.engine.events import Op
 from crdtstore.leaves import DEADLINE, DROP, Branch, Entry, deadline_of, is_expired
@@ -69,11 +72,12 @@ def _child(node: Branch, part: Any) -> Entry | None:
 class Expiry:
     """When to look at which path: everything that has a deadline, the earliest first. Mutable."""
 
-    __slots__ = ("_count", "_heap", "_planned")
+    __slots__ = ("_count", "_order", "_planned")
 
     def __init__(self) -> None:
-        self._heap: list[tuple[int, int, tuple[Any, ...]]] = []
-        self._planned: dict[tuple[Any, ...], int] = {}
+        self._planned: OrderedDict[tuple[Any, ...], tuple[int, int]] = OrderedDict()
+        """Per path when to look at it (Unix ms), and a number that tells plans for one instant apart."""
+        self._order: SortedList[tuple[int, int, tuple[Any, ...]]] = SortedList()
         self._count = 0
 
     def __len__(self) -> int:
@@ -89,17 +93,32 @@ class Expiry:
     def plan(self, path: tuple[Any, ...], due_ms: int) -> None:
         """Look at a path when this instant has passed; at most one plan a path is kept, the earliest."""
         planned = self._planned.get(path)
-        if planned is None or due_ms < planned:
-            self._planned[path] = due_ms
+        if planned is None or due_ms < planned[0]:
+            self._forget(path)
             self._count += 1
-            heappush(self._heap, (due_ms, self._count, path))
+            self._planned[path] = due_ms, self._count
+            self._order.add((due_ms, self._count, path))
+
+    def _forget(self, path: tuple[Any, ...]) -> None:
+        planned = self._planned.pop(path, None)
+        if planned is not None:
+            self._order.remove((*planned, path))
 
     def passed(self, before_ms: int, limit: int) -> list[tuple[Any, ...]]:
         """Paths whose planned instant has passed, at most so many; they are planned no more."""
         found: list[tuple[Any, ...]] = []
-        while self._heap and self._heap[0][0] < before_ms and len(found) < limit:
-            due_ms, _, path = heappop(self._heap)
-            if self._planned.get(path) == due_ms:
-                del self._planned[path]
-                found.append(path)
+        while self._order and self._order[0][0] < before_ms and len(found) < limit:
+            path = self._order.pop(0)[2]
+            del self._planned[path]
+            found.append(path)
         return found
+
+    def review(self, has_deadline: Callable[[tuple[Any, ...]], bool], budget: int) -> None:
+        """Look at up to so many plans in turn, and forget those of paths that have no deadline any more: deleted early, they would be
+        remembered until it has passed.
+        """
+        for path in list(islice(self._planned, budget)):
+            if has_deadline(path):
+                self._planned.move_to_end(path)
+            else:
+                self._forget(path)

@@ -50,6 +50,7 @@ class Upkeep:
                 self._to_fold = tree.dirty_count
             self._forgets = self._removes = True
             tree.review_contested(REVIEW_SLICE)
+            engine.keyspace.expiry.review(lambda path: deadline_of(tree.at(path))[1] is not None, REVIEW_SLICE)
         if self._forgets or self._removes:
             frontier_hlc = stability.frontier_hlc(engine.clock.read(now_ms))  # what comes is stamped later
             if self._forgets:
