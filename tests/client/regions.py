@@ -20,7 +20,7 @@ from crdtstore.errors import CrdtStoreError, problem
 from crdtstore.host import Host
 from crdtstore.service import PeerChanged, Received, Request, Service
 from crdtstore.values import from_json
-from crdtstore_client import NotSent, ReplyLost, Response
+from crdtstore_client import Domain, NotSent, ReplyLost, Response, connect
 
 REGIONS = ("us", "eu", "ap")
 
@@ -191,3 +191,12 @@ def _route(method: str, parts: list[str]) -> tuple[str, dict[str, Any]]:
     if (do, len(address)) == ("read", 2):
         do, names = "list", names[:2]
     return do, dict(zip(names, address, strict=True))
+
+
+FIELDS = {"name": "lww_register", "tags": "aw_set", "visits": "counter", "more": "or_map"}
+"""What the collection ``customers`` declares."""
+
+
+def elsewhere(regions: Regions, region: str) -> Domain:
+    """The same domain in a session of its own in another region."""
+    return connect(f"http://{region}", transport=regions).domain("shop")

@@ -1,46 +1,17 @@
 """Every type through its handle, against the production engine: what is written, what comes back, in which form."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypedDict
 from uuid import UUID
 
 import pytest
-import pytest_asyncio
 
 from crdtstore.types import REGISTRY
-from crdtstore_client import Conflict, Domain, HoldEnded, InsufficientRights, Rights, Store, UsageError, connect
-from tests.client.regions import Regions
+from crdtstore_client import Conflict, Domain, UsageError, connect
+from tests.client.regions import FIELDS, Regions, elsewhere
 
 BIG = 1 << 80
-FIELDS = {"name": "lww_register", "tags": "aw_set", "visits": "counter", "more": "or_map"}
-
-
-@pytest.fixture
-def regions() -> Regions:
-    return Regions()
-
-
-@pytest_asyncio.fixture
-async def store(regions: Regions) -> AsyncIterator[Store]:
-    async with connect("http://us", transport=regions) as store:
-        shop = store.domain("shop")
-        for name in REGISTRY:
-            await shop.declare(name, name)
-        await shop.declare("customers", "or_map", fields=FIELDS)
-        await regions.settle()
-        yield store
-
-
-@pytest.fixture
-def shop(store: Store) -> Domain:
-    return store.domain("shop")
-
-
-def elsewhere(regions: Regions, region: str) -> Domain:
-    """The same domain in a session of its own in another region."""
-    return connect(f"http://{region}", transport=regions).domain("shop")
 
 
 # --- one key of each type
@@ -372,97 +343,3 @@ async def test_conflicts_page_by_page(regions: Regions, shop: Domain, monkeypatc
     assert {found[0].type, *found[0].also} == {"counter", "aw_set"}
     assert [conflict.key for conflict in found[1:]] == [f"k/{number}" for number in range(5)]
     assert [conflict.key async for conflict in shop.conflicts(after="lww_register/k/2")] == ["k/3", "k/4"]
-
-
-# --- bounded counters
-
-
-async def test_rights(regions: Regions, shop: Domain) -> None:
-    stock = shop.bounded_counter("bounded_counter")["sku-7"]
-    assert (await stock.get(), (await stock.read()).rights) == (0, Rights(0, 0, {"eu": 0, "ap": 0}))
-    assert (await stock.grant(10)).value == 10
-    assert (await stock.transfer(4, to="eu")).value == 10
-    assert (await stock.consume(1)).value == 9
-    await regions.settle()
-    assert (await stock.read()).rights == Rights(here=5, held=0, elsewhere={"eu": 4, "ap": 0})
-    with pytest.raises(InsufficientRights) as caught:
-        await stock.consume(100)
-    refused = caught.value
-    assert (refused.requested, refused.here, refused.elsewhere) == (100, 5, 4)
-    assert refused.by_region == {"eu": 4, "ap": 0}
-    with pytest.raises(UsageError, match="to must name another region"):
-        await stock.transfer(1, to="mars")
-    assert await stock.get() == 9
-
-
-async def test_a_hold_is_confirmed_at_the_end_of_its_block(shop: Domain) -> None:
-    stock = shop.bounded_counter("bounded_counter")["sku-7"]
-    await stock.grant(10)
-    async with stock.reserve(2, ttl=timedelta(minutes=15)) as hold:
-        assert hold.id
-        assert hold.amount == 2
-        rights = (await stock.read()).rights
-        assert rights is not None
-        assert (rights.here, rights.held) == (8, 2)
-    assert await stock.get() == 8
-    with pytest.raises(HoldEnded):
-        await hold.release()
-
-
-async def test_a_hold_is_released_on_an_exception(shop: Domain) -> None:
-    stock = shop.bounded_counter("bounded_counter")["sku-7"]
-    await stock.grant(10)
-    with pytest.raises(ZeroDivisionError):
-        async with stock.reserve(2, ttl=60):
-            _ = 1 // 0
-    rights = (await stock.read()).rights
-    assert rights is not None
-    assert (rights.here, rights.held) == (10, 0)
-    with pytest.raises(InsufficientRights):
-        async with stock.reserve(11, ttl=60):
-            pytest.fail("nothing was held")
-
-
-async def test_a_block_may_end_its_hold_itself(shop: Domain) -> None:
-    stock = shop.bounded_counter("bounded_counter")["sku-7"]
-    await stock.grant(10)
-
-    async def fail_after_confirming() -> None:
-        async with stock.reserve(1, ttl=60) as hold:
-            await hold.confirm()
-            raise ZeroDivisionError
-
-    async with stock.reserve(1, ttl=60) as hold:
-        assert (await hold.confirm()).value == 9
-    async with stock.reserve(1, ttl=60) as hold:
-        await hold.release()
-    async with stock.reserve(1, ttl=60) as hold:
-        await stock.confirm(hold.id)
-    with pytest.raises(ZeroDivisionError):
-        await fail_after_confirming()
-    rights = (await stock.read()).rights
-    assert rights is not None
-    assert (rights.here, rights.held) == (7, 0)
-
-    ack = await stock.reserve(3, ttl=60)
-    assert (await stock.release(ack.value.id)).value == 7
-    with pytest.raises(HoldEnded):
-        await ack.value.confirm()
-
-
-async def test_a_block_that_takes_longer_than_its_hold(shop: Domain) -> None:
-    stock = shop.bounded_counter("bounded_counter")["sku-7"]
-    await stock.grant(10)
-    with pytest.raises(HoldEnded):
-        async with stock.reserve(1, ttl=0.02):
-            await asyncio.sleep(0.04)
-
-
-async def test_a_hold_is_ended_in_the_region_that_holds(regions: Regions, shop: Domain) -> None:
-    stock = shop.bounded_counter("bounded_counter")["sku-7"]
-    await stock.grant(10)
-    ack = await stock.reserve(2, ttl=60)
-    await regions.settle()
-    async with connect("http://eu", "http://us", transport=regions) as far:
-        counter = far.domain("shop").bounded_counter("bounded_counter")["sku-7"]
-        assert (await counter.confirm(ack.value.id)).value == 8
