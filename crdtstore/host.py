@@ -93,13 +93,13 @@ class Host:
 
     # --- start
 
-    def recover(self, entries: Iterable[Entry]) -> int:
-        """Take in what the log holds, before the first event; return how many commits there were.
+    def recover(self, records: Iterable[tuple[int, list[Entry]]]) -> int:
+        """Take in what the log holds, each record with its position, before the first event; return how many commits there were.
 
         Raises:  ProtocolError or DecodeError when the log belongs to other groups or members.
         """
         count = 0
-        for group, origin, data in entries:
+        for group, origin, data in (entry for _, entries in records for entry in entries):
             engine = self.groups.get(group)
             if engine is None:
                 raise ProtocolError(f"the log holds the group {group}, which is not declared before it")

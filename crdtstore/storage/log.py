@@ -24,7 +24,7 @@ from typing import Self
 from crdtstore.errors import StorageError
 from crdtstore.storage import segment
 from crdtstore.storage.protocol import Entry
-from crdtstore.storage.record import encode_record
+from crdtstore.storage.record import decode_record, encode_record
 from crdtstore.storage.recovery import recover
 from crdtstore.storage.segment import OVERHEAD_BYTES
 
@@ -38,13 +38,13 @@ class SegmentedLog:
     """A ``CommitLog`` on disk. ``encode`` is the event loop's, everything else belongs to one thread at a time.
 
     ``syncs``, ``records`` and ``bytes_written`` count since the start; ``position`` is the length of the log in bytes
-    of blocks; ``cut`` says in words which torn tail ``replay`` removed, if there was one.
+    of blocks; ``torn`` says in words which torn tail ``replay`` removed, if there was one.
     """
 
     def __init__(self, directory: Path, segment_bytes: int, lock: int) -> None:
         self.directory = directory
         self.syncs = self.records = self.bytes_written = self.position = 0
-        self.cut: str | None = None
+        self.torn: str | None = None
         self._segment_bytes = segment_bytes
         self._lock = lock
         self._ready = False
@@ -85,14 +85,14 @@ class SegmentedLog:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def replay(self) -> Iterator[list[Entry]]:
-        """All records, in order; the log can be written once this is exhausted.
+    def replay(self, needed: int = 0) -> Iterator[tuple[int, list[Entry]]]:
+        """All records, in order, each with the position of its block; the log can be written once this is exhausted.
 
         Raises:  StorageError naming file and offset for damage; nothing is changed then.
         """
         assert not self._ready, "replay is the first thing done with a log, and done once"
         tail = yield from recover(self.directory)
-        self.position, self.cut = tail.position, tail.cut
+        self.position, self.torn = tail.position, tail.torn
         self._generation = tail.generation
         if tail.generation:
             self._use(tail.generation, tail.offset)
@@ -104,8 +104,8 @@ class SegmentedLog:
         """One record, for ``write``."""
         return encode_record(entries)
 
-    def write(self, records: Sequence[bytes]) -> None:
-        """Append the records as one block and make it durable.
+    def write(self, records: Sequence[bytes]) -> int:
+        """Append the records as one block and make it durable; return its position.
 
         Cost:    one checksum, one pwrite, one fdatasync, all in C; a full segment adds the switch to the prepared one.
         Raises:  StorageError, and for ever: every later ``write`` raises it too. Whether these records survive shows at
@@ -115,8 +115,9 @@ class SegmentedLog:
         if self._failure is not None:
             why = f"{self._failure.detail}, at an earlier write; nothing was written now"
             raise StorageError(why, code=self._failure.code)
+        begin = self.position
         if not records:
-            return
+            return begin
         try:
             self._append(records)
         except StorageError as error:
@@ -126,6 +127,24 @@ class SegmentedLog:
             raise final from error
         self.records += len(records)
         self.syncs += 1
+        return begin
+
+    def cut(self, position: int) -> None:
+        """Nothing below this position is needed any more: what lies wholly below it may go."""
+
+    def read(self, position: int) -> tuple[list[Entry], int]:
+        """The entries of the durable block at a position, in order, and the position after it."""
+        for generation in reversed(range(1, self._generation + 1)):
+            data = segment.path_of(self.directory, generation).read_bytes()
+            header = segment.header_of(data)
+            if header is not None and header.position <= position:
+                offset = OVERHEAD_BYTES + position - header.position
+                block = segment.block_at(data, offset, generation, position)
+                if block is not None:
+                    entries = [entry for record in block.records for entry in decode_record(record)]
+                    return entries, position + block.end - offset
+                break
+        raise StorageError(f"{self.directory}: there is no block at position {position}")
 
     def _append(self, records: Sequence[bytes]) -> None:
         data = block = segment.make_block(self._generation, self.position, records)

@@ -32,11 +32,11 @@ class Tail:
     generation: int = 0
     position: int = 0
     offset: int = 0
-    cut: str | None = None
+    torn: str | None = None
 
 
-def recover(directory: Path) -> Generator[list[Entry], None, Tail]:
-    """All records in order; at last the tail, mended and on disk.
+def recover(directory: Path) -> Generator[tuple[int, list[Entry]], None, Tail]:
+    """All records in order, each with the position of its block; at last the tail, mended and on disk.
 
     The last block is written once more: a sync that failed before this start may have left it in memory only, marked
     as clean.
@@ -52,7 +52,8 @@ def recover(directory: Path) -> Generator[list[Entry], None, Tail]:
         data, last_block = following, 0
         tail.generation, tail.offset = generation, OVERHEAD_BYTES
         while block := segment.block_at(data, tail.offset, generation, tail.position):
-            yield from _entries(path, tail.offset, block)
+            for entries in _entries(path, tail.offset, block):
+                yield tail.position, entries
             # The header is written, and therefore mended, together with the first block.
             last_block = tail.offset if tail.offset > OVERHEAD_BYTES else 0
             tail.position += block.end - tail.offset
@@ -103,7 +104,7 @@ def _entries(path: Path, offset: int, block: segment.Block) -> list[list[Entry]]
 def _mend(path: Path, tail: Tail, data: bytes, last_block: int) -> None:
     torn = max(0, segment.used_bytes(data) - tail.offset)
     if torn:
-        tail.cut = f"{path}: {torn} bytes after byte {tail.offset} are no block, never acknowledged, and were cut"
+        tail.torn = f"{path}: {torn} bytes after byte {tail.offset} are no block, never acknowledged, and were cut"
     with segment.naming(path):
         fd = os.open(path, os.O_WRONLY)
         try:
@@ -118,7 +119,7 @@ def _drop_unused(directory: Path, tail: Tail) -> None:
     for generation in segment.generations(directory):
         path = segment.path_of(directory, generation)
         if generation > tail.generation and segment.used_bytes(_read(path)):
-            tail.cut = f"{path}: holds no block, nothing in it was acknowledged, and was removed"
+            tail.torn = f"{path}: holds no block, nothing in it was acknowledged, and was removed"
             with segment.naming(path):
                 path.unlink()
 

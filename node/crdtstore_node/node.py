@@ -7,7 +7,6 @@ peers farewell; then the log is closed. It starts the other way round, and nobod
 from __future__ import annotations
 
 import asyncio
-import itertools
 import logging
 import os
 import random
@@ -60,7 +59,7 @@ class Opened:
 
     def _recover(self, data: Path) -> int:
         try:
-            return self.host.recover(itertools.chain.from_iterable(self.log.replay()))
+            return self.host.recover(self.log.replay())
         except (ValueError, ProtocolError, DecodeError) as error:
             raise StorageError(f"{data}: the log does not fit the cluster file: {error}. Nothing changed.") from error
 
@@ -121,7 +120,7 @@ class Node:
             gossip=str(self.gossip),
             replica=self.host.me.replica,
             recovered=self.recovered,
-            cut=self.log.cut,
+            cut=self.log.torn,
         )
 
     async def stop(self) -> None:

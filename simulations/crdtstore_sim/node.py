@@ -89,7 +89,7 @@ class Node:
         self._observer.facts.told.pop(self.index, None)
         self._trace.note(self._timeline.now_us, _START, self.index)
         host = Host(self._cluster, self.replica, self._options, Random(self._random.random()))  # noqa: S311
-        host.recover(entry for record in self.disk.log.replay() for entry in record)
+        host.recover(self.disk.log.replay())
         self.service = Service(host)
         self._observer.on_recovered(self.index, host.groups)
         self._asked_ms = None
@@ -103,7 +103,7 @@ class Node:
         self.is_alive = False
         self._trace.note(self._timeline.now_us, _CRASH, self.index)
         self.disk.crash()
-        self._observer.on_crash(self.index, list(self.disk.log.replay()))
+        self._observer.on_crash(self.index, [entries for _, entries in self.disk.log.replay()])
         self.workload.on_crash(self.index)
 
     def pause(self, is_paused: bool) -> None:

@@ -199,8 +199,8 @@ def test_a_node_starts_again_from_its_log_with_all_its_groups() -> None:
     made = nodes()
     before = made.services[US].host
     again = Host(CLUSTER, US, Options(), Random(1))
-    entries = [entry for record in made.logs[US].replay() for entry in record]
-    assert again.recover(entries) == len(entries)
+    records = list(made.logs[US].replay())
+    assert again.recover(records) == sum(len(entries) for _, entries in records)
     assert set(again.groups) == set(before.groups)
     for group, engine in again.groups.items():
         assert engine.digest == before.groups[group].digest
@@ -226,14 +226,14 @@ def test_a_node_starts_again_from_its_log_with_all_its_groups() -> None:
     ],
 )
 def test_a_log_of_something_else_is_refused(spoil: Any, why: str) -> None:
-    entries = [entry for record in nodes().logs[US].replay() for entry in record]
+    entries = [entry for _, entries in nodes().logs[US].replay() for entry in entries]
     with pytest.raises(ProtocolError, match=why):
-        Host(CLUSTER, US, Options(), Random(1)).recover(spoil(entries))
+        Host(CLUSTER, US, Options(), Random(1)).recover([(0, spoil(entries))])
 
 
 def test_a_log_entry_that_is_no_commit_is_refused() -> None:
     with pytest.raises(DecodeError):
-        Host(CLUSTER, US, Options(), Random(1)).recover([Entry(SYSTEM_GROUP, US, b"\xc1")])
+        Host(CLUSTER, US, Options(), Random(1)).recover([(0, [Entry(SYSTEM_GROUP, US, b"\xc1")])])
 
 
 # --- bytes from anywhere
@@ -254,7 +254,10 @@ FRAMES = [data for sender, data in RECORDED.heard if sender == EU and isinstance
 def fresh() -> Host:
     """A host that has what us wrote itself, to be spoken to: what eu wrote is news."""
     service = Service(Host(CLUSTER, US, Options(), Random(1)))
-    service.host.recover(entry for record in RECORDED.logs[US].replay() for entry in record if entry.origin == US)
+    service.host.recover(
+        (position, [entry for entry in entries if entry.origin == US])
+        for position, entries in RECORDED.logs[US].replay()
+    )
     service.step([PeerChanged(EU, True)], START_MS + 2_000)
     return service.host
 

@@ -39,18 +39,27 @@ class SlowLog:
         self.failure: Exception | None = None
         self.is_slow = False
 
-    def replay(self) -> Iterator[list[Entry]]:
+    position = 0
+
+    def replay(self, needed: int = 0) -> Iterator[tuple[int, list[Entry]]]:
         return iter(())
 
     def encode(self, entries: Sequence[Entry]) -> bytes:
         return encode_record(entries)
 
-    def write(self, records: Sequence[bytes]) -> None:
+    def write(self, records: Sequence[bytes]) -> int:
         if self.is_slow:
             self.go.acquire()
         if self.failure is not None:
             raise self.failure
         self.batches.append(len(records))
+        return 0
+
+    def read(self, position: int) -> tuple[list[Entry], int]:
+        raise AssertionError
+
+    def cut(self, position: int) -> None:
+        pass
 
     def close(self) -> None:
         pass

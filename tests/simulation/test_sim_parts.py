@@ -55,7 +55,7 @@ def test_a_crash_takes_only_what_was_not_synced() -> None:
     lost = disk.crash()
     timeline.run(SECOND, lambda: False)
     assert synced == [(1, entries[:2])]
-    left = [entry for record in disk.log.replay() for entry in record]
+    left = [entry for _, entries in disk.log.replay() for entry in entries]
     assert left == entries[: len(left)]
     assert len(left) == 2 * (3 - lost) >= 2
 

@@ -26,7 +26,7 @@ from crdtstore.storage.protocol import Entry
 
 PLANT
 log = SegmentedLog.open(sys.argv[1], 8192)
-number = sum(len(entries) for entries in log.replay())
+number = sum(len(entries) for _, entries in log.replay())
 me = ReplicaId("us-1.0123456789abcdef")
 while True:
     number += 1
@@ -68,7 +68,7 @@ def acknowledged(directory: Path, plant: str = "", *, ignore_sync: bool = False,
 def kept(directory: Path) -> int:
     """How many entries the log holds, each one checked."""
     with SegmentedLog.open(directory, 8192) as log:
-        entries = [entry for batch in log.replay() for entry in batch]
+        entries = [entry for _, batch in log.replay() for entry in batch]
     for number, entry in enumerate(entries, start=1):
         assert entry.data == b"%d " % number * (number % 40 * 30)
     return len(entries)
@@ -94,8 +94,8 @@ def test_a_torn_write_is_cut_and_nothing_acknowledged_with_it(tmp_path: Path) ->
     """Half of the sectors of the last, unsynced write reach the disk."""
     last = acknowledged(tmp_path, STOP_BEFORE_SYNC, leak=7)
     with SegmentedLog.open(tmp_path, 8192) as log:
-        assert sum(map(len, log.replay())) == last == 25
-        assert "never acknowledged" in str(log.cut)
+        assert sum(len(batch) for _, batch in log.replay()) == last == 25
+        assert "never acknowledged" in str(log.torn)
     assert acknowledged(tmp_path) <= kept(tmp_path)
 
 

@@ -56,7 +56,7 @@ def write(directory: Path, *texts: str) -> list[int]:
 
 def content(directory: Path) -> list[str]:
     with SegmentedLog.open(directory, SEGMENT_BYTES) as log:
-        return [entries[0].data.decode() for entries in log.replay()]
+        return [entries[0].data.decode() for _, entries in log.replay()]
 
 
 def path(directory: Path, generation: int = 1) -> Path:
@@ -78,12 +78,12 @@ def assert_damage(directory: Path, file: Path, offset: int) -> None:
 def assert_cut(directory: Path, expected: list[str], *, says_so: bool = True) -> None:
     """The log holds this, can go on, and finds no second thing to cut."""
     with SegmentedLog.open(directory, SEGMENT_BYTES) as log:
-        assert [entries[0].data.decode() for entries in log.replay()] == expected
-        assert (log.cut is not None) == says_so
+        assert [entries[0].data.decode() for _, entries in log.replay()] == expected
+        assert (log.torn is not None) == says_so
         log.write([log.encode(batch("next"))])
     with SegmentedLog.open(directory, SEGMENT_BYTES) as log:
-        assert [entries[0].data.decode() for entries in log.replay()] == [*expected, "next"]
-        assert log.cut is None
+        assert [entries[0].data.decode() for _, entries in log.replay()] == [*expected, "next"]
+        assert log.torn is None
 
 
 @pytest.fixture
@@ -275,7 +275,7 @@ def test_segments_of_real_size_are_read_alike(tmp_path: Path) -> None:
     path(tmp_path).write_bytes(data[:200_000] + bytes(len(data) - 200_000))
     with SegmentedLog.open(tmp_path) as log:
         assert len(list(log.replay())) == 1
-        assert f" {200_000 - OVERHEAD_BYTES - end} bytes after byte {OVERHEAD_BYTES + end} " in str(log.cut)
+        assert f" {200_000 - OVERHEAD_BYTES - end} bytes after byte {OVERHEAD_BYTES + end} " in str(log.torn)
 
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
