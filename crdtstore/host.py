@@ -24,6 +24,7 @@ from crdtstore.engine.options import Options
 from crdtstore.engine.output import Committed, Refused
 from crdtstore.errors import CrdtStoreError, DecodeError, ProtocolError
 from crdtstore.messages import PROTOCOL_VERSION, Ack, Digest, Frame, Hello, Want, decode_message, encode_message
+from crdtstore.promises import NOTE_GROUP, Promises
 from crdtstore.storage.protocol import Entry
 
 __all__ = ["Host", "HostOutput", "Rejected"]
@@ -75,6 +76,7 @@ class Host:
         self.bytes_received = 0
         self.on_replies: Callable[[list[Committed | Refused]], None] = lambda replies: None
         """Takes the answers to drafts as they come out (the service)."""
+        self.promises = Promises()
         self.groups: dict[str, Engine] = {}
         self._system = self._open(SYSTEM_GROUP)
         self.declarations = Declarations(self._system)
@@ -84,7 +86,8 @@ class Host:
     def _open(self, group: str) -> Engine:
         configuration: Configuration = self.cluster.configuration(group)
         regions = {member.replica: member.region for member in self.cluster.members}
-        engine = Engine(group, configuration, self.me.replica, self.cluster.name, self.options, self._random, regions)
+        me, random = self.me.replica, self._random
+        engine = Engine(group, configuration, me, self.cluster.name, self.options, random, regions, self.promises)
         self.groups[group] = engine
         return engine
 
@@ -100,6 +103,9 @@ class Host:
         """
         count = 0
         for group, origin, data in (entry for _, entries in records for entry in entries):
+            if group == NOTE_GROUP:
+                self.promises.recover(data)
+                continue
             engine = self.groups.get(group)
             if engine is None:
                 raise ProtocolError(f"the log holds the group {group}, which is not declared before it")
@@ -109,6 +115,8 @@ class Host:
             count += 1
             if engine is self._system:
                 self._open_declared([commit], None, HostOutput())
+        for engine in self.groups.values():
+            engine.clock.last = max(engine.clock.last, self.promises.begin)
         return count
 
     # --- connections
@@ -180,6 +188,7 @@ class Host:
 
     def persisted(self, number: int, now_ms: int, out: HostOutput) -> None:
         """All that was to be written up to this number is durable."""
+        self.promises.persisted(number)
         while self._inflight and self._inflight[0][0] <= number:
             for engine, own_number in self._inflight.popleft()[1]:
                 self._step_all([engine], Persisted(own_number), now_ms, out)
@@ -191,13 +200,20 @@ class Host:
             if peer in engine.members:
                 self._step_all([engine], PeerChanged(engine.members.index(peer), is_connected), now_ms, out)
 
+    def close(self) -> Entry | None:
+        """Nothing is promised any more; what is still to be written, None when nothing is."""
+        return self.promises.close()
+
     def commit(self, group: str, drafts: list[Draft], now_ms: int, out: HostOutput) -> None:
         """Users of this node write; the answers come out by ``on_replies``."""
         self._step_all([self.groups[group]], LocalCommit(drafts), now_ms, out)
 
     def finish(self, out: HostOutput) -> None:
         """Close a step: number what is to be written, say when time matters next."""
-        if self._numbers:
+        note = self.promises.note(self._number + 1, has_record=bool(self._numbers))
+        if note is not None:
+            out.persist.append(note)
+        if out.persist:
             self._number += 1
             out.persist_number = self._number
             self._inflight.append((self._number, list(self._numbers.values())))

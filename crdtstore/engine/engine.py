@@ -45,6 +45,7 @@ from crdtstore.engine.upkeep import Upkeep
 from crdtstore.errors import CrdtStoreError, DecodeError, InsufficientRights, ProtocolError, Unavailable, UsageError
 from crdtstore.leaves import SEQ_BITS, SEQ_MASK
 from crdtstore.messages import Ack, Digest, Frame, Row, Want
+from crdtstore.promises import Promises
 
 __all__ = ["SYSTEM_AUTHOR", "Engine"]
 
@@ -67,6 +68,7 @@ class Engine:
         options: Options,
         random: Random,
         regions: Mapping[ReplicaId, str] | None = None,
+        promises: Promises | None = None,
     ) -> None:
         self.group = group
         self.configuration = configuration
@@ -75,7 +77,8 @@ class Engine:
         self.options = options
         count = len(self.members)
         self.applied = [0] * count
-        self.clock = Clock(options.max_drift_ms)
+        self.promises = promises or Promises.unbounded()
+        self.clock = Clock(options.max_drift_ms, self.promises.begin)
         self.causality = Causality(self.members)
         self.durability = Durability(count)
         self.early = Early(count, options.early_bytes)
@@ -367,6 +370,7 @@ class Engine:
         hlc = now_ms << COUNTER_BITS  # not the last stamp: others may have pushed it, and a restart forgets that
         if limit is not None:
             hlc = min(hlc, limit - 1)
+        hlc = self.promises.limit(hlc, now_ms)
         if vector != self._own_vector:
             self._own_vector = list(vector)
             self._own_chains = [self.history.chain(origin, seq) for origin, seq in enumerate(vector)]

@@ -35,7 +35,9 @@ class Rows:
         Its heartbeat is true whether it is news or not, and counts: after a clock was set back the newest heartbeat is not the greatest.
         """
         heard_ms = min(physical_ms(row.hlc), now_ms)
-        if row.vector[member] <= applied[member]:
+        if not row.hlc:
+            pass  # no heartbeat: it has just begun, and promises nothing yet
+        elif row.vector[member] <= applied[member]:
             self._advance(member, heard_ms)
         elif self._beats[member] is None:
             self._beats[member] = (row.vector[member], heard_ms)

@@ -52,7 +52,8 @@ class Upkeep:
             tree.review_contested(REVIEW_SLICE)
             engine.keyspace.expiry.review(lambda path: deadline_of(tree.at(path))[1] is not None, REVIEW_SLICE)
         if self._forgets or self._removes:
-            frontier_hlc = stability.frontier_hlc(engine.clock.read(now_ms))  # what comes is stamped later
+            own_hlc = engine.promises.limit(engine.clock.read(now_ms), now_ms)  # what comes is stamped later, here too
+            frontier_hlc = stability.frontier_hlc(own_hlc)
             if self._forgets:
                 self._forgets = engine.keyspace.forget(stability.stable, frontier_hlc, FORGET_SLICE)
             if self._removes:

@@ -20,6 +20,7 @@ from crdtstore.engine.events import Persisted, Tick
 from crdtstore.errors import CrdtStoreError, StorageError, Unavailable
 from crdtstore.host import HostOutput, Rejected
 from crdtstore.messages import Frame, decode_message
+from crdtstore.promises import NOTE_GROUP
 from crdtstore.service import Cancelled, Event, Received, Request, Service
 from crdtstore.storage.protocol import CommitLog
 from crdtstore_node.clock import WallClock
@@ -120,6 +121,9 @@ class Driver:
 
     async def stop(self) -> None:
         """Make durable what was begun, then end. Nothing may be submitted any more."""
+        await self._writer.finish()
+        if self.failure is None and not self.is_crashed and (last := self.service.host.close()) is not None:
+            self._writer.put(0, self._log.encode([last]))
         await self._writer.stop()
         await asyncio.sleep(0)
         if self._timer is not None:
@@ -148,7 +152,7 @@ class Driver:
     def _carry_out(self, out: HostOutput, now_ms: int) -> None:
         if out.persist:
             self.records += 1
-            self.commits_logged += len(out.persist)
+            self.commits_logged += sum(entry.group != NOTE_GROUP for entry in out.persist)
             if self.failure is None:
                 self._writer.put(out.persist_number, self._log.encode(out.persist))
         if out.send:

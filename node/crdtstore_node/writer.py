@@ -44,9 +44,13 @@ class LogWriter:
         if not self._is_busy:
             self._hand_over()
 
+    async def finish(self) -> None:
+        """Wait until all that was put is written, or never will be."""
+        await self._idle.wait()
+
     async def stop(self) -> None:
         """Finish what was put, end the thread."""
-        await self._idle.wait()
+        await self.finish()
         self._queue.put(None)
         await asyncio.to_thread(self._thread.join)
 
