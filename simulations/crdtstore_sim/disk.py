@@ -84,6 +84,12 @@ class SimulatedDisk:
             self._sync()
         self._on_synced(number, entries)
 
+    def finish(self, last: Sequence[Entry]) -> None:
+        """The process ends in order: all that waits is written, and this after it; nobody is told any more."""
+        if last:
+            self.log.stage([self.log.encode(last)])
+        self.log.sync()
+
     def crash(self) -> int:
         """The power goes: of what was not synced a random beginning survives. Returns how many records are gone."""
         self._life += 1

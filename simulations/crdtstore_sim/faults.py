@@ -53,7 +53,7 @@ class Faults:
         for crash in scenario.crashes:
             index = ascii_lowercase.index(crash.replica)
             if index < len(self._nodes):
-                at(when(crash.at_s), self._on_crash, index)
+                at(when(crash.at_s), self._on_crash, (index, crash.is_orderly))
                 at(when(crash.at_s + crash.down_s), self._on_restart, index)
         for pause in scenario.pauses:
             index = ascii_lowercase.index(pause.replica)
@@ -81,9 +81,10 @@ class Faults:
         for source, target in links:
             self._connections.on_heal(source, target)
 
-    def _on_crash(self, index: int) -> None:
+    def _on_crash(self, argument: tuple[int, bool]) -> None:
+        index, is_orderly = argument
         if self._nodes[index].is_alive:
-            self._nodes[index].crash()
+            self._nodes[index].crash(is_orderly=is_orderly)
             self._connections.on_crash(index)
 
     def _on_restart(self, index: int) -> None:

@@ -96,11 +96,14 @@ class Node:
         self._wake_us = self._timeline.now_us + int(self._random.random() * 100_000)
         self._timeline.at(self._wake_us, self._on_tick, (self.life, self._wake_us))
 
-    def crash(self) -> None:
-        """The power goes."""
+    def crash(self, *, is_orderly: bool = False) -> None:
+        """The power goes, or somebody stops the process in order."""
         if not self.is_alive:
             return
         self.is_alive = False
+        if is_orderly:
+            last = self.service.host.close()
+            self.disk.finish([last] if last is not None else [])
         self._trace.note(self._timeline.now_us, _CRASH, self.index)
         self.disk.crash()
         self._observer.on_crash(self.index, [entries for _, entries in self.disk.log.replay()])

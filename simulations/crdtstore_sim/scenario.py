@@ -146,11 +146,12 @@ class Cut(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Crash(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A replica loses its memory and what its disk had not synced, and comes back after ``down_s``."""
+    """A replica loses its memory and what its disk had not synced, and comes back after ``down_s``; in order, it syncs all of it first."""
 
     replica: _Replica
     at_s: _Seconds
     down_s: _Seconds = 1.0
+    is_orderly: bool = False
 
 
 class Pause(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -2,9 +2,6 @@
 
 The question: why not all faults in every run? Because they hide each other: a network that loses everything never shows what reordering
 does. A random subset of kinds, each at a random rate, finds more. Source: Groce et al., "Swarm Testing", ISSTA 2012.
-
-Known limits: where nodes crash, clocks are only set forward. A clock set back across a restart breaks what heartbeats promised until the
-high-water mark of DESIGN 4 is durable.
 """
 
 from __future__ import annotations
@@ -76,6 +73,22 @@ def draw(seed: int, mix: str = "basic") -> Scenario:
 
 
 def _draw(seed: int) -> Scenario:
+    return _with_restarts(_draw_faults(seed), Streams(seed).stream("swarm of restarts"))
+
+
+def _with_restarts(drawn: Scenario, random: Random) -> Scenario:
+    """Some crashes are stops in order, and over some restarts a clock is set, mostly back and sometimes far."""
+    crashes = [replace(crash, is_orderly=random.random() < 0.3) for crash in drawn.crashes]
+    steps = list(drawn.steps)
+    if drawn.steps or drawn.clocks.skew_ms > 20:
+        for crash in crashes:
+            if random.random() < 0.5:
+                ms = random.choice((-500, -2000, -2000, -60_000, -3_600_000, 700))
+                steps.append(Step(replica=crash.replica, at_s=crash.at_s + crash.down_s * random.random(), ms=ms))
+    return replace(drawn, crashes=crashes, steps=steps)
+
+
+def _draw_faults(seed: int) -> Scenario:
     random = Streams(seed).stream("swarm")
     kinds = {kind for kind in _KINDS if random.random() < 0.45}
     count = random.choice((2, 3, 3, 3, 4, 4, 5))
@@ -108,7 +121,7 @@ def _draw(seed: int) -> Scenario:
             Step(
                 replica=random.choice(replicas),
                 at_s=_when(random, seconds),
-                ms=random.randint(0 if "crash" in kinds else -2000, 2000),
+                ms=random.randint(-2000, 2000),
             )
             for _ in range(random.randint(0, 3) if "clocks" in kinds else 0)
         ],

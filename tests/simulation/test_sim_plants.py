@@ -44,6 +44,7 @@ NOTICED_BY = {
     "ids-forgotten-by-age": {"model values", "convergence"},
     "naive-stability": {"stability"},
     "no-relay": {"progress"},
+    "promise-without-mark": {"stamps"},
     "read-before-durable": {"model values"},
     "reset-of-unobserved": {"model values", "convergence"},
     "rights-of-others": {"bounds"},

@@ -15,6 +15,7 @@ from crdtstore.engine.progress import Progress
 from crdtstore.host import Host
 from crdtstore.kernel import Tree
 from crdtstore.leaves import SEQ_MASK
+from crdtstore.promises import Promises
 from crdtstore.sessions import Sessions
 from crdtstore.storage.protocol import Entry
 from crdtstore.types import Live, View
@@ -68,10 +69,13 @@ def _send_before_durable(hold: Any) -> Any:
 
 
 def _amnesia(recover: Any) -> Any:
-    """The last commit of the log is not read at the start, and its number is used again."""
+    """The last commits of the log are not read at the start, and their numbers are used again."""
 
-    def forgetful(self: Host, entries: Iterable[Entry]) -> int:
-        return int(recover(self, list(entries)[:-1]))
+    def forgetful(self: Host, records: Iterable[tuple[int, list[Entry]]]) -> int:
+        known = list(records)
+        holding = [at for at, (_, entries) in enumerate(known) if any(entry.group for entry in entries)]
+        del known[holding[-1] if holding else 0 :]
+        return int(recover(self, known))
 
     return forgetful
 
@@ -154,6 +158,11 @@ def _no_limit(heartbeat_limit: Any) -> Any:
     return lambda self: None
 
 
+def _no_mark(limit: Any) -> Any:
+    """A heartbeat promises what a restart forgets."""
+    return lambda self, stamp, now_ms: stamp
+
+
 def _token_ignored(has_seen: Any) -> Any:
     return lambda self, seen: True
 
@@ -186,6 +195,7 @@ IN_ENGINE: dict[str, Plant] = {
     "silence-is-health": Plant(Progress, "is_overdue", _silence_is_health, "who never acknowledges is left alone"),
     "read-before-durable": Plant(Durability, "waits_for", _never_waits, "reads do not wait for the disk"),
     "heartbeat-too-far": Plant(Durability, "heartbeat_limit", _no_limit, "a heartbeat promises more than is durable"),
+    "promise-without-mark": Plant(Promises, "limit", _no_mark, "what heartbeats promise is forgotten by a restart"),
     "token-ignored": Plant(Sessions, "has_seen", _token_ignored, "a session is served whatever it has seen"),
     "no-relay": Plant(AntiEntropy, "_relay", _no_relay, "nobody carries what others made"),
 }
