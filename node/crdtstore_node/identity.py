@@ -3,6 +3,9 @@
 The question: when may a node take an id? An id stands for commits that others count, so an empty directory must never take one that may
 have been used: it takes its founding id only when the operator says ``--bootstrap``, and a directory that has an id keeps it. The file
 is on disk, and its name too, before the first commit can be.
+
+A directory that was restored from a backup has a new id and says from where: whoever had the old id may live, or may have written what the
+backup does not hold.
 """
 
 from __future__ import annotations
@@ -12,41 +15,62 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-from msgspec import DecodeError, Struct, ValidationError
+from msgspec import DecodeError, Struct, ValidationError, structs, to_builtins
 from msgspec.json import decode
 
+from crdtstore.causal import ReplicaId, node_of
 from crdtstore.configuration import Cluster, Member
 from crdtstore.errors import StorageError, UsageError
 
-__all__ = ["FILE_NAME", "LOG_NAME", "read_identity", "take_identity"]
+__all__ = ["FILE_NAME", "LOG_NAME", "Identity", "RestoredFrom", "read_identity", "take_identity", "write_identity"]
 
 FILE_NAME = "identity.json"
 LOG_NAME = "log"
-_FORMAT = 1
+_FORMAT, _FORMAT_RESTORED = 1, 2
 
 
-class _Identity(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class RestoredFrom(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """From which backup a directory was made: it holds what another replica held, under an id that no group knows yet."""
+
+    replica: str
+    manifest: str
+    """The hash of the backup's manifest."""
+    taken: str
+    restored: str
+    at: str | None = None
+    """The token or instant to which it was restored; None: all of it."""
+
+
+class Identity(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     format: int
     cluster: str
     nonce: str
     replica: str
+    restored_from: RestoredFrom | None = None
+    """Set until the node has joined: it serves reads and writes nothing."""
 
 
-def read_identity(data: Path) -> _Identity | None:
+def read_identity(data: Path) -> Identity | None:
     """What the directory says it is; None when it says nothing.
 
     Raises:  StorageError when the file cannot be read as what was written there; nothing changed.
     """
     path = data / FILE_NAME
     try:
-        identity = decode(path.read_bytes(), type=_Identity)
+        identity = decode(path.read_bytes(), type=Identity)
     except FileNotFoundError:
         return None
     except (DecodeError, ValidationError, OSError) as error:
         raise StorageError(f"{path}: not the identity that was written there: {error}. Nothing changed.") from None
-    if identity.format != _FORMAT:
-        raise StorageError(f"{path}: format {identity.format}, this program reads {_FORMAT}. Nothing changed.")
+    if identity.format != _format_of(identity):
+        raise StorageError(
+            f"{path}: format {identity.format}, this program reads {_format_of(identity)}. Nothing changed."
+        )
     return identity
+
+
+def _format_of(identity: Identity) -> int:
+    return _FORMAT if identity.restored_from is None else _FORMAT_RESTORED
 
 
 def take_identity(data: Path, cluster: Cluster, node: str, *, is_bootstrap: bool) -> tuple[Member, bool]:
@@ -62,7 +86,7 @@ def take_identity(data: Path, cluster: Cluster, node: str, *, is_bootstrap: bool
     identity = read_identity(data)
     if identity is not None:
         _check_same(data, identity, cluster, member)
-        return member, False
+        return Member(ReplicaId(identity.replica), member.region, member.gossip), False
     if _has_segments(data / LOG_NAME):
         raise StorageError(f"{data}: there is a log but no {FILE_NAME}; restore the file. Nothing changed.")
     if not is_bootstrap:
@@ -70,17 +94,29 @@ def take_identity(data: Path, cluster: Cluster, node: str, *, is_bootstrap: bool
             f"{data} is empty. A node takes its founding id only once: start with --bootstrap if this node never ran "
             "before; if it did, restore its directory. Nothing changed."
         )
-    document = _Identity(format=_FORMAT, cluster=cluster.name, nonce=cluster.nonce.hex(), replica=member.replica)
-    _write_durably(data / FILE_NAME, document)
+    write_identity(data, cluster, member.replica)
     return member, True
 
 
-def _check_same(data: Path, identity: _Identity, cluster: Cluster, member: Member) -> None:
+def write_identity(data: Path, cluster: Cluster, replica: ReplicaId, restored_from: RestoredFrom | None = None) -> None:
+    """Let a directory be this replica, durably.
+
+    Raises:  StorageError; nothing changed.
+    """
+    identity = Identity(
+        format=0, cluster=cluster.name, nonce=cluster.nonce.hex(), replica=replica, restored_from=restored_from
+    )
+    _write_durably(data / FILE_NAME, structs.replace(identity, format=_format_of(identity)))
+
+
+def _check_same(data: Path, identity: Identity, cluster: Cluster, member: Member) -> None:
     if identity.nonce != cluster.nonce.hex():
         raise UsageError(
             f"{data} belongs to the cluster {identity.cluster} (nonce {identity.nonce[:4]}…), "
             f"not to {cluster.name} (nonce {cluster.nonce.hex()[:4]}…) of the cluster file. Nothing changed."
         )
+    if identity.restored_from is not None and node_of(ReplicaId(identity.replica)) == member.node:
+        return  # an id of its own, which no cluster file names
     if identity.replica != member.replica:
         raise UsageError(
             f"{data} belongs to {identity.replica}, but the cluster file gives {member.node} the id {member.replica}. "
@@ -92,10 +128,11 @@ def _has_segments(directory: Path) -> bool:
     return directory.is_dir() and any(path.is_file() and path.name != "lock" for path in directory.iterdir())
 
 
-def _write_durably(path: Path, identity: _Identity) -> None:
+def _write_durably(path: Path, identity: Identity) -> None:
     """All of it or nothing, and still there after a power cut."""
     draft = path.with_name(path.name + ".new")
-    text = json.dumps({name: getattr(identity, name) for name in identity.__struct_fields__}, indent=1) + "\n"
+    document = {name: value for name, value in to_builtins(identity).items() if value is not None}
+    text = json.dumps(document, indent=1) + "\n"
     try:
         with draft.open("w", encoding="utf-8") as file:
             file.write(text)
