@@ -77,14 +77,24 @@ def _draw(seed: int) -> Scenario:
 
 
 def _with_restarts(drawn: Scenario, random: Random) -> Scenario:
-    """Some crashes are stops in order, and over some restarts a clock is set, mostly back and sometimes far."""
+    """Some crashes are stops in order, and over some restarts a clock is set, mostly back and sometimes far.
+
+    Only while the process is down: a node that runs waits a step back out (``WallClock``), and one that waited an hour would do nothing.
+    """
     crashes = [replace(crash, is_orderly=random.random() < 0.3) for crash in drawn.crashes]
     steps = list(drawn.steps)
-    if drawn.steps or drawn.clocks.skew_ms > 20:
-        for crash in crashes:
-            if random.random() < 0.5:
-                ms = random.choice((-500, -2000, -2000, -60_000, -3_600_000, 700))
-                steps.append(Step(replica=crash.replica, at_s=crash.at_s + crash.down_s * random.random(), ms=ms))
+    for crash in crashes if drawn.steps or drawn.clocks.skew_ms > 20 else ():
+        up_s = crash.at_s + crash.down_s
+        others = [other for other in crashes if other is not crash and other.replica == crash.replica]
+        is_down = up_s < drawn.seconds and not any(
+            other.at_s < up_s and crash.at_s < other.at_s + other.down_s for other in others
+        )
+        at_s, ms = (
+            random.uniform(crash.at_s, up_s),
+            random.choice((-500, -2000, -2000, -60_000, -3_600_000, 700)),
+        )
+        if is_down and random.random() < 0.6:
+            steps.append(Step(replica=crash.replica, at_s=at_s, ms=ms))
     return replace(drawn, crashes=crashes, steps=steps)
 
 
