@@ -8,34 +8,20 @@ in the memory of the process until it syncs them, and gone with it. A test of du
 
 from __future__ import annotations
 
-import hashlib
-import os
-import shutil
-import subprocess
-import sys
 from functools import cache
 from pathlib import Path
 
+from crdtstore.testing import shims
+
 __all__ = ["available", "environment", "library"]
 
-_ROOT = Path(__file__).parents[2]
-_SOURCE = _ROOT / "tests" / "shim" / "powercut.c"
+_SOURCE = shims.SHIMS / "powercut.c"
 
 
 @cache
 def available() -> str | None:
     """None when the library can be used here, otherwise the reason why not, in words."""
-    if not sys.platform.startswith("linux"):
-        return f"LD_PRELOAD is used on Linux only, this is {sys.platform}"
-    if not _SOURCE.exists():
-        return f"no source at {_SOURCE}: it comes with the repository, not with the package"
-    if _compiler() is None:
-        return "no C compiler (cc, gcc or clang; apt install gcc)"
-    try:
-        library()
-    except subprocess.CalledProcessError as error:
-        return f"the C compiler refused {_SOURCE}: {error.stderr[:500]}"
-    return None
+    return shims.why_not(_SOURCE)
 
 
 def library(directory: Path | None = None) -> Path:
@@ -43,17 +29,7 @@ def library(directory: Path | None = None) -> Path:
 
     Raises:  subprocess.CalledProcessError with the compiler's words.
     """
-    directory = directory or _ROOT / "build"
-    digest = hashlib.sha256(_SOURCE.read_bytes()).hexdigest()[:12]
-    target = directory / f"powercut-{digest}.so"
-    if not target.exists():
-        directory.mkdir(parents=True, exist_ok=True)
-        unfinished = target.with_suffix(f".{os.getpid()}")
-        options = ["-std=gnu11", "-O2", "-Wall", "-fPIC", "-shared"]
-        command = [_compiler() or "cc", *options, "-o", str(unfinished), str(_SOURCE), "-ldl", "-lpthread"]
-        subprocess.run(command, check=True, capture_output=True, text=True)  # noqa: S603 (our own command)
-        unfinished.replace(target)
-    return target
+    return shims.compiled(_SOURCE, directory)
 
 
 def environment(directory: Path, *, ignore_sync: bool = False, leak: int | None = None) -> dict[str, str]:
@@ -68,7 +44,3 @@ def environment(directory: Path, *, ignore_sync: bool = False, leak: int | None 
     if leak is not None:
         variables["POWERCUT_LEAK"] = str(leak)
     return variables
-
-
-def _compiler() -> str | None:
-    return next(filter(None, map(shutil.which, ("cc", "gcc", "clang"))), None)
