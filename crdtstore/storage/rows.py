@@ -29,6 +29,8 @@ from crdtstore.values import show
 __all__ = [
     "CHECK_BYTES",
     "CONTESTED",
+    "ENDED_HOLDS",
+    "GIFTS",
     "HOLDS",
     "LEAVES",
     "META",
@@ -46,9 +48,9 @@ __all__ = [
     "unseal",
 ]
 
-META, LEAVES, OPERATIONS, PLANS, CONTESTED, HOLDS = range(6)
+META, LEAVES, OPERATIONS, PLANS, CONTESTED, HOLDS, ENDED_HOLDS, GIFTS = range(8)
 """Spaces: what a row is about."""
-_NAMES = ("meta", "leaves", "operations", "plans", "contested", "holds")
+_NAMES = ("meta", "leaves", "operations", "plans", "contested", "holds", "ended holds", "gifts")
 
 _PREFIX = Struct(">HB")
 PREFIX_BYTES = _PREFIX.size
@@ -180,8 +182,12 @@ def unseal(rows: Iterable[Row], file: str) -> list[Row]:
     """
     found = []
     for path, sealed in rows:
-        data = sealed[:-CHECK_BYTES]
-        if xxh3_64_digest(path + data, len(path))[:CHECK_BYTES] != sealed[-CHECK_BYTES:]:
+        try:
+            data = sealed[:-CHECK_BYTES]
+            fits = xxh3_64_digest(path + data, len(path))[:CHECK_BYTES] == sealed[-CHECK_BYTES:]
+        except TypeError:  # what is damaged may not even be bytes any more
+            fits = False
+        if not fits:
             raise StorageError(
                 f"{file}: damaged at the row of {describe(path)}: its checksum does not fit, so this is not what was written; "
                 "nothing was changed. Restore the file from a backup, or rejoin with an empty directory",
@@ -197,6 +203,8 @@ def describe(path: bytes) -> str:
         group_number, space, parts = split_path(path)
     except DecodeError:
         return f"path {path[:40].hex()}{'…' if len(path) > 40 else ''}"
+    except TypeError:
+        return "no path"
     name = _NAMES[space] if space < len(_NAMES) else f"space {space}"
     return f"group {group_number}, {name}, " + " / ".join(
         show(part) if not isinstance(part, bytes) else f"bytes {part[:20].hex()}" for part in parts
