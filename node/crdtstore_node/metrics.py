@@ -50,7 +50,7 @@ class _OfLink(NamedTuple):
 
 
 def _per_sync(node: Node) -> float | None:
-    return node.driver.commits_logged / node.log.syncs if node.log.syncs else None
+    return node.driver.commits_logged / node.log.syncs if node.driver.commits_logged else None
 
 
 _NODE = (
