@@ -1,12 +1,13 @@
 """The commit log of a node: segments in a directory, one sync per write.
 
-The question: what may be done after a write or a sync failed? Nothing. The kernel may have dropped the bytes and
-still show them to a reader, so the log refuses every later write and says why; the next start reads what is there,
-writes the last block again and syncs it before anything is built on it.
+The question: what may be done after a write or a sync failed? After an error of the disk, nothing. The kernel may have
+dropped the bytes and still show them to a reader, so the log refuses every later write and says why; the next start
+reads what is there, writes the last block again and syncs it before anything is built on it. A full disk is not an
+error of the disk: the end of the log is where it was, and what did not fit is written again, whole, at the same place.
 
 The writer thread makes few, big C calls, because Python code starves in a thread beside a busy event loop. The
-segment after the current one is prepared in the background and consists of zeros until its header is written together
-with its first block.
+segment after the current one is prepared in the background, or recycled by ``cut``; its header is written together with
+its first block.
 
 Source: DESIGN.md 5.
 """
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -22,9 +24,11 @@ from threading import Thread
 from typing import Self
 
 from crdtstore.errors import StorageError
-from crdtstore.storage import segment
+from crdtstore.storage import cutting, segment
+from crdtstore.storage.crashpoints import reach
 from crdtstore.storage.protocol import Entry
-from crdtstore.storage.record import decode_record, encode_record
+from crdtstore.storage.reader import BlockReader
+from crdtstore.storage.record import encode_record
 from crdtstore.storage.recovery import recover
 from crdtstore.storage.segment import OVERHEAD_BYTES
 
@@ -35,10 +39,10 @@ SEGMENT_BYTES = 64 << 20
 
 
 class SegmentedLog:
-    """A ``CommitLog`` on disk. ``encode`` is the event loop's, everything else belongs to one thread at a time.
+    """A ``CommitLog`` on disk. ``encode`` and ``read`` are anybody's, everything else belongs to one thread at a time.
 
     ``syncs``, ``records`` and ``bytes_written`` count since the start; ``position`` is the length of the log in bytes
-    of blocks; ``torn`` says in words which torn tail ``replay`` removed, if there was one.
+    of blocks, all of them durable; ``torn`` says in words which torn tail ``replay`` removed, if there was one.
     """
 
     def __init__(self, directory: Path, segment_bytes: int, lock: int) -> None:
@@ -50,11 +54,19 @@ class SegmentedLog:
         self._ready = False
         self._failure: StorageError | None = None
         self._ahead: Thread | None = None
+        self._reader = BlockReader(directory)
+        self._segments: tuple[tuple[int, int], ...] = ()
+        """Position and generation of those that hold durable blocks; replaced, never changed: readers look at it."""
+        self._unneeded: list[int] = []
+        """Generations below these that wait for the next cut."""
         # The current segment; generation 0 while there is none.
         self._generation = 0
         self._path = directory
         self._fd = -1
         self._offset = self._size = 0
+        self._is_recycled = False
+        self._is_soiled = False
+        """Whether a write that failed may have left a block at the end."""
 
     @classmethod
     def open(cls, directory: str | Path, segment_bytes: int = SEGMENT_BYTES) -> Self:
@@ -74,6 +86,7 @@ class SegmentedLog:
         """Give the directory back."""
         self._ready = False
         self._join_ahead()
+        self._reader.close()
         for fd in (self._fd, self._lock):
             if fd >= 0:
                 os.close(fd)
@@ -86,14 +99,17 @@ class SegmentedLog:
         self.close()
 
     def replay(self, needed: int = 0) -> Iterator[tuple[int, list[Entry]]]:
-        """All records, in order, each with the position of its block; the log can be written once this is exhausted.
+        """All records from the segment that holds ``needed``, in order, each with the position of its block.
 
-        Raises:  StorageError naming file and offset for damage; nothing is changed then.
+        The log can be written once this is exhausted.
+
+        Raises:  StorageError naming file and offset for damage, or when the log does not reach from ``needed`` or below
+                 to ``needed`` or above; nothing is changed then.
         """
         assert not self._ready, "replay is the first thing done with a log, and done once"
-        tail = yield from recover(self.directory)
+        tail = yield from recover(self.directory, needed)
         self.position, self.torn = tail.position, tail.torn
-        self._generation = tail.generation
+        self._segments, self._unneeded = tuple(tail.segments), tail.unneeded
         if tail.generation:
             self._use(tail.generation, tail.offset)
         else:
@@ -108,8 +124,9 @@ class SegmentedLog:
         """Append the records as one block and make it durable; return its position.
 
         Cost:    one checksum, one pwrite, one fdatasync, all in C; a full segment adds the switch to the prepared one.
-        Raises:  StorageError, and for ever: every later ``write`` raises it too. Whether these records survive shows at
-                 the next start.
+        Raises:  StorageError. With ``storage-full`` nothing of this counts yet, and it may be tried again. Otherwise it
+                 is for ever, every later ``write`` raises it too, and whether these records survive shows at the next
+                 start.
         """
         assert self._ready, "write needs a log that was replayed to its end and is not closed"
         if self._failure is not None:
@@ -121,42 +138,71 @@ class SegmentedLog:
         try:
             self._append(records)
         except StorageError as error:
-            self._failure = error
-            final = StorageError(f"{error.detail}; the log takes no more writes until a restart", code=error.code)
-            final.effect = "unknown"
-            raise final from error
+            what_now = "this was not written, and may be tried again"
+            if error.code != "storage-full":
+                self._failure = error
+                what_now = "the log takes no more writes until a restart"
+            failed = StorageError(f"{error.detail}; {what_now}", code=error.code, **error.more)
+            failed.effect = "unknown"
+            raise failed from error
         self.records += len(records)
         self.syncs += 1
         return begin
 
-    def cut(self, position: int) -> None:
-        """Nothing below this position is needed any more: what lies wholly below it may go."""
-
     def read(self, position: int) -> tuple[list[Entry], int]:
-        """The entries of the durable block at a position, in order, and the position after it."""
-        for generation in reversed(range(1, self._generation + 1)):
-            data = segment.path_of(self.directory, generation).read_bytes()
-            header = segment.header_of(data)
-            if header is not None and header.position <= position:
-                offset = OVERHEAD_BYTES + position - header.position
-                block = segment.block_at(data, offset, generation, position)
-                if block is not None:
-                    entries = [entry for record in block.records for entry in decode_record(record)]
-                    return entries, position + block.end - offset
-                break
-        raise StorageError(f"{self.directory}: there is no block at position {position}")
+        """The entries of the durable block at a position, in order, and the position after it.
+
+        Cost:    a binary search, and one or two calls for bytes that the kernel mostly has.
+        Raises:  StorageError naming file and offset when it cannot be read; nothing is changed.
+        """
+        end = self.position  # first: what is below it is in the segments by now
+        segments = self._segments
+        at = bisect_right(segments, position, key=lambda each: each[0]) - 1
+        if at < 0 or position >= end:
+            held = f"it holds positions {segments[0][0] if segments else end} to {end}"
+            why = f"{self.directory}: the log has no durable block at position {position}, {held}; nothing was changed"
+            raise StorageError(why)
+        begins, generation = segments[at]
+        if at + 1 < len(segments):
+            end = min(end, segments[at + 1][0])
+        offset = OVERHEAD_BYTES + position - begins
+        entries, taken = self._reader.read(generation, offset, position, end - position)
+        return entries, position + taken
+
+    def cut(self, position: int) -> None:
+        """Remove the segments that lie wholly below this position; one of them is kept as the next segment.
+
+        While somebody has pinned the log, nothing goes until a later cut.
+
+        Raises:  StorageError; some may be gone then, the others go with a later cut.
+        """
+        assert self._ready, "cut needs a log that was replayed to its end and is not closed"
+        segments = self._segments
+        keep = max(0, bisect_right(segments, position, key=lambda each: each[0]) - 1)
+        generations = self._unneeded + [generation for _, generation in segments[:keep]]
+        if not generations:
+            return
+        if cutting.remove(self.directory, generations, self._spare(), self._segment_bytes):
+            self._segments, self._unneeded = segments[keep:], []
+            self._reader.forget(generations)
 
     def _append(self, records: Sequence[bytes]) -> None:
-        data = block = segment.make_block(self._generation, self.position, records)
-        if self._offset + len(block) > self._size:
-            self._join_ahead()
-            self._provide(self._generation + 1, OVERHEAD_BYTES + len(block))
-            self._use(self._generation + 1, 0)
+        block = segment.make_block(self._generation, self.position, records)
+        if max(self._offset, OVERHEAD_BYTES) + len(block) > self._size:
+            self._switch(OVERHEAD_BYTES + len(block))
             block = segment.make_block(self._generation, self.position, records)
-            data = segment.make_header(self._generation, self.position) + block
-        with segment.naming(self._path):
+        data = block if self._offset else self._header() + block
+        reach("log-write-before")
+        with segment.naming(self._path, self._offset):
+            self._is_soiled = True
             segment.write_all(self._fd, data, self._offset)
+            reach("log-write-after")
+            reach("log-sync-before")
             os.fdatasync(self._fd)
+            self._is_soiled = False
+        reach("log-sync-after")
+        if not self._offset:
+            self._segments += ((self.position, self._generation),)
         self._offset += len(data)
         self.position += len(block)
         self.bytes_written += len(data)
@@ -164,13 +210,34 @@ class SegmentedLog:
             self._ahead = Thread(target=self._prepare, args=(self._generation + 1,), name="commit-log-ahead")
             self._ahead.start()
 
+    def _header(self) -> bytes:
+        return segment.make_header(self._generation, self.position, is_recycled=self._is_recycled)
+
+    def _switch(self, least_bytes: int) -> None:
+        """Go on in a segment with room for this much."""
+        reach("log-switch-before")
+        self._join_ahead()
+        generation = self._generation + 1
+        if self._generation and not self._offset:
+            generation = self._generation  # nothing in it counts: it is replaced, a segment in use is never empty
+        self._provide(generation, least_bytes)
+        if generation > self._generation and self._is_soiled:
+            # What could not be synced here may be durable all the same; it is written elsewhere now, and counts once.
+            with segment.naming(self._path, self._offset):
+                segment.write_all(self._fd, bytes(min(OVERHEAD_BYTES, self._size - self._offset)), self._offset)
+                os.fdatasync(self._fd)
+        self._use(generation, 0)
+        reach("log-switch-after")
+
     def _use(self, generation: int, offset: int) -> None:
         path = segment.path_of(self.directory, generation)
         with segment.naming(path):
             fd = os.open(path, os.O_RDWR)
+            size = os.fstat(fd).st_size
+        self._is_recycled = segment.read_header(path) is not None
         if self._fd >= 0:
             os.close(self._fd)
-        self._fd, self._size = fd, os.fstat(fd).st_size
+        self._fd, self._size, self._is_soiled = fd, size, False
         self._generation, self._path, self._offset = generation, path, offset
 
     def _provide(self, generation: int, least_bytes: int) -> None:
@@ -179,6 +246,14 @@ class SegmentedLog:
         with segment.naming(path):
             if not path.exists() or path.stat().st_size < least_bytes:
                 segment.create(path, max(self._segment_bytes, least_bytes))
+
+    def _spare(self) -> int | None:
+        """The segment that a recycled file may become: the first that has no file, and is not being made."""
+        first = self._generation + (1 if self._ahead is None or not self._ahead.is_alive() else 2)
+        for generation in range(first, self._generation + 3):
+            if not segment.path_of(self.directory, generation).exists():
+                return generation
+        return None
 
     def _prepare(self, generation: int) -> None:
         # In the background; whoever needs the segment tries again, and reports.

@@ -1,4 +1,4 @@
-"""One segment file: a header, blocks, then zeros.
+"""One segment file: a header, blocks, then zeros, or what it held when it was another segment.
 
 The question: after a power cut, which bytes had been promised? A *block* is exactly what one sync made durable: the
 records of one ``write`` under one checksum. The next block is written only after that sync has returned, so a bad
@@ -11,7 +11,7 @@ file are of an older one) and its position, which counts the bytes of blocks sin
 inside of somebody's value stands elsewhere). Sealed fields are four unsigned 64-bit numbers, little-endian, and their
 xxh3_64 together with what follows.
 
-    header    magic, format, generation, position of the first block
+    header    magic, format, generation, position of the first block; bit 32 of the format: the file was recycled
     block     generation, position, payload length, number of records; payload: msgpack array of records
 
 Source: DESIGN.md 5. Relied upon: a sector of 512 bytes is written whole or not at all.
@@ -22,7 +22,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from struct import Struct
 from typing import NamedTuple
@@ -38,20 +38,28 @@ __all__ = [
     "Block",
     "Header",
     "block_at",
+    "block_bytes",
     "create",
+    "damage",
     "find_block",
     "generations",
     "header_of",
+    "holds_block",
     "make_block",
     "make_header",
     "naming",
     "path_of",
+    "read_bytes",
+    "read_header",
+    "resembles_block",
     "sync_directory",
     "used_bytes",
     "write_all",
 ]
 
 FORMAT = 1
+_IS_RECYCLED = 1 << 32
+"""In the field of the format. The rest of such a file are blocks of an older generation, and no torn tail."""
 _MAGIC = int.from_bytes(b"crdtlog\n", "little")
 _FIELDS = Struct("<QQQQ")
 _CHECK_BYTES = 8
@@ -59,6 +67,7 @@ OVERHEAD_BYTES = _FIELDS.size + _CHECK_BYTES
 """Bytes of a segment's header, and of a block around its payload."""
 
 _PIECE_BYTES = 1 << 23
+_PAGE_BYTES = 1 << 12
 _ZEROS = bytes(1 << 16)
 _pack = msgspec.msgpack.Encoder().encode
 _unpack = msgspec.msgpack.Decoder(list[bytes]).decode
@@ -70,6 +79,7 @@ class Header(NamedTuple):
     format: int
     generation: int
     position: int
+    is_recycled: bool
 
 
 class Block(NamedTuple):
@@ -85,18 +95,20 @@ def _seal(fields: bytes, payload: bytes = b"") -> bytes:
     return b"".join((fields, check.digest(), payload))
 
 
-def make_header(generation: int, position: int) -> bytes:
+def make_header(generation: int, position: int, *, is_recycled: bool = False) -> bytes:
     """The first bytes of a segment, written together with its first block."""
-    return _seal(_FIELDS.pack(_MAGIC, FORMAT, generation, position))
+    format_ = FORMAT | (_IS_RECYCLED if is_recycled else 0)
+    return _seal(_FIELDS.pack(_MAGIC, format_, generation, position))
 
 
 def header_of(data: bytes) -> Header | None:
     """The header a file begins with, of whatever format; None when there is no valid one."""
     if len(data) < OVERHEAD_BYTES:
         return None
-    magic, *rest = _FIELDS.unpack_from(data)
-    sealed = _seal(data[: _FIELDS.size]) == data[:OVERHEAD_BYTES]
-    return Header(*rest) if sealed and magic == _MAGIC else None
+    magic, format_, generation, position = _FIELDS.unpack_from(data)
+    if magic != _MAGIC or _seal(data[: _FIELDS.size]) != data[:OVERHEAD_BYTES]:
+        return None
+    return Header(format_ & ~_IS_RECYCLED, generation, position, bool(format_ & _IS_RECYCLED))
 
 
 def make_block(generation: int, position: int, records: Sequence[bytes]) -> bytes:
@@ -123,6 +135,11 @@ def block_at(data: bytes, offset: int, generation: int, position: int) -> Block 
     return Block(records, begin + length)
 
 
+def block_bytes(data: bytes) -> int:
+    """What the block that begins here says it takes; it may lie."""
+    return OVERHEAD_BYTES + int.from_bytes(data[16:24], "little")
+
+
 def find_block(data: bytes, start: int, generation: int, position: int) -> int | None:
     """The offset of the first valid block at or after ``start``, wherever it begins; ``position`` is that of ``start``.
 
@@ -135,6 +152,26 @@ def find_block(data: bytes, start: int, generation: int, position: int) -> int |
             return offset
         offset = data.find(mark, offset + 1)
     return None
+
+
+def holds_block(data: bytes, generation: int, least_position: int) -> bool:
+    """Whether there is a valid block of this generation behind the place of the header, when nothing says where it should be."""
+    mark = generation.to_bytes(8, "little")
+    offset = data.find(mark, OVERHEAD_BYTES)
+    while offset >= 0:
+        position = int.from_bytes(data[offset + 8 : offset + 16], "little")
+        is_possible = position >= least_position + offset - OVERHEAD_BYTES
+        if is_possible and block_at(data, offset, generation, position) is not None:
+            return True
+        offset = data.find(mark, offset + 1)
+    return False
+
+
+def resembles_block(data: bytes, generation: int, position: int) -> bool:
+    """Whether these bytes begin like the block that belongs here: what is left of a write, or has a flipped bit."""
+    return len(data) >= 16 and (
+        data[:8] == generation.to_bytes(8, "little") or data[8:16] == position.to_bytes(8, "little")
+    )
 
 
 def used_bytes(data: bytes) -> int:
@@ -158,6 +195,10 @@ def create(path: Path, size: int) -> None:
         for offset in range(0, size, _PIECE_BYTES):
             write_all(fd, zeros[: size - offset], offset)
         os.fsync(fd)
+    except OSError:
+        with suppress(OSError):
+            unfinished.unlink()  # or it would hold the space that others wait for
+        raise
     finally:
         os.close(fd)
     unfinished.replace(path)
@@ -192,10 +233,58 @@ def generations(directory: Path) -> list[int]:
 
 
 @contextmanager
-def naming(path: Path) -> Iterator[None]:
-    """Turn a failed system call into a StorageError that names the file."""
+def naming(path: Path, offset: int | None = None) -> Iterator[None]:
+    """Turn a failed system call into a StorageError that names the file, and where in it."""
     try:
         yield
     except OSError as error:
         code = "storage-full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "storage-failed"
-        raise StorageError(f"{path}: {error.strerror or error}", code=code) from error
+        why = f"{path}: {error.strerror or error}"
+        if offset is None:
+            raise StorageError(why, code=code, file=str(path)) from error
+        raise StorageError(f"{why} at byte {offset}", code=code, file=str(path), offset=offset) from error
+
+
+def damage(path: Path, offset: int, why: str) -> StorageError:
+    """What is said of bytes that are not what was written."""
+    return StorageError(f"{path}: damaged at byte {offset}: {why}", file=str(path), offset=offset)
+
+
+def read_bytes(path: Path, most: int | None = None) -> bytes:
+    """What a file holds, or its beginning; nothing when it is not there.
+
+    Raises:  StorageError naming file and offset of what cannot be read.
+    """
+    if not path.exists():
+        return b""
+    pieces, offset = [], 0
+    with naming(path):
+        fd = os.open(path, os.O_RDONLY)
+    try:
+        while most is None or offset < most:
+            size = _PIECE_BYTES if most is None else min(_PIECE_BYTES, most - offset)
+            try:
+                piece = os.pread(fd, size, offset)
+            except OSError:
+                piece = _read_slowly(fd, path, size, offset)
+            if not piece:
+                break
+            pieces.append(piece)
+            offset += len(piece)
+    finally:
+        os.close(fd)
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+def _read_slowly(fd: int, path: Path, size: int, start: int) -> bytes:
+    """The same by pages, to say which one cannot be read."""
+    pages = []
+    for offset in range(start, start + size, _PAGE_BYTES):
+        with naming(path, offset):
+            pages.append(os.pread(fd, min(_PAGE_BYTES, start + size - offset), offset))
+    return b"".join(pages)
+
+
+def read_header(path: Path) -> Header | None:
+    """What a file says of itself; None when there is none, or it says nothing valid."""
+    return header_of(read_bytes(path, OVERHEAD_BYTES))
