@@ -21,9 +21,10 @@ from crdtstore.types import REGISTRY, CrdtType
 from crdtstore.types.event_log import first_events
 from crdtstore.values import pack, show
 
-__all__ = ["Declarations", "Declared", "check_name"]
+__all__ = ["DOMAINS", "Declarations", "Declared", "check_name"]
 
-_COLLECTIONS, _DOMAINS = "collections:event_log", "domains:lww_map"
+_COLLECTIONS, DOMAINS = "collections:event_log", "domains:lww_map"
+"""Parts of paths in ``_sys``."""
 
 
 class Declared(NamedTuple):
@@ -78,12 +79,12 @@ class Declarations:
     def domains_in(self, commit: Commit) -> list[str]:
         """Names of the domains that this commit declares, in order; what cannot be a name is passed over."""
         effects = commit.effects
-        names = {path[1] for path in effects[1::3] if len(path) > 1 and path[0] == _DOMAINS}
+        names = {path[1] for path in effects[1::3] if len(path) > 1 and path[0] == DOMAINS}
         return [name for name in sorted(names) if NAME.fullmatch(name) and self.domain(name) is not None]
 
     def domain(self, domain: str) -> dict[str, Any] | None:
         """Owner and description of a domain, None when it is not declared here."""
-        view = self._system.keyspace.view(_DOMAINS, domain)
+        view = self._system.keyspace.view(DOMAINS, domain)
         return dict(REGISTRY["lww_map"].read(view)) if view.exists else None
 
     def _names(self, domain: str) -> list[str]:
@@ -162,7 +163,7 @@ class Declarations:
         crdt = REGISTRY["lww_map"]
         mutator = crdt.mutators["set"]
         full = new if known is not None else {"owner": None, "description": None, **new}
-        return Op(crdt, _DOMAINS, domain, mutator, mutator.check({"fields": full}))
+        return Op(crdt, DOMAINS, domain, mutator, mutator.check({"fields": full}))
 
     def declare_collection(self, domain: str, name: str, crdt: CrdtType, options: dict[str, Any]) -> Op | None:
         """The operation that declares a collection, None when it is declared so already.
