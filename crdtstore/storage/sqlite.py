@@ -24,6 +24,7 @@ from typing import Self, TypeVar
 
 from crdtstore.errors import StorageError
 from crdtstore.storage import segment
+from crdtstore.storage.crashpoints import reach
 from crdtstore.storage.protocol import Row, Slice
 from crdtstore.storage.rows import CHECK_BYTES, seal, unseal
 
@@ -43,9 +44,12 @@ _CACHE_KIB = 16 << 10
 """Per connection; of the file, the kernel's page cache holds what it can besides."""
 _WAL_KEPT_BYTES = 32 << 20
 """After a greater transaction the write-ahead log is cut to this."""
-_STATEMENT_ROWS = 200
+_STATEMENT_ROWS = 300
+"""As many as a slice has mostly: a second statement for the rest would wait for the interpreter once more."""
 _WAIT_S = 10.0
 """Nobody else writes; but the first reader after a crash waits until another has looked through the write-ahead log."""
+_WAIT_FOR_READERS_MS = 50
+"""Reads of the event loop take microseconds; a pin stays longer."""
 
 _ROWS = "SELECT path, data FROM state WHERE path >= ? AND path < ? ORDER BY path LIMIT ?"
 _COUNT = "SELECT count(*), coalesce(sum(length(data)), 0) FROM state WHERE "
@@ -70,6 +74,7 @@ class SqliteState:
         """Whether a transaction is."""
         self._reader = _connect(path)
         self._writer = _connect(path)
+        self._writer.execute(f"PRAGMA busy_timeout = {_WAIT_FOR_READERS_MS}")
 
     @classmethod
     def open(cls, directory: str | Path) -> Self:
@@ -83,7 +88,9 @@ class SqliteState:
             _refuse_foreign(path)
             if not path.exists():
                 _create(path)
-        return cls(path)
+        store = cls(path)
+        store._move()
+        return store
 
     # --- reading
 
@@ -122,7 +129,7 @@ class SqliteState:
             if not self._is_open:
                 self._writer.execute("BEGIN IMMEDIATE")
                 self._is_open = True
-            removals = [(_BETWEEN, bounds) for bounds in part.ranges]
+            removals: list[tuple[str, Sequence[bytes]]] = [(_BETWEEN, bounds) for bounds in part.ranges]
             removals += [(_among(len(paths)), paths) for paths in _pieces(gone)]
             for where, parameters in removals:
                 before = self._measure(where, parameters)
@@ -132,6 +139,7 @@ class SqliteState:
                 before = self._measure(_among(len(some)), [path for path, _ in some])
                 self._writer.execute(_putting(len(some)), list(chain.from_iterable(seal(some))))
                 count, size = count + len(some) - before[0], size + sum([len(data) for _, data in some]) - before[1]
+            reach("checkpoint-write")
         except (sqlite3.Error, MemoryError) as error:
             raise _storage_error(self.path, error) from error
         return count, size
@@ -149,7 +157,9 @@ class SqliteState:
         """
         try:
             if self._is_open:
+                reach("checkpoint-commit-before")
                 self._writer.execute("COMMIT")
+                reach("checkpoint-commit-after")
                 self._is_open = False
                 self.commits += 1
         except (sqlite3.Error, MemoryError) as error:
@@ -157,10 +167,14 @@ class SqliteState:
         self._move()
 
     def _move(self) -> None:
-        """What was committed is safe already: that it cannot be moved is not the commit's failure, and the next one tries again."""
+        """Move what is committed from the write-ahead log into the file, and empty the log.
+
+        It is safe already: that it cannot be moved is not the commit's failure, and the next one tries again. An empty log cannot rot:
+        were a page of it not valid any more, SQLite would take all from there on for torn, and older pages for newer than those of the file.
+        """
         try:
-            _, in_log, moved = self._writer.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
-            self.unmoved = None if in_log == moved else f"{in_log - moved} pages of {in_log} are still read by somebody"
+            is_busy, in_log, moved = self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            self.unmoved = f"{in_log - moved} of {in_log} pages wait for somebody who reads" if is_busy else None
         except (sqlite3.Error, MemoryError) as error:
             self.unmoved = _storage_error(self.path, error).detail
 
