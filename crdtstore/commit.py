@@ -42,6 +42,7 @@ __all__ = [
     "chain_start",
     "decode_commit",
     "encode_commit",
+    "head_of",
     "operation_id",
     "request_hash",
     "with_operation",
@@ -132,6 +133,28 @@ def decode_commit(data: bytes) -> Commit:
     _check_deps(commit.deps)
     _check_effects(commit.effects)
     return commit
+
+
+class _Head(msgspec.Struct, array_like=True):
+    format: int
+    origin: str | int
+    seq: int
+    hlc: int
+
+
+_head_decoder = msgspec.msgpack.Decoder(_Head)
+
+
+def head_of(data: bytes) -> tuple[int, int]:
+    """Number and stamp of a commit that was decoded before, when it was written.
+
+    Raises:  DecodeError for bytes that are no commit.
+    """
+    try:
+        head = _head_decoder.decode(data)
+    except msgspec.MsgspecError as error:
+        raise DecodeError(f"not a commit: {error}") from error
+    return head.seq, head.hlc
 
 
 def _check_deps(deps: list[str | int]) -> None:

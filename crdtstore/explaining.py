@@ -72,7 +72,9 @@ def _named(engine: Engine, live: Live) -> Live:
     if live.seq:
         return live
     origin = engine.members.index(live.replica)
-    numbers = range(1, engine.applied[origin] + 1)
+    numbers = range(engine.history.base[origin] + 1, engine.applied[origin] + 1)
+    if not numbers or live.hlc < _head_of(engine, origin, numbers[0]).hlc:
+        return live  # the log does not reach back to it
     at = bisect_left(numbers, live.hlc, key=lambda seq: _head_of(engine, origin, seq).hlc)
     return live._replace(seq=numbers[min(at, len(numbers) - 1)])
 
@@ -81,19 +83,23 @@ def _head_of(engine: Engine, origin: int, seq: int) -> _Head:
     return _head.decode(engine.history.commit(origin, seq))
 
 
-def _who_and_why(engine: Engine, live: Live) -> tuple[str, str | None]:
-    head = _head_of(engine, engine.members.index(live.replica), live.seq)
+def _who_and_why(engine: Engine, live: Live) -> tuple[str | None, str | None]:
+    """Author and reason of a commit; None where the log does not reach back to it."""
+    origin = engine.members.index(live.replica)
+    if not engine.history.holds(origin, live.seq):
+        return None, None
+    head = _head_of(engine, origin, live.seq)
     attributes = head.attributes
     reasons = [attributes[at + 1] for at in range(0, len(attributes), 2) if attributes[at] == REASON]
     return head.author, reasons[0] if reasons and isinstance(reasons[0], str) else None
 
 
-def _shown(write: Write, crdt: CrdtType, cluster: Cluster, author: str, reason: str | None) -> dict[str, Any]:
+def _shown(write: Write, crdt: CrdtType, cluster: Cluster, author: str | None, reason: str | None) -> dict[str, Any]:
     live = write.live
     member = cluster.member(live.replica)
     fields = {
         "value": live.value,
-        "dot": str(live.dot),
+        "dot": str(live.dot) if live.seq else None,
         "time": rfc3339(physical_ms(live.hlc)),
         "region": member.region if member is not None else None,
         "author": author,
@@ -155,7 +161,7 @@ def conflicting_keys(
         if count:
             found.append({"collection": name, "key": key, "type": crdt.name, "conflicts": count})
         elif not crdt.conflicts(engine.keyspace.view(path, key, None, options)):  # what has expired may come back
-            tree.contested.pop(at, None)
+            tree.contested.discard(at)
     return found, None
 
 

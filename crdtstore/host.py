@@ -20,12 +20,14 @@ from crdtstore.declarations import Declarations
 from crdtstore.engine.engine import Engine
 from crdtstore.engine.events import Draft, LocalCommit, PeerChanged, Persisted, Received, Tick
 from crdtstore.engine.events import Event as EngineEvent
+from crdtstore.engine.history_index import Read
 from crdtstore.engine.options import Options
 from crdtstore.engine.output import Committed, Refused
 from crdtstore.errors import CrdtStoreError, DecodeError, ProtocolError
 from crdtstore.messages import PROTOCOL_VERSION, Ack, Digest, Frame, Hello, Want, decode_message, encode_message
 from crdtstore.promises import NOTE_GROUP, Promises
-from crdtstore.storage.protocol import Entry
+from crdtstore.saving import Save, Saved, Saving
+from crdtstore.storage.protocol import Entry, StateStore
 
 __all__ = ["Host", "HostOutput", "Rejected"]
 
@@ -43,6 +45,10 @@ class HostOutput(Struct):
     persist: list[Entry] = field(default_factory=list)
     """To be written as one record; then ``Persisted(persist_number)`` is due."""
     persist_number: int = 0
+    save: list[Save] = field(default_factory=list)
+    """For the state store, in order; each is followed by the event ``Saved`` with its number."""
+    cut: int | None = None
+    """Nothing in the log below this position is needed any more."""
     send: list[tuple[ReplicaId, bytes]] = field(default_factory=list)
     replies: list[tuple[int, dict[str, Any] | CrdtStoreError]] = field(default_factory=list)
     rejected: list[Rejected] = field(default_factory=list)
@@ -58,7 +64,19 @@ class Host:
     ``random`` is the driver's: seeded in the simulator, so that a run repeats.
     """
 
-    def __init__(self, cluster: Cluster, me: ReplicaId, options: Options, random: Random) -> None:
+    def __init__(
+        self,
+        cluster: Cluster,
+        me: ReplicaId,
+        options: Options,
+        random: Random,
+        store: StateStore | None = None,
+        read_log: Read | None = None,
+    ) -> None:
+        """Take what the checkpoint in ``store`` holds; the log is to be replayed from ``needed``. ``read_log`` is ``CommitLog.read``.
+
+        Raises:  StorageError when it cannot be read, ProtocolError when it is of another node or other members; nothing changed.
+        """
         member = cluster.member(me)
         if member is None:
             raise ProtocolError(f"{me} is not a member of the cluster {cluster.name}")
@@ -69,7 +87,10 @@ class Host:
         self._random = random
         self._connected: dict[ReplicaId, bool] = {}
         self._inflight: deque[tuple[int, list[tuple[Engine, int]]]] = deque()
+        self._read_log = read_log
         self._number = 0
+        self.durable_number = 0
+        """The last record of the log that is durable."""
         self._numbers: dict[str, tuple[Engine, int]] = {}
         """Per group with something to write in this step: its engine and the number there."""
         self.bytes_sent = 0
@@ -78,8 +99,27 @@ class Host:
         """Takes the answers to drafts as they come out (the service)."""
         self.promises = Promises()
         self.groups: dict[str, Engine] = {}
+        self.saving = Saving(self, store) if store is not None else None
+        saved = self.saving.load_node() if self.saving is not None else None
+        if saved is not None and (saved.cluster, saved.replica) != (cluster.nonce, str(me)):
+            raise ProtocolError(f"the checkpoint is of {saved.replica}, not of {me}, or of another cluster")
         self._system = self._open(SYSTEM_GROUP)
         self.declarations = Declarations(self._system)
+        if saved is not None:
+            self.promises.mark_ms = saved.mark_ms
+            for group in saved.groups:
+                if group not in self.groups:
+                    self._open(group)
+
+    @property
+    def needed(self) -> int:
+        """From which position the log is to be replayed."""
+        return 0 if self.saving is None else self.saving.needed
+
+    @property
+    def last_number(self) -> int:
+        """The last record that was handed out to be written."""
+        return self._number
 
     # --- groups
 
@@ -87,7 +127,12 @@ class Host:
         configuration: Configuration = self.cluster.configuration(group)
         regions = {member.replica: member.region for member in self.cluster.members}
         me, random = self.me.replica, self._random
-        engine = Engine(group, configuration, me, self.cluster.name, self.options, random, regions, self.promises)
+        engine = Engine(
+            group, configuration, me, self.cluster.name, self.options, random, regions, self.promises, self._read_log
+        )
+        if self.saving is not None:
+            engine.checkpoint = self.saving.open(engine)
+            engine.checkpoint.load()
         self.groups[group] = engine
         return engine
 
@@ -97,27 +142,43 @@ class Host:
     # --- start
 
     def recover(self, records: Iterable[tuple[int, list[Entry]]]) -> int:
-        """Take in what the log holds, each record with its position, before the first event; return how many commits there were.
+        """Take in what the log holds, each record with its position, before the first event; return how many
+        commits the checkpoint did not hold.
 
-        Raises:  ProtocolError or DecodeError when the log belongs to other groups or members.
+        Raises:  ProtocolError or DecodeError when the log belongs to other groups or members, StorageError when it does not hold what
+                 the checkpoint stands on, or something cannot be read.
         """
         count = 0
-        for group, origin, data in (entry for _, entries in records for entry in entries):
-            if group == NOTE_GROUP:
-                self.promises.recover(data)
-                continue
-            engine = self.groups.get(group)
-            if engine is None:
-                raise ProtocolError(f"the log holds the group {group}, which is not declared before it")
-            if origin not in engine.members:
-                raise ProtocolError(f"the log holds commits of {origin} in {group}, which is not a member")
-            commit = engine.recover(engine.members.index(origin), data)
-            count += 1
-            if engine is self._system:
-                self._open_declared([commit], None, HostOutput())
+        for position, entries in records:
+            touched: dict[str, Engine] = {}
+            for group, origin, data in entries:
+                if group == NOTE_GROUP:
+                    self.promises.recover(data)
+                    continue
+                engine = self._logged_group(group, origin)
+                commit = engine.recover(engine.members.index(origin), data)
+                touched[group] = engine
+                if commit is None:
+                    continue
+                count += 1
+                if engine is self._system:
+                    self._open_declared([commit], None, HostOutput())
+            for engine in touched.values():
+                engine.placed(position)
+            if self.saving is not None:
+                self.saving.logged(position)
         for engine in self.groups.values():
+            engine.recovered()
             engine.clock.last = max(engine.clock.last, self.promises.begin)
         return count
+
+    def _logged_group(self, group: str, origin: ReplicaId) -> Engine:
+        engine = self.groups.get(group)
+        if engine is None:
+            raise ProtocolError(f"the log holds the group {group}, which is not declared before it")
+        if origin not in engine.members:
+            raise ProtocolError(f"the log holds commits of {origin} in {group}, which is not a member")
+        return engine
 
     # --- connections
 
@@ -165,6 +226,8 @@ class Host:
 
     def tick(self, now_ms: int, out: HostOutput) -> None:
         """Time has passed: for the groups that have something to do, or a node of many groups would be busy doing nothing."""
+        if self.saving is not None:
+            self.saving.warm_up()
         due = [engine for engine in self.groups.values() if engine.wake_ms <= now_ms]
         self._step_all(due, Tick(), now_ms, out)
 
@@ -186,12 +249,21 @@ class Host:
             return
         self._step_all([engine], Received(engine.members.index(peer), message), now_ms, out)
 
-    def persisted(self, number: int, now_ms: int, out: HostOutput) -> None:
-        """All that was to be written up to this number is durable."""
+    def persisted(self, event: Persisted, now_ms: int, out: HostOutput) -> None:
+        """All that was to be written up to a number is durable."""
+        number = self.durable_number = event.number
         self.promises.persisted(number)
         while self._inflight and self._inflight[0][0] <= number:
             for engine, own_number in self._inflight.popleft()[1]:
-                self._step_all([engine], Persisted(own_number), now_ms, out)
+                self._step_all([engine], Persisted(own_number, event.position), now_ms, out)
+        if self.saving is not None:
+            self.saving.logged(event.position)
+            self.saving.on_persisted(out)
+
+    def saved(self, event: Saved, now_ms: int, out: HostOutput) -> None:
+        """The state store has done what it was asked for."""
+        if self.saving is not None:
+            self.saving.on_saved(event, now_ms, out)
 
     def peer_changed(self, peer: ReplicaId, is_connected: bool, now_ms: int, out: HostOutput) -> None:
         """A connection came or went."""
@@ -208,7 +280,7 @@ class Host:
         """Users of this node write; the answers come out by ``on_replies``."""
         self._step_all([self.groups[group]], LocalCommit(drafts), now_ms, out)
 
-    def finish(self, out: HostOutput) -> None:
+    def finish(self, now_ms: int, out: HostOutput) -> None:
         """Close a step: number what is to be written, say when time matters next."""
         note = self.promises.note(self._number + 1, has_record=bool(self._numbers))
         if note is not None:
@@ -219,6 +291,10 @@ class Host:
             self._inflight.append((self._number, list(self._numbers.values())))
             self._numbers = {}
         out.wake_ms = min([engine.wake_ms for engine in self.groups.values()])
+        if self.saving is not None:
+            self.saving.log_bytes += sum([len(entry[2]) for entry in out.persist])
+            self.saving.on_step(now_ms, out)
+            out.wake_ms = min(out.wake_ms, self.saving.wake_ms)
 
     # --- inside
 

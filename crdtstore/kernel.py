@@ -77,8 +77,9 @@ class Tree(State):
         Shape:    ``cut[i]`` is how much of replica ``i`` the commit's issuer had seen, its own earlier commits included;
                   ``siblings`` are the other commits of the same operation, by leaf (``leaf_name``); ``is_repeatable``: there may be such.
         Cost:     put O(1); drop O(dots removed), in slices where these are many; each removal is paid for by its put.
-        Raises:   nothing: applying never refuses (law L4).
+        Raises:   nothing: applying never refuses (law L4). What it touches was brought into memory before (``residence``).
         """
+        residence = self.residence
         for index in range(0, len(effects), 3):
             kind, path = effects[index], effects[index + 1]
             if kind == DROP:
@@ -91,6 +92,8 @@ class Tree(State):
                 others = siblings.get(leaf_name(path, kind))
                 if others is not None and self.at(path) is None:
                     continue  # the operation is spent here, and no level must be left behind for it
+            if residence is not None:
+                residence.note(path)
             level: Any = self.root.children.get(path[0]) if len(path) == 2 else None
             if type(level) is not Branch or level.sweep is not None:  # not just a key of a collection that is there
                 level = level_of(self.root, path, dot, self.sweep_above)
@@ -281,12 +284,16 @@ class Tree(State):
         if is_marked:
             self.digest = (digest + self._shares.here(path, entry)) % MODULUS
         if is_seen(entry, cut):
+            if self.residence is not None:
+                self.residence.note_gone(path)
             gone = Discard(self, path, {})
             gone.take(entry, path)
             self.discard(gone)
             return collapse(entry)
         if entry.sweep is not None:
             assert isinstance(entry.sweep, Sweep)
+            if self.residence is not None:
+                self.residence.note_gone(path)
             entry.sweep.join(cut)
             return entry
         if len(entry.children) > self.sweep_above and self.defers:
@@ -294,6 +301,8 @@ class Tree(State):
                 order = Discard(self, path, {})
                 order.take_order(entry)
                 self.discard(order)
+            if self.residence is not None:
+                self.residence.note_gone(path)
             entry.sweep = Sweep(self, entry, path, cut)
             self._sweeps.append(entry.sweep)
             return entry
@@ -312,8 +321,12 @@ class Tree(State):
         if isinstance(leaf, One):
             if not covers(cut, leaf.dot):
                 return leaf
+            if self.residence is not None:
+                self.residence.note(path)
             self.digest = (self.digest - self._shares.leaf(path, leaf)) % MODULUS
             return None
+        if self.residence is not None:
+            self.residence.note(path)
         gone = spent(leaf.shadows, cut)
         leaf.shadows = leaf.shadows or None  # else it would be looked at by every fold to come, and never pruned
         if isinstance(leaf, Sum):

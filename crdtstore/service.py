@@ -33,6 +33,7 @@ from crdtstore.requests import (
     ReadRequest,
     parse,
 )
+from crdtstore.saving import Saved
 from crdtstore.sessions import Sessions, durable
 from crdtstore.status import status
 from crdtstore.tokens import Seen
@@ -70,7 +71,7 @@ class PeerChanged(Struct, frozen=True, gc=False):
     is_connected: bool
 
 
-Event = Request | Cancelled | Received | PeerChanged | Persisted | Tick
+Event = Request | Cancelled | Received | PeerChanged | Persisted | Saved | Tick
 
 _NEVER = 1 << 63
 """Unix ms at which nothing is due."""
@@ -126,8 +127,10 @@ class Service:
             elif isinstance(event, Request):
                 self._on_request(event)
             elif isinstance(event, Persisted):
-                host.persisted(event.number, now_ms, out)
+                host.persisted(event, now_ms, out)
                 has_moved = True
+            elif isinstance(event, Saved):
+                host.saved(event, now_ms, out)
             elif isinstance(event, Tick):
                 host.tick(now_ms, out)
             elif isinstance(event, PeerChanged):
@@ -139,7 +142,7 @@ class Service:
         if self._waiting and (has_moved or now_ms >= self._next_deadline_ms):
             self._resume_waiting()
             self._flush()
-        host.finish(out)
+        host.finish(now_ms, out)
         out.wake_ms = min(out.wake_ms, self._next_deadline_ms)
         return out
 

@@ -13,11 +13,37 @@ from typing import Any, ClassVar
 from crdtstore.causal import ReplicaId
 from crdtstore.folding import fold_entry
 from crdtstore.leaves import Branch, Entry, Many
+from crdtstore.ledger import Ledger
 from crdtstore.levels import collapse, disorder, keys_of, settle, walk
+from crdtstore.residence import Residence
 from crdtstore.shares import MODULUS, Shares
+from crdtstore.storage.rows import CONTESTED
 from crdtstore.sweeps import Discard, Sweep
 
 __all__ = ["State"]
+
+
+class Contested(OrderedDict[tuple[Any, Any], None]):
+    """Keys (collection, key) where concurrent writes met; whoever finds that nothing is left of it may take one out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ledger = Ledger(CONTESTED, lambda at: True if at in self or (*at, None)[:2] in self else None)
+
+    def __setitem__(self, at: tuple[Any, Any], value: None) -> None:
+        if at not in self:
+            self.ledger.note(at if at[1] is not None else at[:1])
+            super().__setitem__(at, value)
+
+    def discard(self, at: tuple[Any, Any]) -> None:
+        """Nothing is left of it."""
+        if at in self:
+            self.ledger.note(at if at[1] is not None else at[:1])
+            del self[at]
+
+    def load(self, name: list[Any], _: Any) -> None:
+        """Take in what a checkpoint holds."""
+        super().__setitem__((name[0], name[1] if len(name) > 1 else None), None)
 
 
 class State:
@@ -30,7 +56,18 @@ class State:
     sweep_above: ClassVar[int] = 100
     """A drop of a branch with more children is carried out in slices."""
 
-    __slots__ = ("_dirty", "_shares", "_sweeps", "_to_fold", "contested", "defers", "digest", "replicas", "root")
+    __slots__ = (
+        "_dirty",
+        "_shares",
+        "_sweeps",
+        "_to_fold",
+        "contested",
+        "defers",
+        "digest",
+        "replicas",
+        "residence",
+        "root",
+    )
 
     def __init__(self, replicas: list[ReplicaId]) -> None:
         self.replicas = replicas
@@ -38,8 +75,7 @@ class State:
         self._shares = Shares(replicas)
         self.digest = 0
         """The state digest; late while a sweep is under way (``is_settled``)."""
-        self.contested: OrderedDict[tuple[Any, Any], None] = OrderedDict()
-        """Keys (collection, key) where concurrent writes met; whoever finds that nothing is left of it may take one out."""
+        self.contested = Contested()
         self._dirty: dict[tuple[Any, ...], None] = {}
         """Paths where something is to be folded once it is stable."""
         self._to_fold: dict[tuple[Any, ...], None] = {}
@@ -47,6 +83,8 @@ class State:
         self._sweeps: deque[Sweep | Discard] = deque()
         self.defers = True
         """Whether big drops may be carried out in slices."""
+        self.residence: Residence | None = None
+        """What is on disk; None: nothing is, and nothing is to be."""
 
     # --- what no reading shows
 
@@ -99,6 +137,8 @@ class State:
             if type(entry) is Branch:  # what a mark hid may go
                 disorder(levels[-1])
             left, is_more = fold_entry(entry, stable)
+            if self.residence is not None and (left is not entry or type(entry) is Branch):
+                self.residence.note(path)  # what went must not come back; a sum that only became smaller may
             if left is not entry or type(left) is Branch:
                 settle(levels, path, left if type(left) is not Branch else collapse(left))
             if is_more:
@@ -111,10 +151,16 @@ class State:
         """
         contested = self.contested
         for _ in range(min(budget, len(contested))):
-            at, _ = contested.popitem(last=False)
-            entry = self.at(at)
-            if type(entry) is Branch or type(entry) is Many:
-                contested[at] = None
+            at = next(iter(contested))
+            entry = None if (is_cold := self.is_cold(at)) else self.at(at)
+            if is_cold or type(entry) is Branch or type(entry) is Many:
+                contested.move_to_end(at)
+            else:
+                contested.discard(at)
+
+    def to_fold_later(self, path: list[Any]) -> None:
+        """Something at a path that was brought in is to be folded once it is stable."""
+        self._dirty[tuple(path)] = None
 
     def _finish(self, path: list[Any]) -> None:
         """Finish the sweeps at and below a path."""
@@ -129,20 +175,45 @@ class State:
         without what has expired by then.
         """
         self._finish(path)
-        entry = self.at(path)
-        return 0 if entry is None else self._shares.total(path, entry, now_ms) % MODULUS
+        if len(path) > 1 or self.residence is None:
+            entry = self.at(path)
+            return 0 if entry is None else self._shares.total(path, entry, now_ms) % MODULUS
+        levels = walk(self.root, path) if path else []
+        warm = self.root if not path else levels[-1].children.get(path[-1]) if levels else None
+        total = 0 if warm is None else self._shares.total(path, warm, now_ms)
+        return (total + sum([self._shares.total(*cold, now_ms) for cold in self.residence.cold(path)])) % MODULUS
+
+    def weigh(self, path: list[Any], origin: int) -> int:
+        """The hash by which each amount of a replica at a path counts."""
+        return self._shares.origin(path, origin)
 
     # --- reading
 
+    def is_cold(self, path: Sequence[Any]) -> bool:
+        """Whether what stands at a path may be on disk only."""
+        return self.residence is not None and self.residence.is_cold(path)
+
+    def bring_all(self, effects: Sequence[Any]) -> None:
+        """Have in memory all that a commit touches, before any of it changes.
+
+        Raises:  StorageError when something cannot be read; nothing changed.
+        """
+        if self.residence is not None:
+            self.residence.bring_all(effects)
+
     def at(self, path: Sequence[Any]) -> Entry | None:
-        """What stands at a path, or None."""
+        """What stands at a path, or None; of a whole collection, and of the root, what is in memory."""
         if not path:
             return self.root
+        if self.residence is not None and len(path) > 1:
+            self.residence.bring(path[0], path[1])
         levels = walk(self.root, path)
         return levels[-1].children.get(path[-1]) if levels else None
 
     def entry(self, collection: str, key: Any) -> Entry | None:
         """What stands at a key, or None; not to be changed."""
+        if self.residence is not None:
+            self.residence.bring(collection, key)
         branch = self.root.children.get(collection)
         if type(branch) is not Branch:
             return None
@@ -156,5 +227,7 @@ class State:
 
         Cost:  the first call sorts; then O(log n) per write and O(1) per key read.
         """
+        if self.residence is not None:
+            return self.residence.keys(collection, after, prefix)
         branch = self.root.children.get(collection)
         return keys_of(branch, after, prefix) if type(branch) is Branch else iter(())

@@ -56,9 +56,12 @@ class Sweep:
             self._cut(part, child)
 
     def _cut(self, part: Any, child: Entry) -> Entry | None:
-        left = self._tree.cut_entry(child, [*self.path, part], self.cut)
+        path = [*self.path, part]
+        left = self._tree.cut_entry(child, path, self.cut)
         if left is not None:
             self._branch.children[part] = left
+            if self._tree.residence is not None:  # what stood here counts as gone from disk
+                self._tree.residence.note_all(left, path)
         return left
 
     def shows(self, now_ms: int | None) -> bool:

@@ -167,7 +167,7 @@ class AntiEntropy:
             if progress.sent >= upto or progress.state != "streaming":
                 continue
             while progress.sent < upto and history.size(me, progress.has[me], progress.sent) < options.window_bytes:
-                after = progress.sent
+                after = max(progress.sent, history.base[me])  # others have said that it has what is below
                 if after not in frames:
                     commits = history.span(me, after, upto, options.frame_bytes)
                     segment = Segment(me, after, history.chain(me, after))
@@ -189,8 +189,8 @@ class AntiEntropy:
         if not stalled:
             return
         progress.relayed_ms, progress.relayed = now_ms, list(progress.has)
-        found = engine.history.lacking(progress.has, engine.durability.vector, stalled, options.window_bytes)
-        at = list(progress.has)
+        at = list(map(max, progress.has, engine.history.base))
+        found = engine.history.lacking(at, engine.durability.vector, stalled, options.window_bytes)
         for chunk in self._chunks(found):
             frame = self._relay_frame(chunk, at)
             self._count_sent(frame)

@@ -23,16 +23,19 @@ from crdtstore.commit import (
     chain_start,
     decode_commit,
     encode_commit,
+    head_of,
     with_operation,
 )
 from crdtstore.configuration import Configuration
 from crdtstore.effects import normal_form
 from crdtstore.engine.antientropy import AntiEntropy
 from crdtstore.engine.causality import Causality
+from crdtstore.engine.checkpoint import Checkpoint
 from crdtstore.engine.durability import Durability
 from crdtstore.engine.early import Early
 from crdtstore.engine.events import Draft, Event, LocalCommit, Op, Persisted, Received, Tick
 from crdtstore.engine.history import History
+from crdtstore.engine.history_index import Read
 from crdtstore.engine.keyspace import Keyspace
 from crdtstore.engine.measures import Measures
 from crdtstore.engine.options import Options
@@ -42,7 +45,15 @@ from crdtstore.engine.rows import Rows
 from crdtstore.engine.stability import Stability
 from crdtstore.engine.trust import Trust
 from crdtstore.engine.upkeep import Upkeep
-from crdtstore.errors import CrdtStoreError, DecodeError, InsufficientRights, ProtocolError, Unavailable, UsageError
+from crdtstore.errors import (
+    CrdtStoreError,
+    DecodeError,
+    InsufficientRights,
+    ProtocolError,
+    StorageError,
+    Unavailable,
+    UsageError,
+)
 from crdtstore.leaves import SEQ_BITS, SEQ_MASK
 from crdtstore.messages import Ack, Digest, Frame, Row, Want
 from crdtstore.promises import Promises
@@ -69,7 +80,9 @@ class Engine:
         random: Random,
         regions: Mapping[ReplicaId, str] | None = None,
         promises: Promises | None = None,
+        read_log: Read | None = None,
     ) -> None:
+        """``read_log`` gives the entries of a durable block of the log (``CommitLog.read``); without it all history stays in memory."""
         self.group = group
         self.configuration = configuration
         self.members = list(configuration.members)
@@ -82,7 +95,9 @@ class Engine:
         self.causality = Causality(self.members)
         self.durability = Durability(count)
         self.early = Early(count, options.early_bytes)
-        self.history = History([chain_start(cluster, group, member) for member in self.members])
+        self.read_log = read_log
+        starts = [chain_start(cluster, group, member) for member in self.members]
+        self.history = History(starts, None, group, self.members, read_log, options.history_bytes)
         self.keyspace = Keyspace(self.members, regions)
         self.measures = Measures(count)
         self.rows = Rows(count, self.me)
@@ -94,6 +109,12 @@ class Engine:
         self._own_vector: list[int] = []
         self._own_chains: list[bytes] = []
         """The durable vector as it was last told, and its chains; never changed in place, rows of ours hold them."""
+        self.checkpoint: Checkpoint | None = None
+        """What of this group is in the state store; None: there is none."""
+        self.failure: StorageError | None = None
+        """The last time that something could not be read from disk."""
+        self._replayed: list[int | None] = [None] * count
+        """Per origin how far the log was replayed at start."""
         self.is_fenced = False
         """Set when a peer holds commits of ours that we do not: somebody else wrote, or we forgot. No write is taken any more."""
 
@@ -102,39 +123,87 @@ class Engine:
     def step(self, event: Event, now_ms: int) -> Output:
         """Let one event happen; return what is to be done, in order."""
         out = Output()
+        try:
+            self._let_happen(event, now_ms, out)
+            while drafts := self.rights.again():
+                self._on_local_commit(drafts, now_ms, out)
+        except StorageError as error:  # something on disk cannot be read: what needs it waits, or is asked for again
+            self.note_unreadable(error)
+        if not self.keyspace.tree.is_settled:
+            self.upkeep.wake_ms = now_ms
+        return out
+
+    def _let_happen(self, event: Event, now_ms: int, out: Output) -> None:
         if isinstance(event, Received):
             self._on_received(event.peer, event.message, now_ms, out)
         elif isinstance(event, LocalCommit):
             self._on_local_commit(event.drafts, now_ms, out)
         elif isinstance(event, Persisted):
-            self._on_persisted(event.number, now_ms, out)
+            self._on_persisted(event, now_ms, out)
         elif isinstance(event, Tick):
             self.antientropy.on_tick(now_ms, out)
             self.upkeep.on_tick(now_ms, out)
             self.rights.on_tick(now_ms, out)
         else:
             self.antientropy.on_peer_changed(event.peer, event.is_connected, now_ms, out)
-        while drafts := self.rights.again():
-            self._on_local_commit(drafts, now_ms, out)
-        if not self.keyspace.tree.is_settled:
-            self.upkeep.wake_ms = now_ms
-        return out
+
+    def note_unreadable(self, error: StorageError) -> None:
+        """Something on disk could not be read."""
+        self.failure = error
+        self.measures.unreadable += 1
 
     @property
     def wake_ms(self) -> int:
         """When a tick may have something to do: never later than it has."""
         return min(self.antientropy.wake_ms, self.upkeep.wake_ms, self.rights.wake_ms)
 
-    def recover(self, origin: int, data: bytes) -> Commit:
-        """Apply a commit from the own log at start; it is durable already.
+    # --- start
+
+    def recover(self, origin: int, data: bytes) -> Commit | None:
+        """Take in a commit from the own log at start; it is durable already. Return it if it is applied now: the checkpoint may hold it.
 
         Raises:  DecodeError or ProtocolError when the log holds what this replica cannot have written.
         """
+        before = self._replayed[origin]
+        if before is None or before >= self.applied[origin]:
+            seq, hlc = head_of(data)
+        else:
+            seq, hlc = before + 1, 0
+        if before is None and seq <= self.applied[origin]:
+            before = seq - 1
+        if seq != (self.applied[origin] if before is None else before) + 1:
+            raise ProtocolError(f"the log of {self.group} goes from {before} to {seq} of {self.members[origin]}")
+        self._replayed[origin] = seq
+        if seq > self.applied[origin]:
+            return self._recover_new(origin, data)
+        if seq > self.history.base[origin]:
+            self.history.append(origin, data)
+            if origin == self.me:
+                self.measures.note_issued(physical_ms(hlc or head_of(data)[1]), is_recovered=True)
+        return None
+
+    def placed(self, position: int) -> None:
+        """All that was replayed so far and has no place yet stands in the block at this position."""
+        base = self.history.base
+        reached = [max(base[origin], seq or 0) for origin, seq in enumerate(self._replayed)]
+        self.history.place(reached, position)
+
+    def recovered(self) -> None:
+        """The log was replayed to its end.
+
+        Raises:  StorageError when it does not hold all that the checkpoint stands on.
+        """
+        for origin, seq in enumerate(self._replayed):
+            reached = max(self.history.base[origin], seq or 0)
+            if reached < self.applied[origin]:
+                raise StorageError(
+                    f"{self.group}: the checkpoint holds {self.applied[origin]} commits of {self.members[origin]}, the log only "
+                    f"{reached}: acknowledged commits are missing. Nothing changed."
+                )
+
+    def _recover_new(self, origin: int, data: bytes) -> Commit:
         commit = decode_commit(data)
-        if commit.seq != self.applied[origin] + 1:
-            raise ProtocolError(
-                f"the log of {self.group} goes from {self.applied[origin]} to {commit.seq} of {self.members[origin]}"
-            )
+        self.keyspace.tree.bring_all(commit.effects)
         self._apply(origin, commit, data, self.causality.resolve(origin, commit.deps))
         self.durability.vector[origin] = commit.seq
         if origin == self.me:  # stamps of others never drag the clock unjudged, or a poisoned one would after a restart
@@ -220,9 +289,10 @@ class Engine:
     def _write(self, hlc: int, author: str, attributes: list[Any], effects: list[Any], out: Output) -> Commit:
         """Apply a commit of this replica and have it written.
 
-        Raises:  UsageError ``too-large``; nothing changed.
+        Raises:  UsageError ``too-large``, StorageError; nothing changed.
         """
         me = self.me
+        self.keyspace.tree.bring_all(effects)
         seq = self.applied[me] + 1
         deps, resolved = self.causality.increase(me, self.applied)
         origin = self.members[me] if seq == 1 else 0
@@ -293,6 +363,9 @@ class Engine:
             except ProtocolError as error:  # what was applied before it stands, and must be written
                 self._refuse(peer, error, out)
                 break
+            except StorageError as error:  # so it does here; the rest is asked for again
+                self.note_unreadable(error)
+                break
         self.measures.note_received(frame.commits, twice)
         if out.persist:
             self._note_applied(now_ms, out)
@@ -311,11 +384,12 @@ class Engine:
     def _try_apply(self, origin: int, commit: Commit, data: bytes, out: Output) -> bool:
         """Apply the next commit of an origin if its deps are satisfied.
 
-        Raises:  ProtocolError for deps that cannot be; nothing changed.
+        Raises:  ProtocolError for deps that cannot be, StorageError when a key cannot be read; nothing changed.
         """
         resolved = self.causality.resolve(origin, commit.deps)
         if resolved and not self.is_ready(resolved):
             return False
+        self.keyspace.tree.bring_all(commit.effects)
         self._apply(origin, commit, data, resolved)
         out.persist.append((origin, data))
         out.changed.append((origin, commit))
@@ -358,8 +432,10 @@ class Engine:
 
     # --- durability
 
-    def _on_persisted(self, number: int, now_ms: int, out: Output) -> None:
-        out.replies += self.durability.release(number)
+    def _on_persisted(self, event: Persisted, now_ms: int, out: Output) -> None:
+        out.replies += self.durability.release(event.number)
+        if event.position >= 0:
+            self.history.place(self.durability.vector, event.position)
         self.antientropy.on_durable(now_ms, out)
 
     def own_row(self, now_ms: int) -> Row:

@@ -63,9 +63,11 @@ class Received(Struct, frozen=True, gc=False):
 
 
 class Persisted(Struct, frozen=True, gc=False):
-    """Everything persisted up to this number is durable."""
+    """Everything persisted up to this number is durable; what had not been before stands in the block of the log at ``position``."""
 
     number: int
+    position: int = -1
+    """-1: the log has no places that could be read again."""
 
 
 class PeerChanged(Struct, frozen=True, gc=False):

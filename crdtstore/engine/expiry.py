@@ -16,6 +16,8 @@ from sortedcontainers import SortedList
 
 from crdtstore.engine.events import Op
 from crdtstore.leaves import DEADLINE, DROP, Branch, Entry, deadline_of, is_expired
+from crdtstore.ledger import Ledger
+from crdtstore.storage.rows import PLANS
 
 __all__ = ["Expiry", "with_deadlines"]
 
@@ -72,13 +74,14 @@ def _child(node: Branch, part: Any) -> Entry | None:
 class Expiry:
     """When to look at which path: everything that has a deadline, the earliest first. Mutable."""
 
-    __slots__ = ("_count", "_order", "_planned")
+    __slots__ = ("_count", "_order", "_planned", "ledger")
 
     def __init__(self) -> None:
         self._planned: OrderedDict[tuple[Any, ...], tuple[int, int]] = OrderedDict()
         """Per path when to look at it (Unix ms), and a number that tells plans for one instant apart."""
         self._order: SortedList[tuple[int, int, tuple[Any, ...]]] = SortedList()
         self._count = 0
+        self.ledger = Ledger(PLANS, lambda path: self._planned[path][0] if path in self._planned else None)
 
     def __len__(self) -> int:
         return len(self._planned)
@@ -95,21 +98,28 @@ class Expiry:
         planned = self._planned.get(path)
         if planned is None or due_ms < planned[0]:
             self._forget(path)
+            self.ledger.note(path)
             self._count += 1
             self._planned[path] = due_ms, self._count
             self._order.add((due_ms, self._count, path))
 
+    def load(self, path: list[Any], due_ms: int) -> None:
+        """Take in what a checkpoint holds."""
+        self._count += 1
+        self._planned[tuple(path)] = due_ms, self._count
+        self._order.add((due_ms, self._count, tuple(path)))
+
     def _forget(self, path: tuple[Any, ...]) -> None:
-        planned = self._planned.pop(path, None)
-        if planned is not None:
-            self._order.remove((*planned, path))
+        if path in self._planned:
+            self.ledger.note(path)
+            self._order.remove((*self._planned.pop(path), path))
 
     def passed(self, before_ms: int, limit: int) -> list[tuple[Any, ...]]:
         """Paths whose planned instant has passed, at most so many; they are planned no more."""
         found: list[tuple[Any, ...]] = []
         while self._order and self._order[0][0] < before_ms and len(found) < limit:
-            path = self._order.pop(0)[2]
-            del self._planned[path]
+            path = self._order[0][2]
+            self._forget(path)
             found.append(path)
         return found
 

@@ -6,10 +6,13 @@ without looking through all keys; what stands here is built from its commits, an
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from heapq import heapify, heappop, heappush
 from typing import TYPE_CHECKING, Any
 
 from crdtstore.engine.output import Output
+from crdtstore.ledger import Ledger
+from crdtstore.storage.rows import ENDED_HOLDS, HOLDS
 from crdtstore.types.bounded_counter import EXPIRED, end_hold, ended_by, forget_hold, live_hold
 
 if TYPE_CHECKING:
@@ -32,9 +35,10 @@ class Agenda:
     What is gone before its time stays in the heap until that has grown to twice what is there, and is passed over.
     """
 
-    __slots__ = ("_at", "_heap")
+    __slots__ = ("_at", "_heap", "ledger")
 
-    def __init__(self) -> None:
+    def __init__(self, space: int) -> None:
+        self.ledger = Ledger(space, lambda place: list(self._at[place]) if place in self._at else None)
         self._at: dict[Place, tuple[int, int]] = {}
         self._heap: list[tuple[int, Place]] = []
 
@@ -43,6 +47,7 @@ class Agenda:
 
     def set(self, place: Place, at_ms: int, amount: int = 0) -> None:
         """From now on this place is due then."""
+        self.ledger.note(place)
         self._at[place] = (at_ms, amount)
         heappush(self._heap, (at_ms, place))
         if len(self._heap) > 2 * len(self._at) + 64:
@@ -51,7 +56,16 @@ class Agenda:
 
     def pop(self, place: Place) -> int:
         """This place is gone; return its amount."""
-        return self._at.pop(place, (0, 0))[1]
+        if place not in self._at:
+            return 0
+        self.ledger.note(place)
+        return self._at.pop(place)[1]
+
+    def load(self, place: list[Any], due: list[int]) -> None:
+        """Take in what a checkpoint holds."""
+        name = (place[0], place[1], place[2])
+        self._at[name] = (due[0], due[1])
+        heappush(self._heap, (due[0], name))
 
     def next_ms(self) -> int | None:
         """When the next is due, None when there is none."""
@@ -65,7 +79,7 @@ class Agenda:
         due: list[Place] = []
         while len(due) < most and (at_ms := self.next_ms()) is not None and at_ms <= now_ms:
             place = heappop(self._heap)[1]
-            del self._at[place]
+            self.pop(place)
             due.append(place)
         return due
 
@@ -75,10 +89,23 @@ class Holds:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._open = Agenda()
-        self._ended = Agenda()
+        self._open = Agenda(HOLDS)
+        self._ended = Agenda(ENDED_HOLDS)
         self._ended_of: dict[tuple[str, str], dict[str, None]] = {}
         """Per key the holds of which it is remembered how they ended, the earliest first."""
+
+    @property
+    def ledgers(self) -> list[Ledger]:
+        """What checkpoints are to hold."""
+        return [self._open.ledger, self._ended.ledger]
+
+    def loaders(self) -> list[tuple[Ledger, Callable[[list[Any], Any], None]]]:
+        """The same, with who takes it in again."""
+        return [(self._open.ledger, self._open.load), (self._ended.ledger, self._load_ended)]
+
+    def _load_ended(self, place: list[Any], due: list[int]) -> None:
+        self._ended.load(place, due)
+        self._ended_of.setdefault((place[0], place[1]), {})[place[2]] = None
 
     @property
     def open(self) -> int:

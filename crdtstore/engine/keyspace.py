@@ -6,7 +6,7 @@ twice, and looks at it, is tried on a scratch copy of its keys first. Judging ch
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from crdtstore.causal import ReplicaId
@@ -19,6 +19,7 @@ from crdtstore.engine.operations import Operations
 from crdtstore.errors import PreconditionFailed, UsageError
 from crdtstore.kernel import Tree
 from crdtstore.leaves import DEADLINE, DROP, SEQ_BITS, SEQ_MASK, Branch, Entry, deadline_of, has_ended
+from crdtstore.ledger import Ledger
 from crdtstore.types import REGISTRY, Issuer, View
 
 __all__ = ["Keyspace"]
@@ -196,6 +197,17 @@ class Keyspace:
             if type_name != "or_map":
                 return
             entry = entry.children.get(part)
+
+    # --- what checkpoints hold
+
+    @property
+    def ledgers(self) -> list[Ledger]:
+        """What is to be remembered beside the leaves."""
+        return [self.operations.ledger, self.expiry.ledger, self.tree.contested.ledger]
+
+    def loaders(self) -> list[tuple[Ledger, Callable[[list[Any], Any], None]]]:
+        """The same, with who takes it in again."""
+        return list(zip(self.ledgers, (self.operations.load, self.expiry.load, self.tree.contested.load), strict=True))
 
     # --- what no reading shows
 

@@ -5,7 +5,7 @@ Histograms are log-linear: exact below 32, then 16 steps per power of two, so a 
 
 from __future__ import annotations
 
-from array import array
+from collections import deque
 
 __all__ = ["Histogram", "Measures"]
 
@@ -67,9 +67,16 @@ class Measures:
         """Per origin: from a commit's stamp to its application here."""
         self.window_ms = Histogram()
         """Own commits: from issue until every other member was heard to have it durably (one way too long)."""
-        self._issued_ms = array("Q")
+        self.unreadable = 0
+        """How often something on disk could not be read."""
+        self._issued_ms: deque[int] = deque()
+        """When own commits were issued of which not all members are known to have them, from ``_windows`` + 1 on."""
         self._recovered = 0
         self._windows = 0
+
+    def start(self, seq: int) -> None:
+        """Own commits up to this one were issued in an earlier life; when, the log may tell of the last of them."""
+        self._windows = seq
 
     def note_received(self, commits: list[bytes], twice: int) -> None:
         """A frame came; ``twice`` of its commits were here already."""
@@ -83,12 +90,14 @@ class Measures:
     def note_issued(self, now_ms: int, *, is_recovered: bool = False) -> None:
         self._issued_ms.append(now_ms)
         if is_recovered:
-            self._recovered = len(self._issued_ms)
+            self._recovered = self._windows + len(self._issued_ms)
 
     def note_acknowledged(self, seq: int, now_ms: int, *, is_first: bool = False) -> None:
         """All members have own commits up to ``seq``. What they had already when first heard after a restart is not measured."""
         if is_first:
-            self._windows = max(self._windows, min(seq, self._recovered))
+            while self._windows < min(seq, self._recovered):
+                self._issued_ms.popleft()
+                self._windows += 1
         while self._windows < seq:
-            self.window_ms.note(now_ms - self._issued_ms[self._windows])
+            self.window_ms.note(now_ms - self._issued_ms.popleft())
             self._windows += 1

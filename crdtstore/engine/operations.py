@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from heapq import heappop, heappush
+from typing import Any
 
 from msgspec import Struct
 
@@ -19,8 +20,13 @@ from crdtstore.commit import EXPIRY, Commit
 from crdtstore.effects import Sibling, Siblings, leaf_name
 from crdtstore.errors import Unavailable, UsageError
 from crdtstore.leaves import DROP, covers
+from crdtstore.ledger import Ledger
+from crdtstore.storage.rows import OPERATIONS
 
 __all__ = ["Attempt", "Operations"]
+
+
+_LEAF_BYTES = 16
 
 
 class Attempt(Struct, frozen=True, gc=False):
@@ -36,12 +42,13 @@ class Attempt(Struct, frozen=True, gc=False):
 class Operations:
     """All operations this replica has applied commits of. Mutable."""
 
-    __slots__ = ("_attempts", "_expiries")
+    __slots__ = ("_attempts", "_expiries", "ledger")
 
     def __init__(self) -> None:
         self._attempts: dict[bytes, Attempt | list[Attempt]] = {}
         self._expiries: list[tuple[int, bytes]] = []
         """The ids, the earliest expiry first; one entry per commit."""
+        self.ledger = Ledger(OPERATIONS, lambda name: [_fields(attempt) for attempt in self.attempts(*name)] or None)
 
     def __len__(self) -> int:
         return len(self._attempts)
@@ -92,6 +99,7 @@ class Operations:
         )
         expiry = commit.attribute(EXPIRY)
         attempt = Attempt(dot, commit.hlc, request, leaves, expiry if isinstance(expiry, int) else commit.hlc)
+        self.ledger.note((name,))
         heappush(self._expiries, (attempt.expiry_hlc, name))
         known = [other for other in self.attempts(name) if not covers(cut, other.dot)]
         if not known:
@@ -104,6 +112,16 @@ class Operations:
                 siblings.setdefault(leaf, []).append(Sibling(other.hlc, other.dot))
         return siblings
 
+    def load(self, name: list[Any], attempts: list[list[Any]]) -> None:
+        """Take in what a checkpoint holds."""
+        known = [
+            Attempt(dot, hlc, request, tuple([int.from_bytes(leaf, "big") for leaf in leaves]), expiry_hlc)
+            for dot, hlc, request, expiry_hlc, *leaves in attempts
+        ]
+        self._attempts[name[0]] = known if len(known) > 1 else known[0]
+        for attempt in known:
+            heappush(self._expiries, (attempt.expiry_hlc, name[0]))
+
     def forget(self, stable: Sequence[int], frontier_hlc: int, budget: int) -> bool:
         """Forget ids that no commit to come can carry, looking at up to so many; return whether there may be more."""
         blocked: list[tuple[int, bytes]] = []
@@ -115,6 +133,7 @@ class Operations:
             if any(attempt.expiry_hlc > expiry_hlc for attempt in attempts):
                 continue  # it has another entry, for then
             if all(covers(stable, attempt.dot) for attempt in attempts):
+                self.ledger.note((name,))
                 self._attempts.pop(name, None)
             else:
                 blocked.append((expiry_hlc, name))
@@ -123,3 +142,9 @@ class Operations:
         for entry in blocked:
             heappush(expiries, entry)
         return not left and len(blocked) < budget
+
+
+def _fields(attempt: Attempt) -> list[Any]:
+    """An attempt as a checkpoint holds it."""
+    leaves = [leaf.to_bytes(_LEAF_BYTES, "big") for leaf in attempt.leaves]
+    return [attempt.dot, attempt.hlc, attempt.request, attempt.expiry_hlc, *leaves]

@@ -47,5 +47,15 @@ class Options(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A replica that waits for rights asks again after so long, then after twice as long, up to 16 times as long."""
     demand_window_ms: _Ms = 10_000
     """What was spent of a bounded counter within this time is what a replica expects to need."""
+    memory_bytes: _Bytes = 1 << 30
+    """What the keys in memory may take, about; beside it there is what no checkpoint holds yet."""
+    checkpoint_bytes: _Bytes = 64 << 20
+    """A checkpoint begins when the log has grown by so much since the last one."""
+    checkpoint_ms: Annotated[int, Meta(ge=100, le=86_400_000)] = 60_000
+    """… or when so much time has passed, if anything changed."""
+    checkpoint_rows: Annotated[int, Meta(ge=1, le=100_000)] = 300
+    """So many rows of it are encoded in one go; in between everything else goes on."""
+    history_bytes: _Bytes = 64 << 20
+    """Commits that a peer may still lack, in memory, per group; older ones are read from the log."""
     max_demand_keys: Annotated[int, Meta(ge=1, le=10_000_000)] = 10_000
     """Bounded counters of which it is remembered how much was spent lately."""

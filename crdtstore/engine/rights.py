@@ -16,6 +16,7 @@ All that must outlast a crash (holds, gifts, demand) is read from own commits; w
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
@@ -28,7 +29,9 @@ from crdtstore.engine.holds import Holds
 from crdtstore.engine.output import Output, Refused
 from crdtstore.errors import InsufficientRights
 from crdtstore.leaves import ADD, DROP, PUT
+from crdtstore.ledger import Ledger
 from crdtstore.messages import Want
+from crdtstore.storage.rows import GIFTS
 from crdtstore.types.bounded_counter import (
     CONFIRMED,
     ENDED,
@@ -86,6 +89,7 @@ class Rights:
         """Keys of which something was spent since it was last asked whether enough is left."""
         self._given: dict[tuple[str, Key], int] = {}
         """The last own commit that moved rights of a key to a replica."""
+        self._given_ledger = Ledger(GIFTS, lambda name: self._given.get((name[0], (name[1], name[2]))))
         self._parked: dict[int, _Parked] = {}
         self._retried: dict[int, _Parked] = {}
         """Those being judged again."""
@@ -98,6 +102,20 @@ class Rights:
         """When a tick may have something to do: never later than it has."""
         self.wants_sent = 0
         self.wants_served = 0
+
+    # --- what checkpoints hold
+
+    @property
+    def ledgers(self) -> list[Ledger]:
+        """What is to be remembered beside the leaves."""
+        return [*self.holds.ledgers, self._given_ledger]
+
+    def loaders(self) -> list[tuple[Ledger, Callable[[list[Any], Any], None]]]:
+        """The same, with who takes it in again."""
+        return [*self.holds.loaders(), (self._given_ledger, self._load_given)]
+
+    def _load_given(self, name: list[Any], seq: int) -> None:
+        self._given[name[0], (name[1], name[2])] = seq
 
     @property
     def waiting(self) -> int:
@@ -151,10 +169,13 @@ class Rights:
             if value[0] == CONFIRMED:  # it was demand when it was put aside
                 self._spend(key, commit, -closed.get(name, 0))
         elif cell == MOVED and kind == ADD:
+            self._given_ledger.note((name, *key))
             self._given.pop((name, key), None)
             self._given[name, key] = commit.seq
             if len(self._given) > self._options.max_demand_keys:
-                del self._given[next(iter(self._given))]
+                first = next(iter(self._given))
+                self._given_ledger.note((first[0], *first[1]))
+                del self._given[first]
 
     def _spend(self, key: Key, commit: Commit, amount: int) -> None:
         self._demand.note(key, physical_ms(commit.hlc), amount)

@@ -18,14 +18,15 @@ __all__ = ["Rows"]
 class Rows:
     """The newest row of every member, and per origin the frontier in Unix ms. Mutable."""
 
-    __slots__ = ("_beats", "_frontier", "_me", "floor", "newest")
+    __slots__ = ("_beats", "frontier", "_me", "floor", "newest")
 
     def __init__(self, members: int, me: int) -> None:
         self._me = me
         self.newest: list[Row | None] = [None] * members
         self.floor = [0] * members
         """What every other member is known to have; one never heard counts as zero (P6)."""
-        self._frontier: list[int | None] = [None] * members
+        self.frontier: list[int | None] = [None] * members
+        """Per origin the time (Unix ms) up to which everything of it is here."""
         self._beats: list[tuple[int, int] | None] = [None] * members
         """Per origin the oldest heartbeat (seq, ms) whose commits are not all here yet; keeping the newest would starve."""
 
@@ -63,9 +64,9 @@ class Rows:
             self._beats[origin] = None
 
     def _advance(self, origin: int, ms: int) -> None:
-        before = self._frontier[origin]
+        before = self.frontier[origin]
         if before is None or ms > before:
-            self._frontier[origin] = ms
+            self.frontier[origin] = ms
 
     def known(self, durable: Sequence[int]) -> list[int]:
         """The join of all vectors this replica knows of."""
@@ -78,7 +79,7 @@ class Rows:
     def staleness_ms(self, now_ms: int) -> int | None:
         """No write older than this can be missing here; None until every member was heard."""
         oldest_ms = now_ms
-        for origin, frontier_ms in enumerate(self._frontier):
+        for origin, frontier_ms in enumerate(self.frontier):
             if origin == self._me:
                 continue
             if frontier_ms is None:
@@ -89,7 +90,7 @@ class Rows:
     def lag_ms(self, durable: Sequence[int], now_ms: int) -> int | None:
         """The commits known to be missing here are at most so old; 0 when none is, None when it cannot be told (never 0: L6)."""
         missing = [origin for origin, seq in enumerate(self.known(durable)) if seq > durable[origin]]
-        frontiers = [frontier for origin in missing if (frontier := self._frontier[origin]) is not None]
+        frontiers = [frontier for origin in missing if (frontier := self.frontier[origin]) is not None]
         if len(frontiers) < len(missing):
             return None
         return max(0, now_ms - min(frontiers)) if frontiers else 0

@@ -71,6 +71,8 @@ class Trust:
         """A commit that is here already must be the one that is here; of two that wait neither is kept."""
         engine = self._engine
         is_applied = seq <= engine.applied[origin]
+        if is_applied and not engine.history.holds(origin, seq):
+            return  # all members have it, and nobody can tell any more
         known = engine.history.commit(origin, seq) if is_applied else engine.early.data(origin, seq)
         if known != data:
             if not is_applied:

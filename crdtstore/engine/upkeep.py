@@ -50,7 +50,7 @@ class Upkeep:
                 self._to_fold = tree.dirty_count
             self._forgets = self._removes = True
             tree.review_contested(REVIEW_SLICE)
-            engine.keyspace.expiry.review(lambda path: deadline_of(tree.at(path))[1] is not None, REVIEW_SLICE)
+            engine.keyspace.expiry.review(self._has_deadline, REVIEW_SLICE)
         if self._forgets or self._removes:
             own_hlc = engine.promises.limit(engine.clock.read(now_ms), now_ms)  # what comes is stamped later, here too
             frontier_hlc = stability.frontier_hlc(own_hlc)
@@ -62,6 +62,10 @@ class Upkeep:
             self._to_fold -= max(1, tree.fold(stability.stable, min(self._to_fold, FOLD_SLICE)))
         is_busy = self._to_fold > 0 or self._forgets or self._removes or not tree.is_settled
         self.wake_ms = now_ms + 1 if is_busy else self._next_ms
+
+    def _has_deadline(self, path: tuple[Any, ...]) -> bool:
+        tree = self._engine.keyspace.tree
+        return tree.is_cold(path) or deadline_of(tree.at(path))[1] is not None
 
     def _remove_expired(self, frontier_ms: int, now_ms: int, out: Output) -> bool:
         """Drop what has ended, once no commit stamped before its end can still come: what the drop does not see begins anew. Return whether

@@ -49,6 +49,11 @@ class MemoryLog:
         return self._blocks[-1].end if self._blocks else self._first[0]
 
     @property
+    def first_position(self) -> int:
+        """Where the log begins, after all that was cut."""
+        return self._first[0]
+
+    @property
     def durable(self) -> int:
         """How many records a crash cannot take, counted since the log began."""
         return self._durable

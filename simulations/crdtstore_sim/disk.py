@@ -1,4 +1,5 @@
-"""The disk of a simulated node: a log in memory that syncs later than it is asked, and a power cut that takes what was not synced.
+"""The disk of a simulated node: a log in memory that syncs later than it is asked, a state store that commits later, and a power cut that
+takes what was not synced.
 
 The question: what is durable, told by somebody who is not the engine? The disk says how many records are synced; which commits these
 hold is counted here, from the entries that were written, and every checker of durability asks this.
@@ -11,7 +12,9 @@ from collections.abc import Callable, Sequence
 from random import Random
 from typing import NamedTuple
 
+from crdtstore.saving import Save, Saved
 from crdtstore.storage.memory import MemoryLog
+from crdtstore.storage.memory_state import MemoryState
 from crdtstore.storage.protocol import Entry
 from crdtstore_sim import scenario
 from crdtstore_sim.timeline import Timeline
@@ -22,22 +25,25 @@ _LONGEST_STALL_US = 3_000_000
 
 
 class _Pending(NamedTuple):
-    upto: int
     number: int
     entries: Sequence[Entry]
 
 
 class SimulatedDisk:
-    """Mutable. ``on_synced(number, entries)`` is called when writes up to a number are durable, with what they held."""
+    """Mutable. ``on_synced(number, position, entries)`` is called when writes up to a number are durable in the block at a position, with
+    what they held; ``on_saved`` when the state store has done something.
+    """
 
     def __init__(
         self,
         timeline: Timeline,
         random: Random,
         options: scenario.Disk,
-        on_synced: Callable[[int, list[Entry]], None],
+        on_synced: Callable[[int, int, list[Entry]], None],
+        on_saved: Callable[[Saved], None],
     ) -> None:
         self.log = MemoryLog()
+        self.state = MemoryState()
         self.syncs = 0
         self._timeline = timeline
         self._random = random
@@ -45,54 +51,79 @@ class SimulatedDisk:
         self._fastest_us = options.sync_ms * 1000
         self._stalls = options.stalls
         self._on_synced = on_synced
-        self._pending: deque[_Pending] = deque()
+        self._on_saved = on_saved
+        self._pending: list[_Pending] = []
+        """What waits for the next sync."""
+        self._written: list[_Pending] = []
+        """What the sync under way makes durable, one block of the log."""
+        self._saves: deque[Save] = deque()
         self._is_syncing = False
         self._life = 0
 
     def append(self, number: int, entries: Sequence[Entry]) -> None:
         """Write one record; it is durable some time later."""
-        log = self.log
-        upto = log.stage([log.encode(entries)])
-        self._pending.append(_Pending(upto, number, entries))
+        self._pending.append(_Pending(number, entries))
         if not self._is_syncing:
             self._sync()
 
     def _sync(self) -> None:
-        """One sync for all that is waiting: whoever comes later waits for the next."""
+        """One block and one sync for all that is waiting: whoever comes later waits for the next."""
         self._is_syncing = True
+        self._written, self._pending = self._pending, []
+        position = self.log.position
+        self.log.stage([self.log.encode(record.entries) for record in self._written])
+        self._timeline.after(self._delay_us(), self._synced, (self._life, position))
+
+    def _delay_us(self) -> int:
         random = self._random
         delay_us = self._fastest_us + random.random() * (self._slowest_us - self._fastest_us)
         if self._stalls and random.random() < self._stalls:
             delay_us += random.random() * _LONGEST_STALL_US
-        self._timeline.after(int(delay_us), self._synced, (self._life, self.log.staged))
+        return int(delay_us)
 
     def _synced(self, argument: tuple[int, int]) -> None:
-        life, upto = argument
+        life, position = argument
         if life != self._life:  # asked before a crash
             return
         self.syncs += 1
-        self.log.sync(upto)
+        self.log.sync()
         self._is_syncing = False
-        entries: list[Entry] = []
-        number = 0
-        pending = self._pending
-        while pending and pending[0].upto <= upto:
-            record = pending.popleft()
-            number = record.number
-            entries += record.entries
-        if pending:
+        written, self._written = self._written, []
+        if self._pending:
             self._sync()
-        self._on_synced(number, entries)
+        self._on_synced(written[-1].number, position, [entry for record in written for entry in record.entries])
+
+    def save(self, saves: Sequence[Save]) -> None:
+        """Hand something to the state store, which does one thing after the other."""
+        was_idle = not self._saves
+        self._saves.extend(saves)
+        if was_idle and self._saves:
+            self._timeline.after(self._delay_us(), self._done, self._life)
+
+    def _done(self, life: int) -> None:
+        if life != self._life:
+            return
+        save = self._saves.popleft()
+        rows = data_bytes = 0
+        if save.part is None:
+            self.state.commit()
+        else:
+            rows, data_bytes = self.state.write(save.part)
+        if self._saves:
+            self._timeline.after(self._delay_us(), self._done, self._life)
+        self._on_saved(Saved(save.number, rows, data_bytes))
 
     def finish(self, last: Sequence[Entry]) -> None:
         """The process ends in order: all that waits is written, and this after it; nobody is told any more."""
-        if last:
-            self.log.stage([self.log.encode(last)])
+        records = [record.entries for record in self._pending] + ([last] if last else [])
+        self.log.stage([self.log.encode(entries) for entries in records])
         self.log.sync()
 
     def crash(self) -> int:
         """The power goes: of what was not synced a random beginning survives. Returns how many records are gone."""
         self._life += 1
         self._is_syncing = False
-        self._pending.clear()
+        self._pending, self._written = [], []
+        self._saves.clear()
+        self.state.crash()
         return self.log.crash(self._random.randint(0, self.log.staged - self.log.durable))

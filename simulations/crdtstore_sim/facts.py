@@ -11,6 +11,7 @@ from functools import partial
 from operator import gt
 from typing import Any, NamedTuple
 
+from crdtstore.commit import head_of
 from crdtstore.storage.protocol import Entry
 from crdtstore_sim.models import MODELS, Event, Key, System
 from crdtstore_sim.reader import Record, Roster, read_commit
@@ -252,13 +253,14 @@ class Facts:
         return group.durable[node] if told is None else told.get(group.name, [0] * len(self.members))
 
     def note_crash(self, node: int, survived: list[list[Entry]]) -> None:
-        """A node lost its memory and the end of its log; what is left is what its log holds."""
-        counts = {name: [0] * len(self.members) for name in self.groups}
+        """A node lost its memory and the end of its log; what is left is what was durable, and what its log holds beyond that."""
+        reached = {name: list(group.durable[node]) for name, group in self.groups.items()}
         for entries in survived:
-            for name, origin, _ in entries:
-                counts[name][self.index[origin]] += 1
+            for name, origin, data in entries:
+                vector, at = reached[name], self.index[origin]
+                vector[at] = max(vector[at], head_of(data)[0])
         for name, group in self.groups.items():
-            vector = counts[name]
+            vector = reached[name]
             for maker, after in enumerate(vector):
                 if maker != node:
                     for record in group.records[maker][after : group.applied[node][maker]]:

@@ -15,6 +15,7 @@ from crdtstore.engine.events import Persisted, Tick
 from crdtstore.engine.options import Options
 from crdtstore.errors import CrdtStoreError, DecodeError, ProtocolError
 from crdtstore.host import Host
+from crdtstore.saving import Saved
 from crdtstore.service import Event, PeerChanged, Received, Request, Service
 from crdtstore.storage.protocol import Entry
 from crdtstore_sim import scenario
@@ -27,7 +28,7 @@ from crdtstore_sim.timeline import Timeline, Trace
 
 __all__ = ["Node", "Users"]
 
-_MESSAGE, _CLOSED, _OPENED, _TICK, _SYNCED, _REQUEST, _CRASH, _START = range(8)
+_MESSAGE, _CLOSED, _OPENED, _TICK, _SYNCED, _REQUEST, _CRASH, _START, _SAVED = range(9)
 _LONGEST_WAIT_US = 1_000_000
 
 
@@ -70,7 +71,7 @@ class Node:
         self._observer = observer
         self._network = network
         self._peers = {member.replica: at for at, member in enumerate(cluster.members)}
-        self.disk = SimulatedDisk(timeline, random, disk, self._on_synced)
+        self.disk = SimulatedDisk(timeline, random, disk, self._on_synced, self._on_saved)
         self._wake_us = 0
         self._asked_ms: int | None = None
         """When the last step wanted a tick, by the node's own clock."""
@@ -88,8 +89,9 @@ class Node:
         self._held = None
         self._observer.facts.told.pop(self.index, None)
         self._trace.note(self._timeline.now_us, _START, self.index)
-        host = Host(self._cluster, self.replica, self._options, Random(self._random.random()))  # noqa: S311
-        host.recover(self.disk.log.replay())
+        log, seeded = self.disk.log, Random(self._random.random())  # noqa: S311
+        host = Host(self._cluster, self.replica, self._options, seeded, self.disk.state, log.read)
+        host.recover(log.replay(host.needed))
         self.service = Service(host)
         self._observer.on_recovered(self.index, host.groups)
         self._asked_ms = None
@@ -106,7 +108,8 @@ class Node:
             self.disk.finish([last] if last is not None else [])
         self._trace.note(self._timeline.now_us, _CRASH, self.index)
         self.disk.crash()
-        self._observer.on_crash(self.index, [entries for _, entries in self.disk.log.replay()])
+        log = self.disk.log
+        self._observer.on_crash(self.index, [entries for _, entries in log.replay(log.first_position)])
         self.workload.on_crash(self.index)
 
     def pause(self, is_paused: bool) -> None:
@@ -153,10 +156,14 @@ class Node:
         self._wake_us = 0
         self.step([Tick()])
 
-    def _on_synced(self, number: int, entries: list[Entry]) -> None:
+    def _on_synced(self, number: int, position: int, entries: list[Entry]) -> None:
         self._trace.note(self._timeline.now_us, _SYNCED, self.index)
         self._observer.on_synced(self.index, entries)
-        self.step([Persisted(number)])
+        self.step([Persisted(number, position)])
+
+    def _on_saved(self, saved: Saved) -> None:
+        self._trace.note(self._timeline.now_us, _SAVED, self.index)
+        self.step([saved])
 
     def hello(self, peer: int) -> bytes:
         data = self.service.host.hello(self._cluster.members[peer].replica, self.now_ms)
@@ -187,6 +194,10 @@ class Node:
         if out.persist_number:
             observer.on_applied(index, out.persist, service.host.groups, has_between=len(events) > 1)
             self.disk.append(out.persist_number, out.persist)
+        if out.save:
+            self.disk.save(out.save)
+        if out.cut is not None:
+            self.disk.log.cut(out.cut)
         observer.on_stepped(index, service.host.groups)
         if out.send:
             peers, send = self._peers, self._network.send

@@ -73,7 +73,23 @@ def draw(seed: int, mix: str = "basic") -> Scenario:
 
 
 def _draw(seed: int) -> Scenario:
-    return _with_restarts(_draw_faults(seed), Streams(seed).stream("swarm of restarts"))
+    drawn = _with_restarts(_draw_faults(seed), Streams(seed).stream("swarm of restarts"))
+    return _with_store(drawn, Streams(seed).stream("swarm of stores"))
+
+
+def _with_store(drawn: Scenario, random: Random) -> Scenario:
+    """Often with so little memory that keys and history live on disk, and checkpoints in many small parts."""
+    if random.random() < 0.3:
+        return drawn
+    store = replace(
+        drawn.engine,
+        checkpoint_ms=random.choice((100, 300, 1_000, 3_000)),
+        checkpoint_bytes=random.choice((1_024, 4_096, 64 << 20)),
+        checkpoint_rows=random.choice((1, 2, 5, 300)),
+        memory_bytes=random.choice((1_024, 1_024, 4_096, 1 << 30)),
+        history_bytes=random.choice((1_024, 4_096, 64 << 20)),
+    )
+    return replace(drawn, engine=store)
 
 
 def _with_restarts(drawn: Scenario, random: Random) -> Scenario:

@@ -8,6 +8,7 @@ from crdtstore.clock import physical_ms
 from crdtstore.commit import decode_commit
 from crdtstore.engine.events import Tick
 from crdtstore.engine.holds import MAX_ENDED, Agenda
+from crdtstore.storage.rows import HOLDS
 from crdtstore.types.bounded_counter import KEPT_MS, ended_by
 from tests.engine.markets import COLLECTION, TYPE, ask, error, market, pass_time, rights, values, view
 from tests.engine.wire import op
@@ -112,7 +113,7 @@ def test_of_so_many_holds_it_is_remembered_how_they_ended() -> None:
 
 
 def test_an_agenda_passes_over_what_is_gone() -> None:
-    agenda = Agenda()
+    agenda = Agenda(HOLDS)
     for at in range(200):
         agenda.set(("c", "k", str(at)), at)
     for at in range(0, 200, 2):

@@ -1,0 +1,183 @@
+"""Checkpoints of one group: what of it goes to the state store, and how a start gets it back.
+
+The question: what must the log give beside a checkpoint? Only what came after it began. The rows of the leaves and of the ledgers, and one
+row about the group (``Saved``), are all that the kernel, the causality and the history of a group stood on at that instant.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import msgspec
+from msgspec import Struct
+
+from crdtstore.engine.history import History
+from crdtstore.ledger import Ledger
+from crdtstore.errors import ProtocolError, StorageError
+from crdtstore.residence import Residence, Usage
+from crdtstore.storage.protocol import Slice, StateStore
+from crdtstore.storage.rows import META, key_range, row_path
+
+if TYPE_CHECKING:
+    from crdtstore.engine.engine import Engine
+
+__all__ = ["Checkpoint", "Saved", "saved_path"]
+
+FORMAT = 1
+_DIGEST_BYTES = 16
+
+
+class Saved(Struct, frozen=True, array_like=True):
+    """What a checkpoint says of a group beside its leaves and ledgers; vectors are in member order."""
+
+    format: int
+    group: str
+    members: list[str]
+    configuration: tuple[int, bytes]
+    applied: list[int]
+    heads: list[bytes]
+    """Chain hashes at ``applied``."""
+    base: list[int]
+    """The history reaches back to this vector."""
+    base_chains: list[bytes]
+    stable: list[int]
+    frontiers: list[int]
+    heard_ms: list[int | None]
+    """Per origin the time up to which everything of it was surely here."""
+    last_hlc: int
+    rosters: list[list[int]]
+    deps: list[list[int]]
+    digest: bytes
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(Saved).decode
+
+
+def saved_path(number: int) -> bytes:
+    """Where the row about a group stands."""
+    return row_path(number, META, ["group"])
+
+
+class Checkpoint:
+    """The checkpoints of one group. Mutable; part of the engine once there is a store."""
+
+    def __init__(self, engine: Engine, store: StateStore, number: int, usage: Usage) -> None:
+        self._engine = engine
+        self._store = store
+        self.number = number
+        start, end = key_range(number, META, [])
+        self._is_new = not store.rows(start, end, 1)
+        self.residence = Residence(engine.keyspace.tree, store, number, usage, is_empty=self._is_new)
+        engine.keyspace.tree.residence = self.residence
+        self._ledgers: list[Ledger] = [*engine.keyspace.ledgers, *engine.rights.ledgers]
+        for ledger in self._ledgers:
+            ledger.is_kept = True
+        self._saved = b""
+        self._parts: Iterator[Slice] = iter(())
+        self._written = (0, 0)
+
+    # --- writing
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether one may begin: drops of big branches have to be carried out first."""
+        return self._engine.keyspace.tree.is_settled
+
+    def begin(self, limit: int) -> None:
+        """From now on ``take`` gives this group as it is now, in parts of about so many rows."""
+        self.residence.unsaved.begin()
+        for ledger in self._ledgers:
+            ledger.begin()
+        self._saved = _encode(self._now())
+        self._parts = self._take(limit)
+
+    def take(self) -> Slice | None:
+        """The next part; None: that was all."""
+        return next(self._parts, None)
+
+    def _take(self, limit: int) -> Iterator[Slice]:
+        while (part := self.residence.unsaved.take(limit)) is not None:
+            yield part
+        for ledger in self._ledgers:
+            part, taken = ledger.take(self.number, limit, 0)
+            while part is not None:
+                yield part
+                part, taken = ledger.take(self.number, limit, taken)
+        yield Slice(rows=[(saved_path(self.number), self._saved)])
+
+    def written(self, rows: int, data_bytes: int) -> None:
+        """A part was written: by so much what is saved has changed, all of it of keys in memory."""
+        self._written = (self._written[0] + rows, self._written[1] + data_bytes)
+        self.residence.counted(rows, data_bytes)
+
+    def end(self, *, is_saved: bool) -> None:
+        """It is on disk, or it failed."""
+        if not is_saved:
+            self.residence.counted(-self._written[0], -self._written[1])
+        self._written = (0, 0)
+        self.residence.unsaved.end(is_saved=is_saved)
+        for ledger in self._ledgers:
+            ledger.end(is_saved=is_saved)
+        self._parts = iter(())
+
+    def _now(self) -> Saved:
+        engine = self._engine
+        history, causality = engine.history, engine.causality
+        return Saved(
+            FORMAT,
+            engine.group,
+            [str(member) for member in engine.members],
+            engine.configuration.id,
+            list(engine.applied),
+            [history.chain(origin, seq) for origin, seq in enumerate(engine.applied)],
+            list(history.base),
+            [history.chain(origin, seq) for origin, seq in enumerate(history.base)],
+            list(engine.stability.stable),
+            list(engine.stability.frontiers),
+            engine.rows.frontier,
+            engine.clock.last,
+            [list(roster) for roster in causality.rosters],
+            [list(deps) for deps in causality.deps],
+            engine.digest.to_bytes(_DIGEST_BYTES, "big"),
+        )
+
+    # --- reading
+
+    def load(self) -> Saved | None:
+        """Take in what the store holds of this group, before the log is replayed; None: it holds nothing.
+
+        Raises:  StorageError when it cannot be read, or is of other members.
+        """
+        found = self._store.rows(saved_path(self.number), saved_path(self.number) + b"\0")
+        if not found:
+            return None
+        try:
+            saved = _decode(found[0][1])
+        except msgspec.MsgspecError as error:
+            raise StorageError(
+                f"the checkpoint of {self._engine.group} is not one: {error}. Nothing changed."
+            ) from error
+        engine = self._engine
+        if saved.format != FORMAT:
+            raise StorageError(f"a checkpoint of format {saved.format}, this program reads {FORMAT}. Nothing changed.")
+        if saved.group != engine.group or saved.members != [str(member) for member in engine.members]:
+            raise ProtocolError(f"the checkpoint of {saved.group} is of the members {', '.join(saved.members)}")
+        engine.applied[:] = saved.applied
+        engine.durability.vector = list(saved.applied)
+        engine.keyspace.tree.digest = int.from_bytes(saved.digest, "big")
+        engine.causality.rosters = saved.rosters
+        engine.causality.deps = saved.deps
+        engine.stability.stable = saved.stable
+        engine.stability.frontiers = saved.frontiers
+        engine.rows.frontier = saved.heard_ms
+        engine.clock.last = max(engine.clock.last, saved.last_hlc)
+        engine.history = History(
+            saved.base_chains, saved.base, engine.group, engine.members, engine.read_log, engine.options.history_bytes
+        )
+        engine.measures.start(saved.base[engine.me])
+        for ledger, take in (*engine.keyspace.loaders(), *engine.rights.loaders()):
+            for name, value in ledger.load(self._store, self.number):
+                take(name, value)
+        return saved

@@ -1,0 +1,370 @@
+"""Residence: which keys of a state are in memory, and which are on disk only.
+
+The question: what may be in both places, and differ? Nothing that anybody reads. A key is in memory whole, or cold. Whoever touches a cold
+key brings it in first; a key with anything unsaved is never cold, so it never has to be merged with what is on disk. Above its budget the
+residence lets go of keys that are saved, those first that were neither read nor written lately.
+
+Source: DESIGN 5; of the algorithms that need no list of what was read when: Corbato, "A Paging Experiment with the Multics System", 1968.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
+
+from crdtstore.leaves import BEST, Branch, Entry, Leaf, Many, Sum, has_mark
+from crdtstore.levels import attach, keys_of
+from crdtstore.storage.leafrows import build_entry, decode_leaves, encode_leaves, walk_entry
+from crdtstore.storage.protocol import Row, StateRows
+from crdtstore.storage.rows import LEAVES, PREFIX_BYTES, key_range, parts_of, row_path
+from crdtstore.storage.rows import after as after_path
+from crdtstore.unsaved import Unsaved
+
+if TYPE_CHECKING:
+    from crdtstore.state import State
+
+__all__ = ["ROW_BYTES", "Residence", "Usage"]
+
+ROW_BYTES = 400
+"""What a leaf costs in memory beside what it holds, about."""
+_DATA_FACTOR = 2
+_CHUNK = 256
+"""Rows that a scan reads at once."""
+
+
+class Usage(Struct):
+    """What all saved keys in memory take, over all groups of a node: rows, and bytes of their data. Mutable."""
+
+    rows: int = 0
+    data_bytes: int = 0
+
+    @property
+    def memory_bytes(self) -> int:
+        """What that is in memory, about."""
+        return self.rows * ROW_BYTES + self.data_bytes * _DATA_FACTOR
+
+
+class Residence:
+    """The residence of one state. Mutable; told of every change before it happens."""
+
+    def __init__(self, state: State, rows: StateRows, number: int, usage: Usage, *, is_empty: bool) -> None:
+        """``number`` is that of the group in the store; ``is_empty``: the store has no leaves of it."""
+        self._state = state
+        self._store = rows
+        self._number = number
+        self.unsaved = Unsaved(state, number)
+        self._residents: dict[str, deque[Any]] = {}
+        """Keys in memory by collection, oldest first; those that are gone again may still stand there."""
+        self._read: set[tuple[str, Any]] = set()
+        """Keys that were read since it was last thought of letting them go."""
+        self.is_whole = is_empty
+        """Nothing is cold, so nothing has to be looked for on disk."""
+        self._warmed: bytes | None = None if is_empty else row_path(number, LEAVES, [])
+        """Up to where the store was read in advance; None: nothing more is."""
+        self.is_pressed = False
+        """Whether keys had to be let go, so it matters which ones are read."""
+        self._usage = usage
+        self.rows = 0
+        """How many rows of what is saved are in memory."""
+        self.loads = self.evictions = 0
+
+    # --- what changes
+
+    def note(self, path: Sequence[Any]) -> None:
+        """What stands at this very path is about to change."""
+        if len(path) > 1:
+            branch = self._state.root.children.get(path[0])
+            if type(branch) is not Branch or path[1] not in branch.children:
+                self._enlist(path[0], path[1])
+        self.unsaved.note(path)
+
+    def note_gone(self, path: list[Any]) -> None:
+        """All that stands below a path is about to go; what outlives it is noted by itself."""
+        self.unsaved.note_gone(path)
+
+    def note_all(self, entry: Entry, path: list[Any]) -> None:
+        """What is left at a path and below has to be written anew."""
+        self.unsaved.note_all(entry, path)
+
+    def _enlist(self, collection: str, key: Any) -> None:
+        residents = self._residents.get(collection)
+        if residents is None:
+            residents = self._residents[collection] = deque()
+        residents.append(key)
+        if not len(residents) & 0xFFF:
+            branch = self._state.root.children.get(collection)
+            live = branch.children if type(branch) is Branch else {}
+            if len(residents) > 2 * len(live) + 0x2000:
+                self._residents[collection] = deque(live)
+
+    # --- what is cold
+
+    def is_cold(self, path: Sequence[Any]) -> bool:
+        """Whether what stands at a path may be on disk only."""
+        if self.is_whole:
+            return False
+        branch = self._state.root.children.get(path[0])
+        key = path[1] if len(path) > 1 else None
+        return not (type(branch) is Branch and key in branch.children) and not self.unsaved.has(path[0], key)
+
+    def bring(self, collection: str, key: Any) -> None:
+        """Have a key in memory, if there is one.
+
+        Raises:  StorageError when it cannot be read; nothing changed.
+        """
+        branch = self._state.root.children.get(collection)
+        if type(branch) is Branch and key in branch.children:
+            if self.is_pressed:
+                self._read.add((collection, key))
+            return
+        if self.is_whole or self.unsaved.has(collection, key):
+            return
+        if self._warmed is not None and row_path(self._number, LEAVES, [collection, key]) < self._warmed:
+            if not self.is_pressed:
+                return  # all up to there was read, and nothing was let go since
+        self._load(collection, key, self._store.rows(*key_range(self._number, LEAVES, [collection, key])))
+
+    def bring_path(self, path: Sequence[Any]) -> None:
+        """Have in memory what stands at a path: a key, or everything in a collection.
+
+        Raises:  StorageError when it cannot be read.
+        """
+        if len(path) > 1:
+            self.bring(path[0], path[1])
+        elif not self.is_whole:
+            self._bring_top(path[0])
+            for _ in self._cold_keys(path[0], "", ""):
+                pass
+
+    def bring_all(self, effects: Sequence[Any]) -> None:
+        """Have in memory all that a commit touches, before any of it changes.
+
+        Raises:  StorageError when something cannot be read.
+        """
+        if not self.is_whole:
+            for at in range(1, len(effects), 3):
+                self.bring_path(effects[at])
+
+    def _bring_top(self, collection: str) -> None:
+        """What stands at a collection itself, which no operation of ours puts there, stays in memory once it was read."""
+        top = row_path(self._number, LEAVES, [collection])
+        if not self.unsaved.has(collection, None):
+            for _, data in self._store.rows(top, top + b"\0"):
+                entry = self._state.root.children.get(collection)
+                if entry is None or (type(entry) is Branch and not entry.leaves):
+                    for leaf in decode_leaves(data, partial(self._state.weigh, [collection])):
+                        attach(self._state.root, collection, self._state.root.children.get(collection), leaf)
+
+    def _load(self, collection: str, key: Any, rows: list[Row]) -> None:
+        if not rows:
+            return
+        built: list[tuple[list[Any], list[Leaf]]] = []
+        weigh, dirty = self._state.weigh, self._state.to_fold_later
+        for where, data in rows:
+            path = _parts(where)
+            leaves = decode_leaves(data, partial(weigh, path))
+            built.append((path[2:], leaves))
+            if any(map(_is_foldable, leaves)):
+                dirty(path)
+        entry = build_entry(built)
+        if entry is None:
+            return
+        root = self._state.root
+        branch = root.children.get(collection)
+        if type(branch) is not Branch:
+            level = Branch([], {})
+            attach(root, collection, branch, level)
+            branch = level
+        attach(branch, key, None, entry)
+        self._enlist(collection, key)
+        self.loads += 1
+        self.counted(len(rows), sum([len(data) for _, data in rows]))
+
+    # --- scans
+
+    def keys(self, collection: str, after: str, prefix: str) -> Iterator[str]:
+        """The keys of a collection in order, in memory and on disk; those on disk are in memory when they are given out."""
+        branch = self._state.root.children.get(collection)
+        warm = keys_of(branch, after, prefix) if type(branch) is Branch else iter(())
+        if self.is_whole:
+            yield from warm
+            return
+        while True:
+            chunk, is_last = self._read_chunk(collection, after, prefix)
+            upto = chunk[-1] if chunk and not is_last else None
+            branch = self._state.root.children.get(collection)
+            if type(branch) is Branch:
+                for key in keys_of(branch, after, prefix):
+                    if upto is not None and key > upto:
+                        break
+                    yield key
+            if upto is None:
+                return
+            after = upto
+
+    def _cold_keys(self, collection: str, after: str, prefix: str) -> Iterator[str]:
+        while True:
+            chunk, is_last = self._read_chunk(collection, after, prefix)
+            yield from chunk
+            if is_last:
+                return
+            after = chunk[-1]
+
+    def _read_chunk(self, collection: str, after: str, prefix: str) -> tuple[list[str], bool]:
+        """Bring in the next keys of a collection after one; return them, and whether there are no more on disk."""
+        start = row_path(self._number, LEAVES, [collection, max(after, prefix)])
+        if after and after >= prefix:
+            start = after_path(start)
+        _, end = key_range(self._number, LEAVES, [collection])
+        rows = self._store.rows(start, end, _CHUNK)
+        keys: list[str] = []
+        for key, group in _by_key(rows):
+            if not key.startswith(prefix):
+                return keys, True
+            keys.append(key)
+            if len(rows) == _CHUNK and group[-1] is rows[-1]:  # there may be more of it
+                self.bring(collection, key)
+            elif self.is_cold((collection, key)):
+                self._load(collection, key, group)
+        return keys, len(rows) < _CHUNK
+
+    def warm_up(self, limit: int, budget_bytes: int) -> bool:
+        """Read the next rows in advance while there is room; return whether there may be more to read.
+
+        Raises:  StorageError when they cannot be read.
+        """
+        if self._warmed is None:
+            return False
+        if self.is_pressed or self._usage.memory_bytes > budget_bytes:
+            self._warmed = None
+            return False
+        start, end = self._warmed, after_path(row_path(self._number, LEAVES, []))
+        rows = self._store.rows(start, end, limit)
+        for where, data in [row for row in rows if len(_parts(row[0])) == 1]:
+            self._bring_top(_parts(where)[0])
+        groups = list(_by_key([row for row in rows if len(_parts(row[0])) > 1]))
+        for at, (key, group) in enumerate(groups):
+            collection = _parts(group[0][0])[0]
+            if at == len(groups) - 1 and len(rows) == limit:
+                was = self._warmed
+                self._warmed = None
+                self.bring(collection, key)
+                self._warmed = was
+            elif self.is_cold((collection, key)):
+                self._load(collection, key, group)
+        if len(rows) < limit:
+            self._warmed, self.is_whole = None, True
+        else:
+            self._warmed = after_path(row_path(self._number, LEAVES, _parts(rows[-1][0])[:2]))
+        return not self.is_whole
+
+    def cold(self, path: Sequence[Any]) -> Iterator[tuple[list[Any], Entry]]:
+        """What is on disk only at a path and below, key by key, without bringing it in.
+
+        Raises:  StorageError when it cannot be read.
+        """
+        if self.is_whole:
+            return
+        start, end = key_range(self._number, LEAVES, list(path[:2]))
+        while True:
+            rows = self._store.rows(start, end, _CHUNK)
+            groups = [(key, group) for key, group in _by_key([row for row in rows if len(_parts(row[0])) > 1])]
+            for key, group in groups:
+                collection = _parts(group[0][0])[0]
+                if len(rows) == _CHUNK and group[-1] is rows[-1]:
+                    group = self._store.rows(*key_range(self._number, LEAVES, [collection, key]))
+                if self.is_cold((collection, key)):
+                    found = [(_parts(where), data) for where, data in group]
+                    weigh = self._state.weigh
+                    entry = build_entry([(at[2:], decode_leaves(data, partial(weigh, at))) for at, data in found])
+                    if entry is not None:
+                        yield [collection, key], entry
+            if len(rows) < _CHUNK:
+                return
+            start = after_path(row_path(self._number, LEAVES, _parts(rows[-1][0])[:2]))
+
+    # --- what is let go
+
+    def counted(self, rows: int, data_bytes: int) -> None:
+        """By so much a part that was written changed what is saved; all of it is in memory."""
+        self.rows += rows
+        self._usage.rows += rows
+        self._usage.data_bytes += data_bytes
+
+    def evict(self, budget_bytes: int, limit: int) -> bool:
+        """Let go of keys that are saved, looking at up to so many, until what is left fits; return whether more may go."""
+        looked, before = 0, self.evictions
+        limit = min(limit, sum(map(len, self._residents.values())))
+        while self._usage.memory_bytes > budget_bytes and looked < limit and self._residents:
+            collection, residents = max(self._residents.items(), key=lambda item: len(item[1]))
+            for _ in range(min(len(residents), limit - looked, 64)):
+                looked += 1
+                self._let_go(collection, residents)
+                if self._usage.memory_bytes <= budget_bytes:
+                    break
+            if not residents:
+                del self._residents[collection]
+        return self._usage.memory_bytes > budget_bytes and self.evictions > before
+
+    def _let_go(self, collection: str, residents: deque[Any]) -> None:
+        """Look at the oldest key: let it go, or give it another turn."""
+        key = residents.popleft()
+        branch = self._state.root.children.get(collection)
+        if type(branch) is not Branch or key is None:
+            return
+        entry = branch.children.get(key)
+        if entry is None:
+            return
+        self.is_pressed = True
+        if self.unsaved.has(collection, key) or (collection, key) in self._read or _is_swept(entry):
+            self._read.discard((collection, key))
+            residents.append(key)
+            return
+        for _, leaves in walk_entry(entry):
+            data = encode_leaves(leaves)
+            if data is not None:
+                self.counted(-1, -len(data))
+        del branch.children[key]
+        if branch.order is not None:
+            branch.order.discard(key)
+        if not branch.children and not branch.leaves and branch.sweep is None:
+            del self._state.root.children[collection]
+        self.is_whole = False
+        self.evictions += 1
+
+
+def _by_key(rows: list[Row]) -> Iterator[tuple[Any, list[Row]]]:
+    """Rows of keys, together."""
+    at: list[Any] | None = None
+    group: list[Row] = []
+    for row in rows:
+        parts = _parts(row[0])[:2]
+        if parts != at and group:
+            assert at is not None
+            yield at[1], group
+            group = []
+        at = parts
+        group.append(row)
+    if group and at is not None:
+        yield at[1], group
+
+
+def _parts(where: bytes) -> list[Any]:
+    """The path that a row stands for."""
+    return parts_of(where, PREFIX_BYTES)
+
+
+def _is_swept(entry: Entry) -> bool:
+    """Whether a drop is still being carried out at an entry or below."""
+    return type(entry) is Branch and (entry.sweep is not None or any(map(_is_swept, entry.children.values())))
+
+
+def _is_foldable(leaf: Leaf) -> bool:
+    """Whether there may be something to fold once it is stable."""
+    if isinstance(leaf, Sum):
+        return leaf.shadows is not None or any(run.older is not None or run.loose is not None for run in leaf.runs)
+    return has_mark(leaf) or (isinstance(leaf, Many) and (leaf.kind in BEST or leaf.shadows is not None))

@@ -1,0 +1,307 @@
+"""Saving: when a node begins a checkpoint, how it goes on, and what may be forgotten once it is on disk.
+
+The question: what must be true when a checkpoint is committed? The log is durable up to everything that the checkpoint holds, or a peer
+could lack for ever what only the checkpoint knows. And what must be true when the log is cut? The checkpoint is on disk, all members have
+what is cut off, and a start needs none of it. So the steps are: freeze (between two events), write in parts while writes go on, wait for
+the log, commit, cut.
+
+A checkpoint that fails is forgotten as a whole; what it would have held is unsaved again, and the next one comes after a pause.
+
+Source: DESIGN 5.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import msgspec
+from msgspec import Struct
+
+from crdtstore.engine.checkpoint import Checkpoint
+from crdtstore.engine.engine import Engine
+from crdtstore.errors import StorageError
+from crdtstore.residence import Usage
+from crdtstore.storage.protocol import Slice, StateStore
+from crdtstore.storage.rows import META, row_path
+
+if TYPE_CHECKING:
+    from crdtstore.host import Host, HostOutput
+
+__all__ = ["NODE_PATH", "Save", "Saved", "SavedNode", "Saving"]
+
+FORMAT = 1
+_AHEAD = 2
+"""Parts on their way to the disk: one being written, one waiting."""
+_EVICT_LOOKS = 500
+_WARM_ROWS = 1_000
+_PATIENCE_MS = 1_000
+_RETRY_MS = 5_000
+_PAUSE_MS = 2
+
+NODE_PATH = row_path(0, META, ["node"])
+
+
+class SavedNode(Struct, frozen=True, array_like=True):
+    """What a checkpoint says of a node as a whole."""
+
+    format: int
+    cluster: bytes
+    replica: str
+    groups: dict[str, int]
+    """The number of each group in the paths of rows."""
+    needed: int
+    """The log is replayed from this position."""
+    mark_ms: int
+    made_ms: int
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(SavedNode).decode
+
+
+class Save(Struct, frozen=True, gc=False):
+    """Something for the state store: a part to write, or, without one, a commit; then ``Saved(number)`` is due."""
+
+    number: int
+    part: Slice | None
+
+
+class Saved(Struct, frozen=True, gc=False):
+    """The state store has done this; by how much the number of rows and the bytes of their data changed."""
+
+    number: int
+    rows: int = 0
+    data_bytes: int = 0
+    failure: StorageError | None = None
+    """It could not, and has rolled everything back; nothing handed out before is done any more."""
+
+
+class Saving:
+    """The checkpoints of one node. Mutable; part of the host."""
+
+    def __init__(self, host: Host, store: StateStore) -> None:
+        self._host = host
+        self._store = store
+        self._options = host.options
+        self._numbers: dict[str, int] = {}
+        self.usage = Usage()
+        self.needed = 0
+        """From where a start replays the log, by the checkpoint that is on disk."""
+        self.checkpoints = 0
+        self.failures = 0
+        self.failure: StorageError | None = None
+        """Why the last checkpoint failed; None: it did not."""
+        self.last_ms: int | None = None
+        """When the last checkpoint that is on disk began."""
+        self.last_took_ms = 0
+        self.log_bytes = 0
+        """Bytes written to the log since the last checkpoint began."""
+        self._log_bytes_before = 0
+        self._next_ms = 0
+        self.wake_ms = 0
+        """When a tick may have something to do: never later than it has."""
+        self._is_warming = False
+        self._position = 0
+        """The block that was the last to become durable."""
+        self._began_ms = 0
+        self._waits_since_ms: int | None = None
+        self._turn: dict[str, Checkpoint] = {}
+        """The groups whose checkpoint is under way."""
+        self._parts: Iterator[tuple[Checkpoint | None, Slice]] | None = None
+        self._log_number = 0
+        """The last record that was handed to the log when it began."""
+        self._commit_after: int | None = None
+        """The commit waits until this record of the log is durable."""
+        self._due: dict[int, Checkpoint | None] = {}
+        """What is on its way to the disk: whose part it is."""
+        self._number = 0
+        self._commit_number = 0
+        self._cut = 0
+
+    # --- start
+
+    def load_node(self) -> SavedNode | None:
+        """What the checkpoint on disk says of this node, None when there is none.
+
+        Raises:  StorageError when it cannot be read.
+        """
+        found = self._store.rows(NODE_PATH, NODE_PATH + b"\0")
+        if not found:
+            return None
+        try:
+            saved = _decode(found[0][1])
+        except msgspec.MsgspecError as error:
+            raise StorageError(f"the checkpoint's row about the node is not one: {error}. Nothing changed.") from error
+        if saved.format != FORMAT:
+            raise StorageError(f"a checkpoint of format {saved.format}, this program reads {FORMAT}. Nothing changed.")
+        self._numbers = dict(saved.groups)
+        self.needed = self._position = saved.needed
+        self.last_ms = saved.made_ms
+        self._is_warming = True
+        return saved
+
+    def open(self, engine: Engine) -> Checkpoint:
+        """Give a group its place in the store."""
+        number = self._numbers.setdefault(engine.group, len(self._numbers) + 1)
+        return Checkpoint(engine, self._store, number, self.usage)
+
+    # --- what happens
+
+    def logged(self, position: int) -> None:
+        """A block of the log became durable."""
+        self._position = max(self._position, position)
+
+    def on_step(self, now_ms: int, out: HostOutput) -> None:
+        """The end of a step: begin a checkpoint if one is due, let go of what is too much."""
+        if not self._next_ms:
+            self._next_ms = now_ms + self._options.checkpoint_ms
+        if not self._turn and self._is_due(now_ms):
+            self._try_begin(now_ms, out)
+        is_busy = self._is_warming
+        if self.usage.memory_bytes > self._options.memory_bytes:
+            is_busy = self._relieve() or is_busy
+        self.wake_ms = now_ms + _PAUSE_MS if is_busy else self._next_ms
+
+    @property
+    def is_under_way(self) -> bool:
+        return bool(self._turn)
+
+    @property
+    def unsaved(self) -> int:
+        """Keys whose last changes no checkpoint holds."""
+        return sum(len(checkpoint.residence.unsaved) for checkpoint in self._checkpoints())
+
+    def _checkpoints(self) -> list[Checkpoint]:
+        return [engine.checkpoint for engine in self._host.groups.values() if engine.checkpoint is not None]
+
+    def _is_due(self, now_ms: int) -> bool:
+        if self.failure is not None:
+            return now_ms >= self._next_ms
+        if self.log_bytes >= self._options.checkpoint_bytes:
+            return True
+        return now_ms >= self._next_ms and self.log_bytes > 0
+
+    def _try_begin(self, now_ms: int, out: HostOutput) -> None:
+        """Begin, once all drops of big branches are carried out; who waits too long carries them out at once."""
+        engines = list(self._host.groups.values())
+        waiting = [engine for engine in engines if not engine.keyspace.tree.is_settled]
+        if waiting:
+            if self._waits_since_ms is None:
+                self._waits_since_ms = now_ms
+            if now_ms - self._waits_since_ms < _PATIENCE_MS:
+                return
+            for engine in waiting:
+                while not engine.keyspace.tree.is_settled:
+                    engine.keyspace.tree.run_sweeps(1 << 20)
+        self._waits_since_ms = None
+        self.begin(now_ms)
+        self._hand_out(out)
+
+    def begin(self, now_ms: int) -> None:
+        """From now on the checkpoint is the state as it is now."""
+        host = self._host
+        self._began_ms = now_ms
+        self._log_bytes_before, self.log_bytes = self.log_bytes, 0
+        self._log_number = host.last_number
+        positions = [self._position]
+        for group, engine in host.groups.items():
+            if engine.checkpoint is None:
+                continue
+            engine.history.forget(engine.stability.stable)
+            first = engine.history.first_position()
+            if first is not None:
+                positions.append(first)
+            engine.checkpoint.begin(self._options.checkpoint_rows)
+            self._turn[group] = engine.checkpoint
+        self._cut = min(positions)
+        numbers = {group: checkpoint.number for group, checkpoint in self._turn.items()}
+        node = SavedNode(
+            FORMAT, host.cluster.nonce, str(host.me.replica), numbers, self._cut, host.promises.mark_ms, now_ms
+        )
+        self._parts = self._all_parts(_encode(node))
+
+    def _all_parts(self, node: bytes) -> Iterator[tuple[Checkpoint | None, Slice]]:
+        for checkpoint in self._turn.values():
+            while (part := checkpoint.take()) is not None:
+                yield checkpoint, part
+        yield None, Slice(rows=[(NODE_PATH, node)])
+
+    def _hand_out(self, out: HostOutput) -> None:
+        """Give the store its next parts, and at last the commit."""
+        while self._parts is not None and len(self._due) < _AHEAD:
+            following = next(self._parts, None)
+            if following is None:
+                self._parts = None
+                self._commit_after = self._log_number
+                break
+            checkpoint, part = following
+            self._number += 1
+            self._due[self._number] = checkpoint
+            out.save.append(Save(self._number, part))
+        if self._commit_after is not None and self._commit_after <= self._host.durable_number:
+            self._commit_after = None
+            self._number += 1
+            self._commit_number = self._number
+            out.save.append(Save(self._number, None))
+
+    def on_persisted(self, out: HostOutput) -> None:
+        """More of the log is durable."""
+        if self._commit_after is not None:
+            self._hand_out(out)
+
+    def on_saved(self, event: Saved, now_ms: int, out: HostOutput) -> None:
+        """The store has done something, or failed."""
+        if event.failure is not None:
+            if self.is_under_way:
+                self._fail(event.failure, now_ms)
+            return
+        if event.number == self._commit_number:
+            self._finish(now_ms, out)
+            return
+        if event.number in self._due:
+            checkpoint = self._due.pop(event.number)
+            if checkpoint is not None:
+                checkpoint.written(event.rows, event.data_bytes)
+            self._hand_out(out)
+
+    def _finish(self, now_ms: int, out: HostOutput) -> None:
+        for checkpoint in self._turn.values():
+            checkpoint.end(is_saved=True)
+        self._turn = {}
+        self.checkpoints += 1
+        self.failure = None
+        self.last_ms, self.last_took_ms = self._began_ms, max(0, now_ms - self._began_ms)
+        self.needed = self._cut
+        out.cut = self._cut
+        self._next_ms = now_ms + self._options.checkpoint_ms
+
+    def _fail(self, failure: StorageError, now_ms: int) -> None:
+        for checkpoint in self._turn.values():
+            checkpoint.end(is_saved=False)
+        self._turn, self._parts, self._commit_after = {}, None, None
+        self._due.clear()
+        self._commit_number = 0
+        self.failures += 1
+        self.failure = failure
+        self.log_bytes += self._log_bytes_before
+        self._next_ms = now_ms + _RETRY_MS
+
+    # --- memory
+
+    def _relieve(self) -> bool:
+        """Let go of what is saved, as long as the keys in memory take more than they may; a slice of it. Return whether there is more."""
+        greatest = max(self._checkpoints(), key=lambda checkpoint: checkpoint.residence.rows)
+        return greatest.residence.evict(self._options.memory_bytes, _EVICT_LOOKS)
+
+    def warm_up(self) -> None:
+        """Read a few of the keys in advance that are on disk only, as long as there is room."""
+        if not self._is_warming:
+            return
+        for checkpoint in self._checkpoints():
+            try:
+                if checkpoint.residence.warm_up(_WARM_ROWS, self._options.memory_bytes * 3 // 4):
+                    return
+            except StorageError as error:  # whoever wants it will be told
+                self.failure = self.failure or error
+        self._is_warming = False
