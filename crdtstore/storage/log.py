@@ -98,6 +98,12 @@ class SegmentedLog:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    @property
+    def held(self) -> tuple[int, int]:
+        """The first position that is held, and how many segments hold durable blocks."""
+        segments = self._segments
+        return (segments[0][0] if segments else self.position), len(segments)
+
     def replay(self, needed: int = 0) -> Iterator[tuple[int, list[Entry]]]:
         """All records from the segment that holds ``needed``, in order, each with the position of its block.
 
