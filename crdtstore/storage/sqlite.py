@@ -169,8 +169,8 @@ class SqliteState:
     def _move(self) -> None:
         """Move what is committed from the write-ahead log into the file, and empty the log.
 
-        It is safe already: that it cannot be moved is not the commit's failure, and the next one tries again. An empty log cannot rot:
-        were a page of it not valid any more, SQLite would take all from there on for torn, and older pages for newer than those of the file.
+        It is safe already: that it cannot be moved is not the commit's failure, the next one tries again. An empty log cannot rot: were
+        a page of it not valid any more, SQLite would take all from there on for torn, and older pages for newer than those in the file.
         """
         try:
             is_busy, in_log, moved = self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from random import Random
 
@@ -22,7 +23,7 @@ import pytest
 from crdtstore.errors import StorageError
 from crdtstore.storage import sqlite as module
 from crdtstore.storage.protocol import Row, Slice
-from crdtstore.storage.rows import CHECK_BYTES, LEAVES, row_path
+from crdtstore.storage.rows import CHECK_BYTES, LEAVES, row_path, seal
 from crdtstore.storage.sqlite import FILE_NAME, SqliteState
 
 END = b"\xff"
@@ -119,7 +120,7 @@ def test_a_flipped_bit_in_the_log_undoes_the_last_commit_at_most(tmp_path: Path)
 
 @pytest.mark.slow
 @pytest.mark.parametrize("make", [image_of_file, image_of_log])
-def test_a_file_cut_short_never_gives_a_false_row(tmp_path: Path, make: type[Image]) -> None:
+def test_a_file_cut_short_never_gives_a_false_row(tmp_path: Path, make: Callable[[Path], Image]) -> None:
     image = make(tmp_path / "made")
     whole = image.files[image.target]
     step = module._PAGE_BYTES if image.target == FILE_NAME else 512
@@ -143,7 +144,7 @@ def test_rows_out_of_order_are_noticed(tmp_path: Path) -> None:
         store.write(Slice(rows=rows))
         store.commit()
     data = (tmp_path / FILE_NAME).read_bytes()
-    sealed = [path + data for path, data in module.seal(rows)]
+    sealed = [path + data for path, data in seal(rows)]
     first, second = data.index(sealed[0]), data.index(sealed[1])
     swapped = bytearray(data)
     swapped[first : first + len(sealed[0])], swapped[second : second + len(sealed[1])] = sealed[1], sealed[0]

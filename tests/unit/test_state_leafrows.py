@@ -6,17 +6,24 @@ afterwards must find the very same leaves in both.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from random import Random
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import fields, replace
 
 from crdtstore.causal import make_replica_id
 from crdtstore.effects import Sibling, leaf_name
+from crdtstore.errors import DecodeError
 from crdtstore.kernel import Tree
-from crdtstore.leaves import ADD, DEADLINE, DROP, MARK, MAX, MIN, PUT, SEQ_BITS, Branch, Entry, Leaf
+from crdtstore.leaves import ADD, DEADLINE, DROP, MARK, MAX, MIN, PUT, SEQ_BITS, Branch, Entry, Leaf, Many, One, Sum
+from crdtstore.loose import Loose
+from crdtstore.runs import Run
 from crdtstore.shares import Shares
 from crdtstore.storage.leafrows import build_entry, decode_leaves, encode_leaves, walk_entry
 from crdtstore.storage.rows import LEAVES, PREFIX_BYTES, parts_of, path_bytes, row_path
@@ -160,6 +167,10 @@ COMMITS = st.lists(
 )
 
 
+SKEW = (0, 500, -500)
+"""Clocks that are off: what comes later may be stamped earlier, and then takes the place of another attempt at its operation."""
+
+
 class Origins:
     """Commits of three replicas, each with what it had seen, made of what was drawn: deps grow, and are closed under what they name."""
 
@@ -178,7 +189,7 @@ class Origins:
         self.vectors[origin].append(cut)
         seq = len(self.vectors[origin]) - 1
         cut[origin] = seq - 1
-        dot, hlc = origin << SEQ_BITS | seq, HLC + sum(len(rows) for rows in self.vectors)
+        dot, hlc = origin << SEQ_BITS | seq, HLC + SKEW[origin] + sum(len(rows) for rows in self.vectors)
         siblings: dict[int, list[Sibling]] | None = None
         if operation is not None:
             names = {leaf_name(flat[at + 1], flat[at]) for at in range(0, len(flat), 3) if flat[at] != DROP}
@@ -202,9 +213,55 @@ class Small(Tree):
     __slots__ = ()
 
 
-@settings(max_examples=300)
-@given(COMMITS, st.sampled_from([Tree, Small]))
-def test_effects_of_any_kind_come_back(drawn: list[tuple[Any, ...]], kind_of_tree: type[Tree]) -> None:
+def shapes_of(entry: Entry) -> Iterator[str]:
+    """What is to be met, if a property is to say anything."""
+    if isinstance(entry, Branch):
+        yield "several classes" if len(entry.leaves) > 1 else "branch"
+        for inner in (*entry.leaves, *entry.children.values()):
+            yield from shapes_of(inner)
+    elif not isinstance(entry, One):
+        yield "shadows" if entry.shadows else "no shadows"
+        yield "best" if isinstance(entry, Many) and entry.best is not None else "no best"
+        for run in entry.runs if isinstance(entry, Sum) else ():
+            loose = run.loose
+            yield from (name for name in ("base", "gone", "older", "loose") if getattr(run, name))
+            if isinstance(run.older, list):
+                yield "older, big"
+            if loose is not None:
+                yield from (f"loose {name}" for name in ("gone", "holes") if getattr(loose, name))
+                if isinstance(loose.rows, list):
+                    yield "loose, big"
+
+
+SHAPES = {
+    "several classes",
+    "shadows",
+    "best",
+    "base",
+    "gone",
+    "older",
+    "older, big",
+    "loose",
+    "loose, big",
+    "loose gone",
+    "loose holes",
+}
+
+
+def test_effects_of_any_kind_come_back() -> None:
+    met = Counter[str]()
+
+    @settings(max_examples=400, database=None)
+    @given(COMMITS, st.sampled_from([Tree, Small]))
+    def check(drawn: list[tuple[Any, ...]], kind_of_tree: type[Tree]) -> None:
+        met.update(check_commits(drawn, kind_of_tree))
+
+    check()
+    assert SHAPES - {"gone", "loose gone", "loose holes"} <= set(met)
+
+
+def check_commits(drawn: list[tuple[Any, ...]], kind_of_tree: type[Tree]) -> set[str]:
+    met: set[str] = set()
     kept, read, origins = kind_of_tree(list(REPLICAS)), kind_of_tree(list(REPLICAS)), Origins()
     for origin, choice, flat, operation, folds in drawn:
         dot, hlc, cut, effects, siblings = origins.commit(origin, choice, flat, operation)
@@ -213,6 +270,7 @@ def test_effects_of_any_kind_come_back(drawn: list[tuple[Any, ...]], kind_of_tre
             finish(tree)
             if folds:
                 tree.fold(origins.stable, 100)
+        met |= set(shapes_of(read.root))
         reload(read)
         check_alike(kept, read)
         for key in ("k", "l"):
@@ -223,3 +281,134 @@ def test_effects_of_any_kind_come_back(drawn: list[tuple[Any, ...]], kind_of_tre
                 other.best(MAX),
                 other.live(PUT),
             )
+    return met
+
+
+def test_long_histories_of_few_leaves_come_back() -> None:
+    met = Counter[str]()
+    for seed in range(60):
+        random, operations = Random(seed), 0
+        drawn: list[tuple[Any, ...]] = []
+        for _ in range(60):
+            kind = random.choice([ADD, ADD, ADD, ADD, DROP, MAX, PUT])
+            path = random.choice([["c", "k"], ["c", "k"], ["c", "k", "x"], ["c", "k", 1]])
+            value = None if kind == DROP else random.choice([1, 2, -3, 1 << 70] if seed % 2 else [1, 2, -3])
+            operation = random.choice([None, operations])
+            attempts = 1 if operation is None else random.choice([1, 2, 3])
+            operations += operation is not None
+            origins = random.sample(range(3), attempts)
+            drawn += [
+                (origin, random.choice([0, 0, 1, 2]), [kind, path, value], operation, random.random() < 0.2)
+                for origin in origins
+            ]
+        met.update(check_commits(drawn, Small if seed % 3 else Tree))
+    assert set(met) >= SHAPES
+
+
+# --- the form
+
+
+LOOSE = Loose(3, [(3, HLC, 5), (4, HLC + 1, 1 << 70)], 5 + (1 << 70), 1 << 71, 7, 4, {3: 9})
+RUN = Run(2, 77, base=4, loose=LOOSE, gone=3, last_seq=9, last_sum=1 << 65, last_hlc=HLC, older=[(5, 1 << 64), (7, -1)])
+NOT_STORED: dict[Any, set[str]] = {Run: {"weight"}, Sum: {"total", "kind"}, Many: {"best"}, Loose: set(), One: set()}
+"""Computed anew, or said by the form itself."""
+
+
+@pytest.mark.parametrize("shape", NOT_STORED)
+def test_no_field_of_a_leaf_is_forgotten(shape: Any) -> None:
+    """Who gives a leaf one more field finds here that it is to be stored, too."""
+    leaves: dict[Any, Callable[[Any], Entry]] = {
+        Run: lambda run: Sum(run.total(), (run,)),
+        Loose: lambda loose: Sum(0, (replace(RUN, loose=loose),)),
+        Sum: lambda leaf: leaf,
+        Many: lambda leaf: leaf,
+        One: lambda leaf: leaf,
+    }
+    samples: dict[Any, Any] = {
+        Run: RUN,
+        Loose: LOOSE,
+        Sum: Sum(RUN.total(), (RUN,), {1: 2}),
+        Many: Many(PUT, {5: (HLC, "x")}, {6: 5}, "best"),
+        One: One(PUT, 5, HLC, "x"),
+    }
+    others = {"runs": (RUN, RUN), "shadows": {7: 5}, "dots": {}, "holes": None, "rows": bytearray(20), "loose": None}
+    sample, wrap = samples[shape], leaves[shape]
+    for name in fields(sample):
+        field = name.name
+        other = others.get(field, 12345 if field != "older" else None)
+        is_same = encode_leaves(wrap(replace(sample, **{field: other}))) == encode_leaves(wrap(sample))
+        assert is_same == (field in NOT_STORED[shape]), field
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        One(0, 0, 0, None),
+        One(FUTURE, (1 << 62) - 1, (1 << 64) - 1, {"b": 1, "a": [1.0, 1, True, b"\xff"]}),
+        Sum(RUN.total() - 4, (RUN, Run(0, 77, last_seq=1, last_sum=-4, last_hlc=1)), {1: 2}),
+        Sum(5 << 8190, tuple(Run(at, 77, last_seq=1, last_sum=1 << 8190, last_hlc=1) for at in range(5))),
+        Many(MIN, {5: (HLC, "x"), 4: (HLC, "a")}, None, "a"),
+        Many(MAX, {}, {5: 4}, None),
+        Branch([One(MARK, 1, 2, None), Many(PUT, {1: (2, 3), 2: (3, 4)})], {}),
+    ],
+)
+def test_a_leaf_comes_back_with_its_types(entry: Entry) -> None:
+    data = encode_leaves(entry)
+    assert data is not None
+    leaves = decode_leaves(data, lambda _: 77)
+    assert build_entry([([], leaves)]) == entry
+    assert repr(leaves) == repr(entry.leaves if isinstance(entry, Branch) else [entry]), "1 is not 1.0, nor true"
+
+
+def test_of_a_branch_only_what_stands_there_itself_is_a_row() -> None:
+    below = {"x": One(PUT, 1, 2, 3)}
+    assert encode_leaves(Branch([], dict(below))) is None
+    assert encode_leaves(Branch([One(PUT, 1, 2, 3)], dict(below))) == encode_leaves(One(PUT, 1, 2, 3))
+    assert build_entry([]) is None
+
+
+def test_a_drop_that_is_under_way_cannot_be_walked() -> None:
+    tree = Small(list(REPLICAS))
+    tree.apply(1, 1, [0, 0, 0], [part for at in range(5) for part in (PUT, ["c", "k", at], at)])
+    tree.apply(1 << SEQ_BITS | 1, 2, [0, 0, 0], [PUT, ["c", "k", 9], 9])
+    tree.apply(2, 3, [1, 0, 0], [DROP, ["c", "k"], None, PUT, ["c", "k", 7], 7])
+    entry = tree.entry("c", "k")
+    assert isinstance(entry, Branch)
+    with pytest.raises(AssertionError, match="still being carried out"):
+        list(walk_entry(entry))
+    finish(tree)
+    assert sorted(below for below, _ in walk_entry(entry)) == [[7], [9]]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"\x02\x94\x01\x01\x01\x01",
+        b"\x01",
+        b"\x01\x94\x01\x01\x01",
+        b"\x01\x90",
+        b"\x01\x91\xfb",
+        b"\x01\x93\x01\x01\x01",
+        b"\x01\x92\xff\x01",
+        b"\x01\x93\xfe\xc0\x91\x01",
+        b"\x01\x94\xfd\x01\xc0\x05",
+        b"\x01\x94\x01\x01\x01\xd4\x07\x00",
+        b"\x01\x91\xa1x",
+        b"\x01\x91\xc0",
+        b"\x01\xc0",
+    ],
+)
+def test_other_data_is_refused(data: bytes) -> None:
+    with pytest.raises(DecodeError):
+        decode_leaves(data, lambda _: 77)
+
+
+@given(st.binary(max_size=40), st.data())
+def test_no_bytes_make_it_fail_in_another_way(noise: bytes, data: st.DataObject) -> None:
+    whole = encode_leaves(Branch([Sum(RUN.total(), (RUN,), {1: 2}), Many(PUT, {5: (1, "x")}, {6: 5})], {}))
+    assert whole is not None
+    at = data.draw(st.integers(1, len(whole) - 1))
+    for bad in (b"\x01" + noise, whole[:at] + noise, whole[:at] + noise + whole[at:]):
+        with suppress(DecodeError):
+            decode_leaves(bad, lambda _: 77)
