@@ -72,8 +72,11 @@ class Host:
         random: Random,
         store: StateStore | None = None,
         read_log: Read | None = None,
+        reader: Member | None = None,
     ) -> None:
         """Take what the checkpoint in ``store`` holds; the log is to be replayed from ``needed``. ``read_log`` is ``CommitLog.read``.
+
+        With ``reader`` this holds what ``me`` held, under an id that no group knows: it serves reads, and nothing is ever issued.
 
         Raises:  StorageError when it cannot be read, ProtocolError when it is of another node or other members; nothing changed.
         """
@@ -81,7 +84,10 @@ class Host:
         if member is None:
             raise ProtocolError(f"{me} is not a member of the cluster {cluster.name}")
         self.cluster = cluster
-        self.me: Member = member
+        self.replica = me
+        """Whose state this is."""
+        self.me: Member = reader or member
+        self.reads_only = reader is not None
         self.options = options
         self.rejected_count = 0
         self._random = random
@@ -126,10 +132,11 @@ class Host:
     def _open(self, group: str) -> Engine:
         configuration: Configuration = self.cluster.configuration(group)
         regions = {member.replica: member.region for member in self.cluster.members}
-        me, random = self.me.replica, self._random
+        me, random = self.replica, self._random
         engine = Engine(
             group, configuration, me, self.cluster.name, self.options, random, regions, self.promises, self._read_log
         )
+        engine.is_fenced = self.reads_only
         if self.saving is not None:
             engine.checkpoint = self.saving.open(engine)
             engine.checkpoint.load()
@@ -227,7 +234,7 @@ class Host:
     def tick(self, now_ms: int, out: HostOutput) -> None:
         """Time has passed: for the groups that have something to do, or a node of many groups would be busy doing nothing."""
         if self.saving is not None:
-            self.saving.warm_up()
+            self.saving.on_tick(now_ms)
         due = [engine for engine in self.groups.values() if engine.wake_ms <= now_ms]
         self._step_all(due, Tick(), now_ms, out)
 

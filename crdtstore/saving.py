@@ -22,6 +22,7 @@ from crdtstore.engine.checkpoint import Checkpoint
 from crdtstore.engine.engine import Engine
 from crdtstore.errors import StorageError
 from crdtstore.residence import Usage
+from crdtstore.scrub import Scrub
 from crdtstore.storage.protocol import Slice, StateStore
 from crdtstore.storage.rows import META, row_path
 
@@ -99,6 +100,7 @@ class Saving:
         """Bytes written to the log since the last checkpoint began."""
         self._log_bytes_before = 0
         self._next_ms = 0
+        self._scrub_ms = 0
         self.wake_ms = 0
         """When a tick may have something to do: never later than it has."""
         self._is_warming = False
@@ -106,6 +108,7 @@ class Saving:
         """The block that was the last to become durable."""
         self._began_ms = 0
         self._waits_since_ms: int | None = None
+        self.scrub = Scrub(host, store)
         self._turn: dict[str, Checkpoint] = {}
         """The groups whose checkpoint is under way."""
         self._parts: Iterator[tuple[Checkpoint | None, Slice]] | None = None
@@ -161,7 +164,7 @@ class Saving:
         is_busy = self._is_warming
         if self.usage.memory_bytes > self._options.memory_bytes:
             is_busy = self._relieve() or is_busy
-        self.wake_ms = now_ms + _PAUSE_MS if is_busy else self._next_ms
+        self.wake_ms = now_ms + _PAUSE_MS if is_busy else min(self._next_ms, self._scrub_ms)
 
     @property
     def is_under_way(self) -> bool:
@@ -217,7 +220,7 @@ class Saving:
         self._cut = min(positions)
         numbers = {group: checkpoint.number for group, checkpoint in self._turn.items()}
         node = SavedNode(
-            FORMAT, host.cluster.nonce, str(host.me.replica), numbers, self._cut, host.promises.mark_ms, now_ms
+            FORMAT, host.cluster.nonce, str(host.replica), numbers, self._cut, host.promises.mark_ms, now_ms
         )
         self._parts = self._all_parts(_encode(node))
 
@@ -294,10 +297,14 @@ class Saving:
         greatest = max(self._checkpoints(), key=lambda checkpoint: checkpoint.residence.rows)
         return greatest.residence.evict(self._options.memory_bytes, _EVICT_LOOKS)
 
-    def warm_up(self) -> None:
+    def on_tick(self, now_ms: int) -> None:
+        """Time has passed: go on with what is done on the side."""
+        self._scrub_ms = self.scrub.on_tick(now_ms)
+        if self._is_warming:
+            self._warm_up()
+
+    def _warm_up(self) -> None:
         """Read a few of the keys in advance that are on disk only, as long as there is room."""
-        if not self._is_warming:
-            return
         for checkpoint in self._checkpoints():
             try:
                 if checkpoint.residence.warm_up(_WARM_ROWS, self._options.memory_bytes * 3 // 4):

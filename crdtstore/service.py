@@ -250,7 +250,10 @@ class Service:
         def reply(now_ms: int) -> None:
             if body.get("staleness_ms") is not None:
                 body["staleness_ms"] += now_ms - read_ms  # it has grown older meanwhile
-            self._reply(request.ticket, {**body, "token": self.sessions.token(token, engine.group, durable(engine))})
+            answer = {**body, "token": self.sessions.token(token, engine.group, durable(engine))}
+            if self.host.reads_only:
+                answer["identity"] = "unproven"
+            self._reply(request.ticket, answer)
 
         if _are_durable(batches):
             reply(self._now_ms)
@@ -271,6 +274,12 @@ class Service:
         self._submit(engine, drafted, lambda committed: self._committed(engine, parsed, committed))
 
     def _submit(self, engine: Engine, draft: Draft, answer: Callable[[Committed], dict[str, Any]]) -> None:
+        if self.host.reads_only:
+            raise Unavailable(
+                "this node was restored from a backup and has not joined the cluster: it serves reads only. Nothing changed.",
+                code="identity-unproven",
+                retry_after=5.0,
+            )
         if len(self._pending) >= self.host.options.max_waiting:
             raise Unavailable(
                 "too many writes wait for the disk of this node. Nothing changed.", code="overloaded", retry_after=1.0

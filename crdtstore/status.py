@@ -12,31 +12,37 @@ __all__ = ["status"]
 
 def status(host: Host, now_ms: int) -> dict[str, Any]:
     """The shape of ``GET /v1/status``."""
-    groups = [_group(engine, now_ms) for _, engine in sorted(host.groups.items())]
+    groups = [_group(host, engine, now_ms) for _, engine in sorted(host.groups.items())]
     fenced = [group["domain"] for group in groups if group["fenced"]]
+    why = None
+    if host.reads_only:
+        why = f"restored from a backup of {host.replica}, has not joined: serves reads only"
+    elif fenced:
+        why = f"fenced in {', '.join(fenced)}: a peer holds writes under this id that this node does not have"
     return {
         "node": host.me.node,
         "region": host.me.region,
         "cluster": host.cluster.name,
-        "ready": not fenced,
-        "why": f"fenced in {', '.join(fenced)}: a peer holds writes under this id that this node does not have"
-        if fenced
-        else None,
+        "identity": "unproven" if host.reads_only else "proven",
+        "ready": why is None,
+        "why": why,
         "now_ms": now_ms,
         "groups": groups,
-        "peers": [_peer(host, at, now_ms) for at, member in enumerate(host.cluster.members) if member != host.me],
+        "peers": [
+            _peer(host, at, now_ms) for at, member in enumerate(host.cluster.members) if member.replica != host.replica
+        ],
         "gossip": _gossip(host),
     }
 
 
-def _group(engine: Engine, now_ms: int) -> dict[str, Any]:
+def _group(host: Host, engine: Engine, now_ms: int) -> dict[str, Any]:
     durable, rows, window = engine.durability.vector, engine.rows, engine.measures.window_ms
     domain, _, shard = engine.group.partition("/")
     known = rows.known(durable)
     return {
         "domain": domain,
         "shard": int(shard),
-        "replica": engine.members[engine.me],
+        "replica": host.me.replica,
         "vector": dict(zip(engine.members, durable, strict=True)),
         "digest": f"{engine.digest:032x}" if durable == engine.applied else None,
         "behind": sum(there - here for there, here in zip(known, durable, strict=True)),
@@ -45,7 +51,7 @@ def _group(engine: Engine, now_ms: int) -> dict[str, Any]:
         "unacked": durable[engine.me] - min(rows.floor[engine.me], durable[engine.me])
         if len(engine.members) > 1
         else 0,
-        "fenced": engine.is_fenced,
+        "fenced": engine.is_fenced and not host.reads_only,
         "window_ms": {
             "p50": window.percentile(0.5),
             "p99": window.percentile(0.99),
