@@ -51,7 +51,7 @@ def explained(engine: Engine, cluster: Cluster, crdt: CrdtType, view: View, limi
     """The writes behind a value, those that count first per place, at most ``limit``, and where these are not yet."""
     writes = [write._replace(live=_named(engine, write.live)) for write in islice(crdt.explain(view), limit + 1)]
     shown = writes[:limit]
-    heads: dict[Any, tuple[str, str | None]] = {}
+    heads: dict[Any, tuple[str | None, str | None]] = {}
     for write in shown:
         if write.live.dot not in heads:
             heads[write.live.dot] = _who_and_why(engine, write.live)

@@ -123,9 +123,12 @@ class Residence:
             return
         if self.is_whole or self.unsaved.has(collection, key):
             return
-        if self._warmed is not None and row_path(self._number, LEAVES, [collection, key]) < self._warmed:
-            if not self.is_pressed:
-                return  # all up to there was read, and nothing was let go since
+        if (
+            self._warmed is not None
+            and row_path(self._number, LEAVES, [collection, key]) < self._warmed
+            and not self.is_pressed
+        ):
+            return  # all up to there was read, and nothing was let go since
         self._load(collection, key, self._store.rows(*key_range(self._number, LEAVES, [collection, key])))
 
     def bring_path(self, path: Sequence[Any]) -> None:
@@ -244,7 +247,7 @@ class Residence:
             return False
         start, end = self._warmed, after_path(row_path(self._number, LEAVES, []))
         rows = self._store.rows(start, end, limit)
-        for where, data in [row for row in rows if len(_parts(row[0])) == 1]:
+        for where, _data in [row for row in rows if len(_parts(row[0])) == 1]:
             self._bring_top(_parts(where)[0])
         groups = list(_by_key([row for row in rows if len(_parts(row[0])) > 1]))
         for at, (key, group) in enumerate(groups):
@@ -272,17 +275,17 @@ class Residence:
         start, end = key_range(self._number, LEAVES, list(path[:2]))
         while True:
             rows = self._store.rows(start, end, _CHUNK)
-            groups = [(key, group) for key, group in _by_key([row for row in rows if len(_parts(row[0])) > 1])]
-            for key, group in groups:
+            for key, group in _by_key([row for row in rows if len(_parts(row[0])) > 1]):
                 collection = _parts(group[0][0])[0]
-                if len(rows) == _CHUNK and group[-1] is rows[-1]:
-                    group = self._store.rows(*key_range(self._number, LEAVES, [collection, key]))
-                if self.is_cold((collection, key)):
-                    found = [(_parts(where), data) for where, data in group]
-                    weigh = self._state.weigh
-                    entry = build_entry([(at[2:], decode_leaves(data, partial(weigh, at))) for at, data in found])
-                    if entry is not None:
-                        yield [collection, key], entry
+                if not self.is_cold((collection, key)):
+                    continue
+                is_cut = len(rows) == _CHUNK and group[-1] is rows[-1]
+                whole = self._store.rows(*key_range(self._number, LEAVES, [collection, key])) if is_cut else group
+                found = [(_parts(where), data) for where, data in whole]
+                weigh = self._state.weigh
+                entry = build_entry([(at[2:], decode_leaves(data, partial(weigh, at))) for at, data in found])
+                if entry is not None:
+                    yield [collection, key], entry
             if len(rows) < _CHUNK:
                 return
             start = after_path(row_path(self._number, LEAVES, _parts(rows[-1][0])[:2]))

@@ -117,7 +117,8 @@ class Unsaved:
 
     def begin(self) -> None:
         """From now on ``take`` gives the state as it is now."""
-        assert not self._frozen and self._state.is_settled, "one checkpoint at a time, of a settled state"
+        assert not self._frozen, "one checkpoint at a time"
+        assert self._state.is_settled, "drops of big branches are carried out first"
         self._frozen, self._changes = self._changes, {}
         self._done = set()
         self._turns = self._encode_frozen()

@@ -12,17 +12,18 @@ from typing import TYPE_CHECKING
 import msgspec
 from msgspec import Struct
 
+from crdtstore.configuration import ConfigurationId
 from crdtstore.engine.history import History
-from crdtstore.ledger import Ledger
 from crdtstore.errors import ProtocolError, StorageError
+from crdtstore.ledger import Ledger
 from crdtstore.residence import Residence, Usage
-from crdtstore.storage.protocol import Slice, StateStore
+from crdtstore.storage.protocol import Slice, StateRows, StateStore
 from crdtstore.storage.rows import META, key_range, row_path
 
 if TYPE_CHECKING:
     from crdtstore.engine.engine import Engine
 
-__all__ = ["Checkpoint", "Saved", "saved_path"]
+__all__ = ["Checkpoint", "Saved", "read_saved", "saved_path"]
 
 FORMAT = 1
 _DIGEST_BYTES = 16
@@ -34,7 +35,7 @@ class Saved(Struct, frozen=True, array_like=True):
     format: int
     group: str
     members: list[str]
-    configuration: tuple[int, bytes]
+    configuration: ConfigurationId
     applied: list[int]
     heads: list[bytes]
     """Chain hashes at ``applied``."""
@@ -60,6 +61,25 @@ def saved_path(number: int) -> bytes:
     return row_path(number, META, ["group"])
 
 
+def read_saved(rows: StateRows, number: int) -> Saved | None:
+    """What the checkpoint says of a group; None: it holds nothing of it.
+
+    Raises:  StorageError when it cannot be read.
+    """
+    found = rows.rows(saved_path(number), saved_path(number) + b"\0")
+    if not found:
+        return None
+    try:
+        saved = _decode(found[0][1])
+    except msgspec.MsgspecError as error:
+        raise StorageError(
+            f"the checkpoint's row about group {number} is not one: {error}. Nothing changed."
+        ) from error
+    if saved.format != FORMAT:
+        raise StorageError(f"a checkpoint of format {saved.format}, this program reads {FORMAT}. Nothing changed.")
+    return saved
+
+
 class Checkpoint:
     """The checkpoints of one group. Mutable; part of the engine once there is a store."""
 
@@ -77,6 +97,7 @@ class Checkpoint:
         self._saved = b""
         self._parts: Iterator[Slice] = iter(())
         self._written = (0, 0)
+        self._loaded: Saved | None = None
 
     # --- writing
 
@@ -145,23 +166,32 @@ class Checkpoint:
 
     # --- reading
 
+    def check(self) -> None:
+        """The log was replayed: does it lead to where the checkpoint was?
+
+        Raises:  StorageError when it does not; nothing changed.
+        """
+        saved, self._loaded = self._loaded, None
+        if saved is None:
+            return
+        history = self._engine.history
+        for origin, (seq, head) in enumerate(zip(saved.applied, saved.heads, strict=True)):
+            if not history.has_chain(origin, seq, head):
+                raise StorageError(
+                    f"{saved.group}: the log holds other commits of {saved.members[origin]} than the checkpoint stands on: "
+                    "they are not of one directory. Nothing changed."
+                )
+
     def load(self) -> Saved | None:
         """Take in what the store holds of this group, before the log is replayed; None: it holds nothing.
 
         Raises:  StorageError when it cannot be read, or is of other members.
         """
-        found = self._store.rows(saved_path(self.number), saved_path(self.number) + b"\0")
-        if not found:
+        saved = read_saved(self._store, self.number)
+        if saved is None:
             return None
-        try:
-            saved = _decode(found[0][1])
-        except msgspec.MsgspecError as error:
-            raise StorageError(
-                f"the checkpoint of {self._engine.group} is not one: {error}. Nothing changed."
-            ) from error
         engine = self._engine
-        if saved.format != FORMAT:
-            raise StorageError(f"a checkpoint of format {saved.format}, this program reads {FORMAT}. Nothing changed.")
+        self._loaded = saved
         if saved.group != engine.group or saved.members != [str(member) for member in engine.members]:
             raise ProtocolError(f"the checkpoint of {saved.group} is of the members {', '.join(saved.members)}")
         engine.applied[:] = saved.applied

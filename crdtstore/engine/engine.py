@@ -200,6 +200,8 @@ class Engine:
                     f"{self.group}: the checkpoint holds {self.applied[origin]} commits of {self.members[origin]}, the log only "
                     f"{reached}: acknowledged commits are missing. Nothing changed."
                 )
+        if self.checkpoint is not None:
+            self.checkpoint.check()
 
     def _recover_new(self, origin: int, data: bytes) -> Commit:
         commit = decode_commit(data)

@@ -57,5 +57,9 @@ class Options(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """So many rows of it are encoded in one go; in between everything else goes on."""
     history_bytes: _Bytes = 64 << 20
     """Commits that a peer may still lack, in memory, per group; older ones are read from the log."""
+    scrub_every_ms: Annotated[int, Meta(ge=100, le=31 * 86_400_000)] = 3_600_000
+    """So long after one scrub the next begins: the state digest is computed anew from what is on disk."""
+    scrub_rows_per_s: Annotated[int, Meta(ge=0, le=10_000_000)] = 20_000
+    """It reads so many rows a second; 0: there is none."""
     max_demand_keys: Annotated[int, Meta(ge=1, le=10_000_000)] = 10_000
     """Bounded counters of which it is remembered how much was spent lately."""

@@ -18,7 +18,7 @@ __all__ = ["Rows"]
 class Rows:
     """The newest row of every member, and per origin the frontier in Unix ms. Mutable."""
 
-    __slots__ = ("_beats", "frontier", "_me", "floor", "newest")
+    __slots__ = ("_beats", "_me", "floor", "frontier", "newest")
 
     def __init__(self, members: int, me: int) -> None:
         self._me = me
