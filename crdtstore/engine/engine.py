@@ -169,9 +169,9 @@ class Engine:
             seq, hlc = head_of(data)
         else:
             seq, hlc = before + 1, 0
-        if before is None and seq <= self.applied[origin]:
-            before = seq - 1
-        if seq != (self.applied[origin] if before is None else before) + 1:
+        if before is None:  # the log may begin below what the history needs, not above
+            before = min(seq - 1, self.history.base[origin])
+        if seq != before + 1:
             raise ProtocolError(f"the log of {self.group} goes from {before} to {seq} of {self.members[origin]}")
         self._replayed[origin] = seq
         if seq > self.applied[origin]:
