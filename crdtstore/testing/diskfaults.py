@@ -24,7 +24,7 @@ from typing import Self
 
 from crdtstore.testing import shims
 
-__all__ = ["Call", "DiskFaults", "Rule", "available"]
+__all__ = ["CHANGES", "Call", "DiskFaults", "Rule", "available"]
 
 _SOURCE = shims.SHIMS / "diskfaults.c"
 _MAGIC = 0x31746C7561666B64
@@ -38,7 +38,7 @@ _ALWAYS = (1 << 64) - 1
 
 
 class Call(IntFlag):
-    """Kinds of calls; joined with ``|``. fdatasync is a SYNC; an open that makes a file is CREATE and not OPEN."""
+    """Kinds of calls; joined with ``|``. fdatasync is a SYNC; an open that makes its file is CREATE, any other OPEN or OPEN_TO_WRITE."""
 
     WRITE = 1
     SYNC = 2
@@ -50,6 +50,11 @@ class Call(IntFlag):
     RENAME = 128
     UNLINK = 256
     MKDIR = 512
+    OPEN_TO_WRITE = 1024
+
+
+CHANGES = Call.WRITE | Call.CREATE | Call.TRUNCATE | Call.RENAME | Call.UNLINK | Call.MKDIR | Call.OPEN_TO_WRITE
+"""What a file system that is mounted read-only refuses."""
 
 
 @cache

@@ -33,7 +33,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-enum kind { WRITE, SYNC, SYNC_DIRECTORY, READ, OPEN, CREATE, TRUNCATE, RENAME, UNLINK, MKDIR, KINDS };
+enum kind { WRITE, SYNC, SYNC_DIRECTORY, READ, OPEN, CREATE, TRUNCATE, RENAME, UNLINK, MKDIR, OPEN_TO_WRITE };
 
 #define RULES 32
 struct rule {
@@ -392,7 +392,7 @@ ssize_t preadv(int fd, const struct iovec *vector, int count, off_t offset) {
 
 static int create_ours(int at, const char *path, int flags, mode_t mode, struct place *place) {
     int is_new = !place->status.st_mode;
-    struct verdict verdict = judge(is_new ? CREATE : OPEN, place->name, 0);
+    struct verdict verdict = judge(is_new ? CREATE : flags & (O_ACCMODE | O_TRUNC) ? OPEN_TO_WRITE : OPEN, place->name, 0);
     if (is_refused(verdict)) return -1;
     pthread_mutex_lock(&lock);
     int fd = real_openat(at, path, flags, mode);
@@ -418,7 +418,7 @@ int openat(int at, const char *path, int flags, ...) {
     int fd = real_openat(at, path, flags, mode);
     if (fd < 0 || !of_descriptor(fd, &place)) return fd;
     if ((flags & __O_TMPFILE) == __O_TMPFILE) not_modelled("O_TMPFILE", &place);
-    if (is_refused(judge(OPEN, place.name, 0))) {
+    if (is_refused(judge(flags & O_ACCMODE ? OPEN_TO_WRITE : OPEN, place.name, 0))) {
         int saved = errno;
         close(fd);
         errno = saved;

@@ -155,6 +155,8 @@ FAILING = [
     (Call.READ, errno.EIO, "os.read, fd, 3"),
     (Call.READ, errno.EIO, "os.pread, fd, 3, 0"),
     (Call.OPEN, errno.EIO, "os.open, 'DIR/file', os.O_RDONLY"),
+    (Call.OPEN_TO_WRITE, errno.EROFS, "os.open, 'DIR/file', os.O_WRONLY"),
+    (Call.OPEN_TO_WRITE, errno.EROFS, "os.open, 'DIR/file', os.O_RDWR | os.O_CREAT"),
     (Call.CREATE, errno.EROFS, "os.open, 'DIR/new', os.O_WRONLY | os.O_CREAT"),
     (Call.TRUNCATE, errno.EIO, "os.ftruncate, fd, 0"),
     (Call.RENAME, errno.EIO, "os.replace, 'DIR/file', 'DIR/other'"),
@@ -168,7 +170,7 @@ def test_a_call_fails_as_told_and_does_nothing(disk: DiskFaults) -> None:
     for number, (call, error, attempted) in enumerate(FAILING):
         (disk.directory / str(number)).mkdir()
         (disk.directory / str(number) / "file").write_bytes(b"old")
-        first = 2 if call is Call.OPEN else 1  # the descriptor is to be had
+        first = 2 if call is Call.OPEN_TO_WRITE else 1  # the descriptor is to be had
         rules.append(disk.fail(call, error, first=first, name=f"{number}*"))
         program += f"fd = os.open('{number}/file', os.O_RDWR)\nattempt({attempted.replace('DIR', str(number))})\n"
     before = content(disk.directory)
