@@ -1,8 +1,7 @@
 """The commits of a group that somebody may still lack, as bytes, in the order they were applied, with the chain of hashes per origin.
 
 The question: what does a peer lack, and in which order may it be sent? Per origin the commits are consecutive; across origins the order
-in which they were applied here is a causal order, so a prefix of it can always be applied by whoever has what came before. The log has
-that order too.
+in which they were applied here, and stand in the log, is a causal order: whoever has what came before can apply any prefix of it.
 
 Of each origin the history begins above a *base*: what is below, all members have. The newest commits are in memory, those that stand in
 the log longest leave it when they are more than a budget (``history_index``) and are read back when somebody asks. Whatever has to read
@@ -17,6 +16,7 @@ from array import array
 from bisect import bisect_left
 from collections.abc import Collection, Iterator, Sequence
 from heapq import merge
+from itertools import chain as joined
 from operator import ge
 
 from crdtstore.causal import ReplicaId
@@ -61,7 +61,7 @@ class History:
         self._sizes = [array("Q", (0,)) for _ in starts]
         self._order = [array("I") for _ in starts]
         self._count = 0
-        """How many commits were ever taken in: the place of the next one in the apply order."""
+        """The place of the next commit in the apply order."""
         self._blocks = Blocks()
         self._placed = list(self.base)
         self._offset = sum(self.base)
@@ -120,10 +120,8 @@ class History:
             self._drop(origin, at)
         if has_moved:
             index.trim()
-            oldest = (
-                order[first] for order, first in zip(self._order, self._firsts, strict=True) if first < len(order)
-            )
-            self._blocks.clear(min(oldest, default=self._count))
+            kept = [order[first] for order, first in zip(self._order, self._firsts, strict=True) if first < len(order)]
+            self._blocks.clear(min(kept, default=self._count))
 
     def _leave_memory(self) -> None:
         """As long as there is too much in memory, the oldest block leaves it; the newest one stays, for it may not be whole."""
@@ -180,8 +178,7 @@ class History:
 
         A commit that has no place yet is going to stand behind all that do.
         """
-        found = self._index.first_position()
-        return found if found is not None else self._blocks.first_position()
+        return self._blocks.first_position() if (found := self._index.first_position()) is None else found
 
     def reaches(self, vector: Sequence[int]) -> bool:
         """Whether all is kept that somebody lacks who has this."""
@@ -283,12 +280,11 @@ class History:
         """
         after = list(map(max, vector, self.base))
         found: list[tuple[int, bytes]] = []
-        for part in (self._index.lacking(after, upto, origins), self._in_memory(after, upto, origins)):
-            for origin, data in part:
-                max_bytes -= len(data)
-                if found and max_bytes < 0:
-                    return found
-                found.append((origin, data))
+        for origin, data in joined(self._index.lacking(after, upto, origins), self._in_memory(after, upto, origins)):
+            max_bytes -= len(data)
+            if found and max_bytes < 0:
+                break
+            found.append((origin, data))
         return found
 
     def _in_memory(
