@@ -11,7 +11,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks import cluster, core, large, simulator
+from benchmarks import cluster, core, large, simulator, storage
 from benchmarks.figures import Figure
 
 ROOT = Path(__file__).parents[1]
@@ -86,7 +86,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--directory", type=Path, default=ROOT / "build")
-    parser.add_argument("--only", choices=["core", "large", "cluster", "simulator"])
+    parser.add_argument("--only", choices=["core", "large", "storage", "cluster", "simulator"])
     parser.add_argument("--dry-run", action="store_true", help="print only, write no file")
     arguments = parser.parse_args()
     arguments.directory.mkdir(parents=True, exist_ok=True)
@@ -97,6 +97,7 @@ def main() -> None:
         for name, measure in (
             ("core", lambda: core.figures(arguments.runs)),
             ("large", lambda: large.figures(arguments.runs)),
+            ("storage", lambda: storage.figures(arguments.runs, Path(scratch))),
             ("cluster", lambda: cluster.figures(arguments.runs, Path(scratch))),
             ("simulator", lambda: simulator.figures(arguments.runs)),
         ):

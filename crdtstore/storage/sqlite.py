@@ -367,7 +367,7 @@ def _damage(path: Path, why: str) -> StorageError:
 
 def _storage_error(path: Path, error: BaseException) -> StorageError:
     code = getattr(error, "sqlite_errorcode", None)
-    is_full = code is not None and code & 0xFF == sqlite3.SQLITE_FULL
+    is_full = code is not None and (code & 0xFF == sqlite3.SQLITE_FULL or code == sqlite3.SQLITE_IOERR_SHMSIZE)
     name = getattr(error, "sqlite_errorname", type(error).__name__)
     return StorageError(
         f"{path}: {error} ({name})", code="storage-full" if is_full else "storage-failed", file=str(path)

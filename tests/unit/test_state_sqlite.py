@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import sqlite3
 from pathlib import Path
+from threading import Thread
+from typing import Any
 
 import pytest
 
 from crdtstore.errors import StorageError
-from crdtstore.storage.protocol import Slice
+from crdtstore.storage.protocol import Row, Slice
 from crdtstore.storage.sqlite import FILE_NAME, SqliteState
 
 END = b"\xff"
@@ -128,6 +130,45 @@ def test_a_directory_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(StorageError, match="file"):
         SqliteState.open(tmp_path / "file" / "below")
+
+
+def test_the_loop_reads_whole_commits_beside_the_writer(tmp_path: Path) -> None:
+    """Also while the write-ahead log is emptied; and a pin stays at its own."""
+    paths, commits = [b"%04d" % at for at in range(700)], 15
+    failures: list[BaseException] = []
+    with SqliteState.open(tmp_path) as store:
+
+        def work() -> None:
+            try:
+                for number in range(1, commits + 1):
+                    for at in range(0, len(paths), 300):
+                        store.write(Slice(rows=[(path, b"%d" % number) for path in paths[at : at + 300]]))
+                    store.commit()
+            except BaseException as error:
+                failures.append(error)
+
+        writer, seen = Thread(target=work), [0]
+        pins: list[tuple[Any, list[Row]]] = []
+        writer.start()
+        while writer.is_alive():
+            rows = store.rows(b"", END)
+            assert len({data for _, data in rows}) <= 1
+            assert len(rows) in (0, len(paths))
+            seen.append(int(rows[0][1]) if rows else 0)
+            assert seen[-1] >= seen[-2]
+            if len(pins) < 3 and seen[-1] > seen[-2]:
+                pin = store.pin()
+                pins.append((pin, pin.rows(b"", END)))
+        writer.join()
+        assert not failures
+        assert store.commits == commits
+        assert store.rows(b"", END) == [(path, b"%d" % commits) for path in paths]
+        for pin, before in pins:
+            assert pin.rows(b"", END) == before
+            pin.close()
+        store.commit()
+        assert store.unmoved is None
+        assert len(set(seen)) > 2, "it was done before anybody read"
 
 
 def test_a_full_disk_is_told_apart_and_passes(tmp_path: Path) -> None:

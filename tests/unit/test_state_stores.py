@@ -46,7 +46,7 @@ def size(rows: dict[bytes, bytes]) -> tuple[int, int]:
 
 
 @pytest.mark.parametrize("name", sorted(STORES))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(moves=MOVES, bounds=st.tuples(PATHS, PATHS, st.integers(-1, 3)))
 def test_a_store_is_a_dict_that_commits(name: str, moves: list[Any], bounds: tuple[bytes, bytes, int]) -> None:
     with tempfile.TemporaryDirectory() as directory:
