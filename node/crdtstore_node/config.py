@@ -5,8 +5,8 @@ Hence unknown fields are refused, every limit carries its unit and bounds, and a
 ``insecure = true`` beside it, because nothing here is encrypted yet. Each error names the file, the field and what was expected.
 
 Environment: CRDTSTORE_NODE, CRDTSTORE_DATA, CRDTSTORE_API, CRDTSTORE_GOSSIP, CRDTSTORE_CLUSTER_FILE, CRDTSTORE_INSECURE, and for the
-tables CRDTSTORE_ENGINE_…, CRDTSTORE_LOG_…, CRDTSTORE_LINKS_…, CRDTSTORE_HTTP_… . Relative paths in the file are relative to the file,
-those in the environment to the working directory.
+tables CRDTSTORE_ENGINE_…, CRDTSTORE_LOG_…, CRDTSTORE_STATE_…, CRDTSTORE_LINKS_…, CRDTSTORE_HTTP_… . Relative paths in the file are
+relative to the file, those in the environment to the working directory.
 """
 
 from __future__ import annotations
@@ -25,8 +25,20 @@ from crdtstore.engine.options import Options
 from crdtstore.errors import UsageError
 from crdtstore.storage.log import SEGMENT_BYTES
 
-__all__ = ["Address", "Http", "Links", "Log", "NodeConfig", "load", "load_cluster", "parse_address"]
+__all__ = [
+    "UNSAVED_BYTES",
+    "Address",
+    "Http",
+    "Links",
+    "Log",
+    "NodeConfig",
+    "State",
+    "load",
+    "load_cluster",
+    "parse_address",
+]
 
+UNSAVED_BYTES = 1 << 30
 _PREFIX = "CRDTSTORE_"
 _PLAIN = ("node", "data", "api", "gossip", "cluster_file", "insecure")
 _Ms = Annotated[int, Meta(ge=1, le=3_600_000)]
@@ -48,6 +60,13 @@ class Log(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     segment_bytes: Annotated[int, Meta(ge=1 << 16, le=1 << 32)] = SEGMENT_BYTES
     """What one file of the log holds."""
+
+
+class State(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The state store; how often it is written, and how much of it is in memory, is set for the engine."""
+
+    unsaved_bytes: Annotated[int, Meta(ge=1 << 10, le=1 << 40)] = UNSAVED_BYTES
+    """While no checkpoint can be written, writes are taken until so much of the log is in none: all of that is in memory."""
 
 
 class Links(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -94,6 +113,7 @@ class NodeConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Where to dial these nodes instead of at the cluster file's addresses."""
     engine: Options = Options()
     log: Log = Log()
+    state: State = State()
     links: Links = Links()
     http: Http = Http()
 
@@ -106,7 +126,7 @@ class NodeConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         return parse_address(self.gossip, "gossip")
 
 
-_TABLES: dict[str, type[Struct]] = {"engine": Options, "log": Log, "links": Links, "http": Http}
+_TABLES: dict[str, type[Struct]] = {"engine": Options, "log": Log, "state": State, "links": Links, "http": Http}
 
 
 def load(path: Path, environ: Mapping[str, str]) -> NodeConfig:

@@ -4,8 +4,10 @@ The question: how often is the service stepped? Once per turn of the event loop,
 cost one step, one record and one sync. A write that is done, or a timer, steps at once: somebody is waiting for it.
 
 When the disk fails, nothing becomes durable any more: writes are answered with that, reads of what is durable go on, peers still get
-what is durable here, and what they send is left where it is, or every key they write could be read here no more. When the service
-itself fails, its state may be half changed; then this node stops, and its next start rebuilds the state from the log.
+what is durable here, and what they send is left where it is, or every key they write could be read here no more. The same holds while the
+disk is full, but that ends when there is room again; and while so much is in no checkpoint, because none can be written, that more would
+fill the memory. When the service itself fails, its state may be half changed; then this node stops, and its next start rebuilds the
+state from the log.
 """
 
 from __future__ import annotations
@@ -19,13 +21,16 @@ from crdtstore.causal import ReplicaId
 from crdtstore.engine.events import Persisted, Tick
 from crdtstore.errors import CrdtStoreError, StorageError, Unavailable
 from crdtstore.host import HostOutput, Rejected
-from crdtstore.messages import Frame, decode_message
+from crdtstore.messages import Frame, Want, decode_message
 from crdtstore.promises import NOTE_GROUP
+from crdtstore.saving import Saved
 from crdtstore.service import Cancelled, Event, Received, Request, Service
-from crdtstore.storage.protocol import CommitLog
+from crdtstore.storage.protocol import CommitLog, StateStore
 from crdtstore_node.clock import WallClock
+from crdtstore_node.config import UNSAVED_BYTES
 from crdtstore_node.logs import event
-from crdtstore_node.writer import LogWriter
+from crdtstore_node.state_writer import StateWriter
+from crdtstore_node.writer import RETRY_S, LogWriter
 
 __all__ = ["Answer", "Driver"]
 
@@ -46,7 +51,15 @@ class Driver:
     failed.
     """
 
-    def __init__(self, service: Service, log: CommitLog, clock: WallClock) -> None:
+    def __init__(
+        self,
+        service: Service,
+        log: CommitLog,
+        clock: WallClock,
+        store: StateStore | None = None,
+        unsaved_bytes: int = UNSAVED_BYTES,
+    ) -> None:
+        """``unsaved_bytes``: so much of the log may be in no checkpoint while none can be written."""
         self.service = service
         self.clock = clock
         self.send: Callable[[Sequence[tuple[ReplicaId, bytes]]], None] = lambda sends: None
@@ -54,11 +67,17 @@ class Driver:
         self.crashed: Callable[[], None] = lambda: None
         self.failure: StorageError | None = None
         """Why nothing can be made durable any more."""
+        self.full: StorageError | None = None
+        """Why nothing can be made durable just now: what found no room is written again and again."""
+        self.full_times = self.frames_left = self.cut_failures = 0
+        """How often the disk was full, what peers sent that was left where it is, and how often the log could not be cut."""
         self.is_crashed = False
         self.steps = self.records = self.commits_logged = 0
         self._loop = asyncio.get_running_loop()
         self._log = log
-        self._writer = LogWriter(log, self._on_written, self._on_log_failed)
+        self._writer = LogWriter(log, self._on_written, self._on_log_failed, self._on_full, self._on_not_cut)
+        self._saver = StateWriter(store, self._on_saved) if store is not None else None
+        self._unsaved_bytes = unsaved_bytes
         self._events: list[Event] = []
         self._is_scheduled = False
         self._waiting: dict[int, tuple[asyncio.Future[Answer], bool]] = {}
@@ -66,6 +85,16 @@ class Driver:
         self._max_waiting = service.host.options.max_waiting
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
+
+    @property
+    def why_no_writes(self) -> StorageError | None:
+        """Why nothing that has to be written is taken, from users or peers; None: it is."""
+        if self.failure is not None or self.full is not None:
+            return self.failure or self.full
+        saving = self.service.host.saving
+        if saving is not None and saving.failure is not None and saving.log_bytes > self._unsaved_bytes:
+            return saving.failure
+        return None
 
     @property
     def waiting(self) -> int:
@@ -87,7 +116,9 @@ class Driver:
 
     def receive(self, peer: ReplicaId, data: bytes) -> None:
         """A peer said this."""
-        if self.failure is None or not _holds_commits(data):
+        if self.why_no_writes is not None and _leads_to_commits(data):
+            self.frames_left += 1
+        else:
             self.submit(Received(peer, data))
 
     def request(self, do: str, fields: dict[str, Any]) -> tuple[int, asyncio.Future[Answer]]:
@@ -104,10 +135,8 @@ class Driver:
             )
         if self.is_crashed:
             raise _gone()
-        if self.failure is not None and is_write:
-            raise Unavailable(
-                f"{self.failure.detail}. Nothing changed.", code=_storage_code(self.failure), retry_after=5.0
-            )
+        if is_write and (why := self.why_no_writes) is not None:
+            raise _refused(why)
         self._ticket += 1
         future: asyncio.Future[Answer] = self._loop.create_future()
         self._waiting[self._ticket] = (future, is_write)
@@ -124,6 +153,8 @@ class Driver:
         await self._writer.finish()
         if self.failure is None and not self.is_crashed and (last := self.service.host.close()) is not None:
             self._writer.put(0, self._log.encode([last]))
+        if self._saver is not None:
+            await self._saver.stop()
         await self._writer.stop()
         await asyncio.sleep(0)
         if self._timer is not None:
@@ -146,7 +177,7 @@ class Driver:
             self._on_crash()
             return
         self.steps += 1
-        if self.failure is not None:
+        if self.failure is not None or self.full is not None:
             self._answer_unanswered(events)
 
     def _carry_out(self, out: HostOutput, now_ms: int) -> None:
@@ -155,6 +186,11 @@ class Driver:
             self.commits_logged += sum(entry.group != NOTE_GROUP for entry in out.persist)
             if self.failure is None:
                 self._writer.put(out.persist_number, self._log.encode(out.persist))
+        if self._saver is not None:
+            for save in out.save:
+                self._saver.put(save)
+        if out.cut is not None:
+            self._writer.cut(out.cut)
         if out.send:
             self.send(out.send)
         for ticket, answer in out.replies:
@@ -183,11 +219,51 @@ class Driver:
         self._events.append(Tick())
         self._turn()
 
-    def _on_written(self, number: int) -> None:
-        self._events.append(Persisted(number))
+    def _on_written(self, number: int, position: int) -> None:
+        if self.full is not None:
+            self.full = None
+            event(_log, logging.INFO, "the disk has room again, this node takes writes")
+        self._events.append(Persisted(number, position))
         self._turn()
 
+    def _on_saved(self, saved: Saved) -> None:
+        saving = self.service.host.saving
+        assert self._saver is not None
+        assert saving is not None
+        before = saving.failure
+        if saved.failure is not None:
+            self._turn()  # what comes of it before the service knows is not done any more
+        self._events.append(saved)
+        self._turn()
+        if saved.failure is not None:
+            self._saver.restart()
+            if before is None:
+                what = "no checkpoint can be written, which is tried again; the log grows meanwhile"
+                event(_log, logging.ERROR, what, detail=saved.failure.detail)
+        elif before is not None and saving.failure is None:
+            event(_log, logging.INFO, "checkpoints are written again")
+
     # --- what fails
+
+    def _on_full(self, error: StorageError) -> None:
+        """What is not judged yet is not: nothing changed. What waits for the disk is told; it will be written when there is room."""
+        self.full = error
+        self.full_times += 1
+        event(
+            _log, logging.ERROR, "the disk is full, this node takes no writes until there is room", detail=error.detail
+        )
+        events, self._events = self._events, []
+        for each in events:
+            if isinstance(each, Request) and each.do in _WRITES:
+                self._answer(each.ticket, _refused(error))
+            elif not isinstance(each, Received) or not _leads_to_commits(each.data):
+                self._events.append(each)
+        for ticket in list(self._waiting):
+            self._answer_failed(ticket, error)
+
+    def _on_not_cut(self, error: StorageError) -> None:
+        self.cut_failures += 1
+        event(_log, logging.WARNING, "the log could not be cut, it is longer than it needs to be", detail=error.detail)
 
     def _on_log_failed(self, failure: StorageError) -> None:
         if self.failure is not None:
@@ -195,21 +271,25 @@ class Driver:
         self.failure = failure
         event(_log, logging.ERROR, "the commit log failed, this node takes no writes", detail=failure.detail)
         for ticket in list(self._waiting):
-            self._answer_failed(ticket)
+            self._answer_failed(ticket, failure)
 
     def _answer_unanswered(self, events: Sequence[Event]) -> None:
-        """Nothing becomes durable any more, so what was not answered in its own step never will be."""
+        """Nothing becomes durable, so what was not answered in its own step would wait for long."""
+        why = self.failure or self.full
+        assert why is not None
         for each in events:
             if isinstance(each, Request) and each.ticket in self._waiting:
-                self._answer_failed(each.ticket)
+                self._answer_failed(each.ticket, why)
 
-    def _answer_failed(self, ticket: int) -> None:
-        assert self.failure is not None
+    def _answer_failed(self, ticket: int, why: StorageError) -> None:
         _, is_write = self._waiting[ticket]
-        detail = f"{self.failure.detail}. " + (
-            "Whether this write survives shows at the next start." if is_write else "This cannot be read here now."
-        )
-        error = Unavailable(detail, code=_storage_code(self.failure), retry_after=5.0)
+        if not is_write:
+            what = "This cannot be read here now."
+        elif why is self.full:
+            what = "This write takes effect when there is room, and may before that be repeated under its key."
+        else:
+            what = "Whether this write survives shows at the next start."
+        error = Unavailable(f"{why.detail}. {what}", code=_storage_code(why), retry_after=_retry_after(why))
         if is_write:
             error.effect = "unknown"
         self._answer(ticket, error)
@@ -227,11 +307,20 @@ def _gone() -> CrdtStoreError:
     return Unavailable("this node stops. Ask another region.", code="internal", retry_after=1.0)
 
 
-def _holds_commits(data: bytes) -> bool:
+def _refused(why: StorageError) -> Unavailable:
+    return Unavailable(f"{why.detail}. Nothing changed.", code=_storage_code(why), retry_after=_retry_after(why))
+
+
+def _leads_to_commits(data: bytes) -> bool:
+    """Whether what a peer says makes this node write: its commits, or that it wants rights."""
     try:
-        return isinstance(decode_message(data), Frame)
+        return isinstance(decode_message(data), Frame | Want)
     except CrdtStoreError:
         return False  # the service says what is wrong with it
+
+
+def _retry_after(why: StorageError) -> float:
+    return RETRY_S if why.code == "storage-full" else 5.0
 
 
 def _storage_code(failure: StorageError) -> str:

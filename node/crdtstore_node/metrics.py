@@ -18,6 +18,8 @@ from prometheus_client.registry import Collector
 
 from crdtstore.engine.engine import Engine
 from crdtstore.engine.measures import Histogram
+from crdtstore.saving import Saving
+from crdtstore_node.storage_status import state_bytes, unreadable
 
 if TYPE_CHECKING:
     from crdtstore_node.links import Link
@@ -53,6 +55,16 @@ def _per_sync(node: Node) -> float | None:
     return node.driver.commits_logged / node.log.syncs if node.driver.commits_logged else None
 
 
+def _saving(node: Node) -> Saving:
+    assert node.host.saving is not None
+    return node.host.saving
+
+
+def _age(node: Node) -> float | None:
+    last_ms = _saving(node).last_ms
+    return None if last_ms is None else max(0, node.driver.clock.now_ms() - last_ms) / 1000
+
+
 _NODE = (
     _OfNode("crdtstore_ready", "gauge", "1 when this node takes requests.", lambda n: n.why_not_ready() is None),
     _OfNode("crdtstore_domains", "gauge", "Declared domains.", lambda n: len(n.host.groups) - 1),
@@ -65,7 +77,33 @@ _NODE = (
     _OfNode("crdtstore_log_commits_per_sync", "gauge", "Commits per sync since the start.", _per_sync),
     _OfNode("crdtstore_log_written_bytes", "counter", "Bytes written to the log.", lambda n: n.log.bytes_written),
     _OfNode("crdtstore_log_position_bytes", "gauge", "Length of the commit log.", lambda n: n.log.position),
+    _OfNode("crdtstore_log_held_bytes", "gauge", "Of these not cut off yet.", lambda n: n.log.position - n.log.held[0]),
+    _OfNode("crdtstore_log_segments", "gauge", "Files that hold them.", lambda n: n.log.held[1]),
     _OfNode("crdtstore_log_failed", "gauge", "1 when the disk failed.", lambda n: n.driver.failure is not None),
+    _OfNode("crdtstore_log_full", "gauge", "1 while the disk is full.", lambda n: n.driver.full is not None),
+    _OfNode("crdtstore_log_full_times", "counter", "How often it was.", lambda n: n.driver.full_times),
+    _OfNode("crdtstore_log_cut_errors", "counter", "Times it could not be cut.", lambda n: n.driver.cut_failures),
+    _OfNode("crdtstore_takes_writes", "gauge", "0 when the disk forbids.", lambda n: n.driver.why_no_writes is None),
+    _OfNode("crdtstore_state_bytes", "gauge", "Files of the state store.", state_bytes),
+    _OfNode(
+        "crdtstore_state_resident_bytes",
+        "gauge",
+        "Saved and in memory, about.",
+        lambda n: _saving(n).usage.memory_bytes,
+    ),
+    _OfNode("crdtstore_state_resident_rows", "gauge", "Saved and in memory.", lambda n: _saving(n).usage.rows),
+    _OfNode(
+        "crdtstore_state_failed", "gauge", "1 while no checkpoint works.", lambda n: _saving(n).failure is not None
+    ),
+    _OfNode("crdtstore_checkpoints", "counter", "On disk since the start.", lambda n: _saving(n).checkpoints),
+    _OfNode("crdtstore_checkpoint_errors", "counter", "Rolled back.", lambda n: _saving(n).failures),
+    _OfNode(
+        "crdtstore_checkpoint_seconds", "gauge", "What the last one took.", lambda n: _saving(n).last_took_ms / 1000
+    ),
+    _OfNode("crdtstore_checkpoint_age_seconds", "gauge", "Since the last one began.", _age),
+    _OfNode("crdtstore_unsaved_bytes", "gauge", "Of the log, in no checkpoint.", lambda n: _saving(n).log_bytes),
+    _OfNode("crdtstore_unsaved_keys", "gauge", "Changed since the last one.", lambda n: _saving(n).unsaved),
+    _OfNode("crdtstore_storage_read_errors", "counter", "What could not be read.", unreadable),
     _OfNode("crdtstore_gossip_sent_bytes", "counter", "Bytes for peers.", lambda n: n.host.bytes_sent),
     _OfNode("crdtstore_gossip_received_bytes", "counter", "Bytes from peers.", lambda n: n.host.bytes_received),
     _OfNode("crdtstore_gossip_dropped", "counter", "Messages without a link.", lambda n: n.transport.dropped),

@@ -1,7 +1,7 @@
-"""A node: configuration, identity, log, service, driver, gossip and API, put together and taken apart in order.
+"""A node: configuration, identity, log, state store, service, driver, gossip and API, put together and taken apart in order.
 
 The question: in which order does a node end? It stops taking requests and finishes those it has, which needs the disk; then it tells its
-peers farewell; then the log is closed. It starts the other way round, and nobody reaches it before its state is back.
+peers farewell; then log and state store are closed. It starts the other way round, and nobody reaches it before its state is back.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from crdtstore.errors import CrdtStoreError, DecodeError, ProtocolError, Storage
 from crdtstore.host import Host
 from crdtstore.service import Service
 from crdtstore.storage.log import SegmentedLog
+from crdtstore.storage.sqlite import SqliteState
 from crdtstore_node.api.handler import Handler
 from crdtstore_node.api.server import Server, check_parser
 from crdtstore_node.clock import WallClock
@@ -26,6 +27,7 @@ from crdtstore_node.driver import Driver
 from crdtstore_node.identity import LOG_NAME, take_identity
 from crdtstore_node.logs import event
 from crdtstore_node.metrics import Metrics
+from crdtstore_node.storage_status import storage_status
 from crdtstore_node.transport import Transport
 
 __all__ = ["Node", "Opened"]
@@ -34,7 +36,7 @@ _log = logging.getLogger(__name__)
 
 
 class Opened:
-    """A data directory that is ours, with the state its log holds. Made before there is an event loop."""
+    """A data directory that is ours, with the state its checkpoint and its log hold. Made before there is an event loop."""
 
     def __init__(self, config: NodeConfig, *, is_bootstrap: bool) -> None:
         """Take the directory.
@@ -48,20 +50,27 @@ class Opened:
         if not is_bootstrap:
             take_identity(data, self.cluster, config.node, is_bootstrap=False)
         self.log = SegmentedLog.open(data / LOG_NAME, config.log.segment_bytes)
+        self.store: SqliteState | None = None
         try:
             self.me: Member
             self.me, self.is_new = take_identity(data, self.cluster, config.node, is_bootstrap=is_bootstrap)
-            self.host = Host(self.cluster, self.me.replica, config.engine, random.SystemRandom())
-            self.recovered = self._recover(data)
+            self.store = SqliteState.open(data)
+            self.host, self.recovered = self._recover(data, self.store)
         except BaseException:
+            if self.store is not None:
+                self.store.close()
             self.log.close()
             raise
 
-    def _recover(self, data: Path) -> int:
+    def _recover(self, data: Path, store: SqliteState) -> tuple[Host, int]:
+        engine, random_ = self.config.engine, random.SystemRandom()
         try:
-            return self.host.recover(self.log.replay())
+            host = Host(self.cluster, self.me.replica, engine, random_, store, self.log.read)
+            return host, host.recover(self.log.replay(host.needed))
         except (ValueError, ProtocolError, DecodeError) as error:
-            raise StorageError(f"{data}: the log does not fit the cluster file: {error}. Nothing changed.") from error
+            raise StorageError(
+                f"{data}: what is stored does not fit the cluster file: {error}. Nothing changed."
+            ) from error
 
 
 def _check_peers(config: NodeConfig, cluster: Cluster) -> None:
@@ -78,6 +87,7 @@ class Node:
 
     host: Host
     log: SegmentedLog
+    store: SqliteState
     driver: Driver
     transport: Transport
     handler: Handler
@@ -88,7 +98,10 @@ class Node:
         self.config = opened.config
         self.host = opened.host
         self.log = opened.log
-        self.driver = Driver(Service(opened.host), opened.log, WallClock())
+        assert opened.store is not None
+        self.store = opened.store
+        unsaved_bytes = opened.config.state.unsaved_bytes
+        self.driver = Driver(Service(opened.host), opened.log, WallClock(), opened.store, unsaved_bytes)
         self.transport = Transport(self.driver, opened.config)
         self.handler = Handler(self.driver, self, opened.config.http)
         self.server = Server(self.handler, opened.config.http)
@@ -130,6 +143,7 @@ class Node:
         await self.transport.stop()
         await self.driver.stop()
         self.log.close()
+        self.store.close()
         event(_log, logging.INFO, "stopped")
 
     # --- what it says of itself
@@ -140,6 +154,7 @@ class Node:
         error = self.why_not_ready()
         if error is not None:
             status["ready"], status["why"] = False, error.detail
+        status["storage"] = storage_status(self)
         measured = self.transport.peers()
         for peer in status["peers"]:
             link = measured.get(peer["node"])
@@ -154,10 +169,10 @@ class Node:
             return Unavailable("this node stops.", code="leaving", retry_after=1.0)
         if self.driver.is_crashed:
             return Unavailable("this node failed and stops; its log says why.", code="not-ready", retry_after=1.0)
-        failure = self.driver.failure
-        if failure is not None:
-            code = failure.code if failure.code == "storage-full" else "storage-failed"
-            return Unavailable(f"{failure.detail}. Reads go on.", code=code, retry_after=5.0)
+        why = self.driver.why_no_writes
+        if why is not None:
+            code = why.code if why.code == "storage-full" else "storage-failed"
+            return Unavailable(f"{why.detail}. Reads go on.", code=code, retry_after=5.0)
         fenced = [group for group, engine in self.host.groups.items() if engine.is_fenced]
         if fenced:
             return Unavailable(

@@ -254,9 +254,9 @@ async def test_who_waits_to_be_told_to_send_is_told(shop: Node) -> None:
 async def test_writes_at_once_share_a_sync(shop: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     before, write = shop.log.syncs, shop.log.write
 
-    def write_slowly(records: Sequence[bytes]) -> None:
+    def write_slowly(records: Sequence[bytes]) -> int:
         time.sleep(0.005)
-        write(records)
+        return write(records)
 
     monkeypatch.setattr(shop.log, "write", write_slowly)
     replies = await asyncio.gather(*(call(shop, "POST", f"/v1/data/shop/counter/k{n}", ADD) for n in range(100)))
@@ -299,9 +299,9 @@ async def test_stopping_finishes_what_is_in_flight(
     await declare(node, "shop", "counter")
     may_write, write = threading.Event(), node.log.write
 
-    def write_later(records: Sequence[bytes]) -> None:
+    def write_later(records: Sequence[bytes]) -> int:
         may_write.wait(5)
-        write(records)
+        return write(records)
 
     monkeypatch.setattr(node.log, "write", write_later)
     idle_reader, idle_writer = await asyncio.open_connection("127.0.0.1", node.api.port)

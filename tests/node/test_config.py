@@ -120,7 +120,7 @@ def test_the_example_names_every_field_with_its_default() -> None:
     least = convert(tomllib.loads(NODE), NodeConfig)
     assert example == least
     assert set(document) == set(NodeConfig.__struct_fields__)
-    for table in ("engine", "log", "links", "http"):
+    for table in ("engine", "log", "state", "links", "http"):
         assert set(document[table]) == set(getattr(least, table).__struct_fields__), table
 
 
