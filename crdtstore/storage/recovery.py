@@ -114,7 +114,7 @@ def _first_of_none(directory: Path, older: list[int]) -> int:
     """No segment has a valid header of its own: the log is new, or the only header that counts is spoilt."""
     for generation in segment.generations(directory):
         path = segment.path_of(directory, generation)
-        if segment.holds_block(segment.read_bytes(path), generation, 0):
+        if segment.beginning(segment.read_bytes(path), generation, 0) is not None:
             raise _damage(path, 0, "no valid header, but valid blocks")
     if older:
         missing = segment.path_of(directory, max(older) + 1)
@@ -126,7 +126,7 @@ def _header(path: Path, data: bytes, generation: int, before: Tail) -> Header | 
     """The header of a segment to which blocks were written, None for one that is only prepared or not there."""
     header = segment.header_of(data)
     if header is None or header.generation < generation:
-        if segment.holds_block(data, generation, before.position):
+        if segment.beginning(data, generation, before.position) is not None:
             raise _damage(path, 0, "no valid header, but valid blocks")
         newest = max(segment.generations(path.parent), default=0)
         for later in range(generation + 1, newest + 1):

@@ -37,20 +37,23 @@ __all__ = [
     "OVERHEAD_BYTES",
     "Block",
     "Header",
+    "Octets",
+    "beginning",
     "block_at",
     "block_bytes",
+    "block_end",
     "create",
     "damage",
     "find_block",
     "generations",
     "header_of",
-    "holds_block",
     "make_block",
     "make_header",
     "naming",
     "path_of",
     "read_bytes",
     "read_header",
+    "records_of",
     "resembles_block",
     "sync_directory",
     "used_bytes",
@@ -69,6 +72,7 @@ OVERHEAD_BYTES = _FIELDS.size + _CHECK_BYTES
 _PIECE_BYTES = 1 << 23
 _PAGE_BYTES = 1 << 12
 _ZEROS = bytes(1 << 16)
+Octets = bytes | bytearray
 _pack = msgspec.msgpack.Encoder().encode
 _unpack = msgspec.msgpack.Decoder(list[bytes]).decode
 
@@ -89,7 +93,7 @@ class Block(NamedTuple):
     end: int
 
 
-def _seal(fields: bytes, payload: bytes = b"") -> bytes:
+def _seal(fields: Octets, payload: bytes = b"") -> bytes:
     check = xxh3_64(fields)
     check.update(payload)
     return b"".join((fields, check.digest(), payload))
@@ -101,7 +105,7 @@ def make_header(generation: int, position: int, *, is_recycled: bool = False) ->
     return _seal(_FIELDS.pack(_MAGIC, format_, generation, position))
 
 
-def header_of(data: bytes) -> Header | None:
+def header_of(data: Octets) -> Header | None:
     """The header a file begins with, of whatever format; None when there is no valid one."""
     if len(data) < OVERHEAD_BYTES:
         return None
@@ -117,64 +121,75 @@ def make_block(generation: int, position: int, records: Sequence[bytes]) -> byte
     return _seal(_FIELDS.pack(generation, position, len(payload), len(records)), payload)
 
 
-def block_at(data: bytes, offset: int, generation: int, position: int) -> Block | None:
+def block_at(data: Octets, offset: int, generation: int, position: int) -> Block | None:
     """The block that stands at this offset; None when there is none that is valid there."""
-    if len(data) - offset < OVERHEAD_BYTES:
-        return None
-    found_generation, found_position, length, count = _FIELDS.unpack_from(data, offset)
-    begin = offset + OVERHEAD_BYTES
-    if (found_generation, found_position) != (generation, position) or length > len(data) - begin:
-        return None
     view = memoryview(data)
+    end, count = block_end(view, offset, generation, position)
+    if not end:
+        return None
+    records = records_of(view[offset + OVERHEAD_BYTES : end])
+    assert len(records) == count, f"a block of {len(records)} records says {count}"
+    return Block(records, end)
+
+
+def block_end(view: memoryview, offset: int, generation: int, position: int) -> tuple[int, int]:
+    """Where the block at this offset ends and how many records it says it has; 0 and 0 when none is valid there."""
+    if len(view) - offset < OVERHEAD_BYTES:
+        return 0, 0
+    found_generation, found_position, length, count = _FIELDS.unpack_from(view, offset)
+    begin = offset + OVERHEAD_BYTES
+    if found_generation != generation or found_position != position or length > len(view) - begin:
+        return 0, 0
     check = xxh3_64(view[offset : offset + _FIELDS.size])
     check.update(view[begin : begin + length])
-    if check.digest() != data[begin - _CHECK_BYTES : begin]:
-        return None
-    records = _unpack(view[begin : begin + length])
-    assert len(records) == count, f"a block of {len(records)} records says {count}"
-    return Block(records, begin + length)
+    return (begin + length, count) if check.digest() == view[begin - _CHECK_BYTES : begin] else (0, 0)
 
 
-def block_bytes(data: bytes) -> int:
+def records_of(payload: bytes | memoryview) -> list[bytes]:
+    """The records in what a valid block holds."""
+    return _unpack(payload)
+
+
+def block_bytes(data: Octets) -> int:
     """What the block that begins here says it takes; it may lie."""
     return OVERHEAD_BYTES + int.from_bytes(data[16:24], "little")
 
 
-def find_block(data: bytes, start: int, generation: int, position: int) -> int | None:
+def find_block(data: Octets, start: int, generation: int, position: int) -> int | None:
     """The offset of the first valid block at or after ``start``, wherever it begins; ``position`` is that of ``start``.
 
     Cost:    one search in C, a checksum where generation and position fit: in practice only at real blocks.
     """
-    mark = generation.to_bytes(8, "little")
+    view, mark = memoryview(data), generation.to_bytes(8, "little")
     offset = data.find(mark, start)
     while offset >= 0:
-        if block_at(data, offset, generation, position + offset - start) is not None:
+        if block_end(view, offset, generation, position + offset - start)[0]:
             return offset
         offset = data.find(mark, offset + 1)
     return None
 
 
-def holds_block(data: bytes, generation: int, least_position: int) -> bool:
-    """Whether there is a valid block of this generation behind the place of the header, when nothing says where it should be."""
-    mark = generation.to_bytes(8, "little")
+def beginning(data: Octets, generation: int, least_position: int) -> int | None:
+    """The position at which a segment begins by its first valid block, whatever its header says; None when it has no such block."""
+    view, mark = memoryview(data), generation.to_bytes(8, "little")
     offset = data.find(mark, OVERHEAD_BYTES)
     while offset >= 0:
         position = int.from_bytes(data[offset + 8 : offset + 16], "little")
-        is_possible = position >= least_position + offset - OVERHEAD_BYTES
-        if is_possible and block_at(data, offset, generation, position) is not None:
-            return True
+        begins = position - (offset - OVERHEAD_BYTES)
+        if begins >= least_position and block_end(view, offset, generation, position)[0]:
+            return begins
         offset = data.find(mark, offset + 1)
-    return False
+    return None
 
 
-def resembles_block(data: bytes, generation: int, position: int) -> bool:
+def resembles_block(data: Octets, generation: int, position: int) -> bool:
     """Whether these bytes begin like the block that belongs here: what is left of a write, or has a flipped bit."""
     return len(data) >= 16 and (
         data[:8] == generation.to_bytes(8, "little") or data[8:16] == position.to_bytes(8, "little")
     )
 
 
-def used_bytes(data: bytes) -> int:
+def used_bytes(data: Octets) -> int:
     """The length without the zeros at the end."""
     end = len(data)
     while end > len(_ZEROS) and data[end - len(_ZEROS) : end] == _ZEROS:

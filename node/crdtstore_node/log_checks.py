@@ -1,0 +1,283 @@
+"""What a log on disk is asked: is it sound, what is in it, how much.
+
+The question: what can be checked without the node? That every block is what was written, that nothing is missing
+between two of them, and, by the chain of hashes, that every origin's commits follow one another without a gap. A log
+that was cut begins where the checkpoint beside it left off, so its chains begin with the heads in there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from msgspec import Struct, field
+
+from crdtstore.causal import ReplicaId
+from crdtstore.commit import Commit, chain_next, chain_start, decode_commit
+from crdtstore.errors import DecodeError, UsageError
+from crdtstore.storage import segment
+from crdtstore.storage.inspection import Damage, Finding, Part, Prepared, Started, Torn, inspect
+from crdtstore.storage.protocol import Entry
+from crdtstore.storage.record import decode_record
+from crdtstore_node.identity import LOG_NAME, read_identity
+
+__all__ = ["Chains", "Checkpoint", "Numbers", "Report", "checkpoint_of", "cluster_of", "commits", "log_of", "verify"]
+
+MOST_LISTED = 1_000
+"""So many places are named one by one; all are counted."""
+
+_SIZES = tuple(1 << power for power in range(7, 33))
+
+Origin = tuple[str, ReplicaId]
+
+
+class Checkpoint(Struct, frozen=True):
+    """What the state beside a log says of it."""
+
+    needed: int
+    """The log must hold everything from this position on."""
+    starts: Mapping[Origin, tuple[int, bytes]]
+    """Per group and origin a number and the chain hash after the commit of this number."""
+
+
+def log_of(directory: Path) -> tuple[Path, Path]:
+    """The data directory and the log of a node, given either.
+
+    Raises:  UsageError when neither is here.
+    """
+    for log in (directory / LOG_NAME, directory):
+        if log.is_dir() and segment.generations(log):
+            return log.parent, log
+    raise UsageError(
+        f"{directory}: there is no log here. Give a node's data directory, or the folder {LOG_NAME} in it."
+    )
+
+
+def cluster_of(data: Path) -> str:
+    """The name of the cluster: every chain begins with it.
+
+    Raises:  UsageError when nothing here says it.
+    """
+    identity = read_identity(data)
+    if identity is None:
+        raise UsageError(f"{data}: no identity.json, and a chain of hashes begins with the name of the cluster.")
+    return identity.cluster
+
+
+def checkpoint_of(data: Path) -> Checkpoint | None:
+    """What the state store of this directory says of the log; None without one."""
+    del data
+    return None
+
+
+class Report(Struct):
+    """What ``verify`` found."""
+
+    segments: int = 0
+    prepared: int = 0
+    blocks: int = 0
+    records: int = 0
+    bytes: int = 0
+    """Of sound blocks."""
+    begins: int | None = None
+    ends: int | None = None
+    places: int = 0
+    """Where something is damaged."""
+    lost_bytes: int = 0
+    damage: list[Damage] = field(default_factory=list)
+    torn: Torn | None = None
+    chains: Chains | None = None
+
+    @property
+    def is_sound(self) -> bool:
+        return not self.places
+
+    def note(self, damage: Damage) -> None:
+        self.places += 1
+        self.lost_bytes += damage.size
+        if len(self.damage) < MOST_LISTED:
+            self.damage.append(damage)
+
+
+def verify(log: Path, chains: Chains | None = None, needed: int | None = None) -> Report:
+    """Check every block of a log, and what ``chains`` checks; ``needed``: what the state says that the log must hold.
+
+    Cost:    1 GB in seconds; with ``chains`` every commit is decoded and hashed.
+    Raises:  StorageError when the log cannot be read at all.
+    """
+    report = Report(chains=chains)
+    last: Started | None = None
+    for finding in inspect(log):
+        if type(finding) is Part:
+            report.blocks += 1
+            report.records += finding.records
+            report.bytes += finding.size
+            report.ends = finding.position + finding.size
+            if chains is not None:
+                for damage in chains.take(finding):
+                    report.note(damage)
+        elif isinstance(finding, Started):
+            last = _on_started(report, finding, needed)
+        elif isinstance(finding, Damage):
+            report.note(finding)
+        elif isinstance(finding, Torn):
+            report.torn = finding
+        else:
+            report.prepared += 1
+    if needed is not None and (report.ends is None or report.ends < needed):
+        where = last.path if last is not None else log
+        why = f"the log ends at position {report.ends or 0}, but the state was saved at {needed}"
+        report.note(Damage(where, 0, needed - (report.ends or 0), why))
+    return report
+
+
+def _on_started(report: Report, started: Started, needed: int | None) -> Started:
+    report.segments += 1
+    if report.begins is None:
+        report.begins = started.position
+        if needed is not None and started.position > needed:
+            why = f"the log begins at position {started.position}, but everything from {needed} on is needed"
+            report.note(Damage(started.path, 0, started.position - needed, why))
+    report.ends = started.position if report.ends is None else max(report.ends, started.position)
+    return started
+
+
+def entries_of(part: Part) -> Iterator[Entry]:
+    """The entries of a block.
+
+    Raises:  DecodeError when the checksum is right, and yet these are no records.
+    """
+    for record in segment.records_of(part.payload):
+        yield from decode_record(record)
+
+
+class Chains:
+    """The chain of each origin in each group, followed through a log. Mutable.
+
+    ``heads`` holds per group and origin the number of the last commit and the chain hash after it; None for the hash
+    where the log was cut and nothing says what was before.
+    """
+
+    def __init__(self, cluster: str, starts: Mapping[Origin, tuple[int, bytes]] | None = None) -> None:
+        self.heads: dict[Origin, tuple[int, bytes | None]] = {}
+        self.commits = 0
+        self._cluster = cluster
+        self._starts = starts or {}
+
+    def take(self, part: Part) -> Iterator[Damage]:
+        """Follow the chains through a block; what does not fit."""
+        try:
+            for group, origin, data in entries_of(part):
+                seq = decode_commit(data).seq
+                self.commits += 1
+                why = self._follow((group, origin), seq, data)
+                if why:
+                    yield Damage(part.path, part.offset, 0, f"{why} of {origin} in {group}")
+        except DecodeError as error:
+            yield Damage(part.path, part.offset, 0, f"the checksum is right, but {error.detail}")
+
+    @property
+    def unchecked(self) -> int:
+        """Origins whose chain could not be hashed: their beginning is not in the log."""
+        return sum(chain is None for _, chain in self.heads.values())
+
+    def _follow(self, origin: Origin, seq: int, data: bytes) -> str | None:
+        before = self.heads.get(origin)
+        if before is None:
+            before = self._before_first(origin, seq)
+        why = None
+        at, chain = before
+        if seq != at + 1:
+            why, chain = f"commit {seq} after commit {at}", None
+        head = chain_next(chain, data) if chain is not None else None
+        known = self._starts.get(origin)
+        if known is not None and known[0] == seq:
+            if head is not None and head != known[1]:
+                why = f"the state has another chain hash after commit {seq}"
+            head = known[1]
+        self.heads[origin] = (seq, head)
+        return why
+
+    def _before_first(self, origin: Origin, seq: int) -> tuple[int, bytes | None]:
+        """What was before the first commit of an origin in this log."""
+        if seq == 1:
+            return 0, chain_start(self._cluster, *origin)
+        known = self._starts.get(origin)
+        if known is not None and seq > known[0]:
+            return known
+        return seq - 1, None
+
+
+class Numbers(Struct):
+    """What ``stats`` counts."""
+
+    segments: int = 0
+    prepared: int = 0
+    file_bytes: int = 0
+    bytes: int = 0
+    syncs: int = 0
+    records: int = 0
+    commits: int = 0
+    commit_bytes: int = 0
+    undecodable: int = 0
+    places: int = 0
+    first: int | None = None
+    """The least and the greatest stamp of a commit."""
+    last: int | None = None
+    per_origin: dict[Origin, list[int]] = field(default_factory=dict)
+    """Commits and their bytes."""
+    sizes: dict[int, int] = field(default_factory=lambda: dict.fromkeys(_SIZES, 0))
+    """How many syncs wrote at most so many bytes, and more than the size before."""
+    largest: int = 0
+
+    def take(self, finding: Finding) -> None:
+        """Count this."""
+        if isinstance(finding, Started):
+            self.segments += 1
+            self.file_bytes += finding.size
+        elif isinstance(finding, Prepared):
+            self.prepared += 1
+            self.file_bytes += finding.size
+        elif isinstance(finding, Damage):
+            self.places += 1
+        elif isinstance(finding, Part):
+            self._take_part(finding)
+
+    def _take_part(self, part: Part) -> None:
+        self.syncs += 1
+        self.records += part.records
+        self.bytes += part.size
+        self.largest = max(self.largest, part.size)
+        self.sizes[next(size for size in _SIZES if part.size <= size)] += 1
+        try:
+            for group, origin, data in entries_of(part):
+                stamp = decode_commit(data).hlc
+                self.commits += 1
+                self.commit_bytes += len(data)
+                counts = self.per_origin.setdefault((group, origin), [0, 0])
+                counts[0] += 1
+                counts[1] += len(data)
+                self.first = stamp if self.first is None else min(self.first, stamp)
+                self.last = stamp if self.last is None else max(self.last, stamp)
+        except DecodeError:
+            self.undecodable += 1
+
+
+def commits(log: Path, start: int = 0) -> Iterator[tuple[int, Entry, Commit] | Damage | Torn]:
+    """Every commit from a position on with the position of its block, and what is not sound, in order."""
+    for finding in inspect(log):
+        if isinstance(finding, (Damage, Torn)):
+            yield finding
+        elif isinstance(finding, Part) and finding.position >= start:
+            try:
+                for entry in entries_of(finding):
+                    yield finding.position, entry, decode_commit(entry.data)
+            except DecodeError as error:
+                yield Damage(finding.path, finding.offset, 0, f"the checksum is right, but {error.detail}")
+
+
+def place(finding: Damage | Torn) -> dict[str, Any]:
+    """A place in a log, as JSON has it."""
+    shown = {"file": str(finding.path), "offset": finding.offset, "bytes": finding.size}
+    return shown | ({"why": finding.why} if isinstance(finding, Damage) else {})
