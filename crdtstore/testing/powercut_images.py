@@ -73,7 +73,8 @@ class _File:
         content = _sector(self.now, number)
         versions = self._sectors.get(number)
         is_shortened = any(is_less for _, _, is_less in self._sizes)
-        if is_shortened or content != (versions[-1][1] if versions else _sector(self._durable, number)):
+        is_forgotten = versions is not None and versions[-1][0] <= self._failed_at  # the same again is news to the disk
+        if is_shortened or is_forgotten or content != (versions[-1][1] if versions else _sector(self._durable, number)):
             self._sectors.setdefault(number, []).append((sequence, content))
 
     def resize(self, sequence: int, size: int) -> None:
@@ -279,10 +280,13 @@ def uncertain_cut_points(events: Sequence[Event], initial: Image | None = None) 
 
 
 def cuts(
-    events: Sequence[Event], picks: Iterable[tuple[int, int | None]], initial: Image | None = None
+    events: Sequence[Event],
+    picks: Iterable[tuple[int, int | None]],
+    initial: Image | None = None,
+    initial_marks: Sequence[str] = (),
 ) -> Iterator[Cut]:
     """The images of these (cut point, seed), in the order of the cut points; the trace is followed once."""
-    disk, at, marks = Disk(initial), 0, list[str]()
+    disk, at, marks = Disk(initial), 0, list(initial_marks)
     for point, seed in sorted(picks, key=lambda pick: (pick[0], -1 if pick[1] is None else pick[1])):
         for event in events[at:point]:
             disk.apply(event)

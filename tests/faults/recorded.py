@@ -10,7 +10,7 @@ import asyncio
 import itertools
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +21,7 @@ from msgspec.structs import replace
 from crdtstore.service import Request, Service
 from crdtstore.testing.diskfaults import Call, DiskFaults
 from crdtstore.testing.disktrace import Event, Marks, read_trace
-from crdtstore.testing.powercut_images import Image, write_image
+from crdtstore.testing.powercut_images import Cut, Image, write_image
 from crdtstore.testing.processes import NODE_COMMAND
 from crdtstore_client.transport import Response
 from crdtstore_node.config import NodeConfig, load
@@ -54,10 +54,44 @@ Values = Mapping[str, Mapping[str, Any]]
 
 @dataclass(frozen=True)
 class Recorded:
-    """The trace of one run and the configuration under which its images start."""
+    """The trace of one run, what was there and what had been said before it, and the configuration under which its images start."""
 
     events: list[Event]
     config: NodeConfig
+    initial: Image
+    marks: list[str]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run that is being recorded, for whoever says what happens in it."""
+
+    api: Api
+    disk: DiskFaults
+    marks: Marks
+
+    async def write(self, numbers: Iterable[int], writers: int = 8) -> list[int]:
+        """Write these; the statuses of those that were refused. Each writer ends at its first."""
+        left, refused = iter(numbers), list[int]()
+
+        async def writer() -> None:
+            for number in left:
+                self.marks.mark(f"attempted {number}")
+                reply = await write_marked(self.api, number)
+                if reply.status != 200:
+                    refused.append(reply.status)
+                    return
+                self.marks.mark(f"acknowledged {number}")
+
+        await asyncio.gather(*(writer() for _ in range(writers)))
+        return refused
+
+    async def declare(self) -> None:
+        await declare_pairs(self.api)
+        self.marks.mark("declared")
+
+
+Story = Callable[[Run], Awaitable[None]]
 
 
 @contextmanager
@@ -84,47 +118,46 @@ async def declare_pairs(api: Api, region: str = REGION) -> None:
     assert (await api.send(region, "PUT", "/v1/domains/shop/collections/pairs", body)).status == 200
 
 
-async def _write_all(api: Api, marks: Marks, writes: int, writers: int) -> None:
-    numbers = iter(range(1, writes + 1))
-
-    async def writer() -> None:
-        for number in numbers:
-            marks.mark(f"attempted {number}")
-            reply = await write_marked(api, number)
-            assert reply.status == 200, reply
-            marks.mark(f"acknowledged {number}")
-
-    await asyncio.gather(*(writer() for _ in range(writers)))
+async def many_writes(run: Run) -> None:
+    """200 writes, from nothing."""
+    await run.declare()
+    assert await run.write(range(1, 201)) == []
 
 
 def record(
     directory: Path,
+    story: Story = many_writes,
     *,
-    writes: int = 200,
-    writers: int = 8,
     command: Sequence[str] = NODE_COMMAND,
-    ignore_sync: bool = False,
     sync_s: float = 0.002,
-    engine: Mapping[str, Any] | None = None,
+    before: tuple[Recorded, Cut] | None = None,
 ) -> Recorded:
-    """Run a node from its very first start, and write to it from several connections; a sync takes a while, so that writes gather."""
+    """Run a node from its very first start, or from an image, until the end of the story; a sync takes a while, so that writes gather."""
     trace = directory / "trace"
+    if before is not None:
+        place_image(*before, directory)
 
     async def run() -> NodeConfig:
         with DiskFaults(directory / "us-1", directory / "control", trace) as disk, Marks(trace) as marks:
             disk.put(Call.SYNC, delay_s=sync_s)
-            options = {"env": disk.environment(), "command": command, "log": LOG, "engine": engine}
-            async with running(directory, [REGION], **options) as api:
+            async with running(directory, [REGION], env=disk.environment(), command=command, log=LOG) as api:
                 marks.mark("founded")
-                await declare_pairs(api)
-                marks.mark("declared")
-                disk.ignore_sync = ignore_sync
-                await _write_all(api, marks, writes, writers)
+                await story(Run(api, disk, marks))
                 await api.cluster.kill(REGION)  # an end in order is no power cut
                 return load(api.cluster.config_path(REGION), {})
 
     config = asyncio.run(run())
-    return Recorded(read_trace(trace), config)
+    initial, marks = ({}, []) if before is None else (before[1].image, before[1].marks)
+    return Recorded(read_trace(trace), config, initial, marks)
+
+
+def place_image(recorded: Recorded, cut: Cut, directory: Path) -> None:
+    """Make a directory for a cluster that goes on with this image."""
+    write_image(cut.image, directory / "us-1")
+    text = (Path(recorded.config.cluster_file).parent / "local.json").read_text()
+    if "founded" not in cut.marks:
+        text = text.replace('"is_founded": true', '"is_founded": false')
+    (directory / "local.json").write_text(text)
 
 
 # --- what an image says
@@ -136,12 +169,12 @@ async def read_all(api: Api, region: str = REGION) -> Values:
 
 
 @contextmanager
-def starting(recorded: Recorded, image: Image, marks: Sequence[str]) -> Iterator[tuple[NodeConfig, bool]]:
+def starting(recorded: Recorded, cut: Cut) -> Iterator[tuple[NodeConfig, bool]]:
     """The image as a directory of its own: the configuration for it, and whether its operator would still say --bootstrap."""
     with fast_directory() as directory:
         data = directory / "data"
-        write_image(image, data)
-        yield replace(recorded.config, data=str(data)), "founded" not in marks
+        write_image(cut.image, data)
+        yield replace(recorded.config, data=str(data)), "founded" not in cut.marks
 
 
 def values_of(config: NodeConfig, *, is_bootstrap: bool) -> Values:

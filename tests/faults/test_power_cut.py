@@ -8,6 +8,7 @@ because the same test finds a node that does not sync and a node that answers be
 from __future__ import annotations
 
 import asyncio
+import errno
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +18,9 @@ import pytest
 
 from crdtstore.errors import CrdtStoreError
 from crdtstore.testing import diskfaults
-from crdtstore.testing.powercut_images import Cut, cut_points, cuts, uncertain_cut_points, write_image
+from crdtstore.testing.diskfaults import Call
+from crdtstore.testing.disktrace import EventKind
+from crdtstore.testing.powercut_images import Cut, cut_points, cuts, uncertain_cut_points
 from tests.faults.lengths import IS_SOAK, short_or_long
 from tests.faults.recorded import (
     KEYS,
@@ -25,9 +28,11 @@ from tests.faults.recorded import (
     PADDING,
     REGION,
     Recorded,
+    Run,
     complaints,
     every,
     fast_directory,
+    place_image,
     read_all,
     record,
     starting,
@@ -45,6 +50,9 @@ SAMPLES = short_or_long(200, 2_000)
 STARTED = short_or_long(2, 36)
 PLANTED_SAMPLES = 200
 
+Pick = tuple[int, int | None]
+"""After how many records the power goes, and the seed that says what is kept."""
+
 
 @pytest.fixture(scope="module")
 def recorded() -> Iterator[Recorded]:
@@ -54,7 +62,7 @@ def recorded() -> Iterator[Recorded]:
 
 def judge(recorded: Recorded, cut: Cut) -> list[str]:
     """What is wrong with one image."""
-    with starting(recorded, cut.image, cut.marks) as (config, is_bootstrap):
+    with starting(recorded, cut) as (config, is_bootstrap):
         try:
             values = values_of(config, is_bootstrap=is_bootstrap)
         except CrdtStoreError as error:
@@ -62,18 +70,22 @@ def judge(recorded: Recorded, cut: Cut) -> list[str]:
     return complaints(values, cut.marks)
 
 
-def wrong(recorded: Recorded, picks: list[tuple[int, int | None]]) -> list[str]:
+def images(recorded: Recorded, picks: list[Pick]) -> Iterator[Cut]:
+    return cuts(recorded.events, picks, recorded.initial, recorded.marks)
+
+
+def wrong(recorded: Recorded, picks: list[Pick]) -> list[str]:
     """What is wrong with all these images, each named so that it can be made again."""
     return [
         f"cut at {cut.at} of {len(recorded.events)}, seed {cut.seed}: {what}"
-        for cut in cuts(recorded.events, picks)
+        for cut in images(recorded, picks)
         for what in judge(recorded, cut)
     ]
 
 
-def sampled(recorded: Recorded, count: int) -> list[tuple[int, int | None]]:
-    points, random = uncertain_cut_points(recorded.events), Random(4)
-    return [(random.choice(points), seed) for seed in range(count)]
+def sampled(recorded: Recorded, count: int, seed: int = 4) -> list[Pick]:
+    points, random = uncertain_cut_points(recorded.events, recorded.initial), Random(seed)
+    return [(random.choice(points), number) for number in range(count)]
 
 
 def test_the_run_is_worth_cutting(recorded: Recorded) -> None:
@@ -84,8 +96,8 @@ def test_the_run_is_worth_cutting(recorded: Recorded) -> None:
     assert 20 < syncs < 190
     points = uncertain_cut_points(recorded.events)
     assert len(points) > 100
-    images = {tuple(sorted(cut.image.items())) for cut in cuts(recorded.events, sampled(recorded, 100))}
-    assert len(images) > 60
+    different = {tuple(sorted(cut.image.items())) for cut in images(recorded, sampled(recorded, 100))}
+    assert len(different) > 60
 
 
 def test_after_every_call_all_is_well(recorded: Recorded) -> None:
@@ -100,19 +112,12 @@ def test_whatever_the_disk_kept_of_what_was_not_synced_all_is_well(recorded: Rec
 
 async def start_as_node(recorded: Recorded, cut: Cut, directory: Path) -> list[str]:
     """The same with a real process, which has to take writes too and to have them after its next start."""
-    is_founded = "founded" in cut.marks
-    write_image(cut.image, directory / "us-1")
-    source = Path(recorded.config.cluster_file).parent
-    text = (source / "local.json").read_text()
-    (directory / "local.json").write_text(
-        text if is_founded else text.replace('"is_founded": true', '"is_founded": false')
-    )
+    place_image(recorded, cut, directory)
     marks = [*cut.marks, "attempted 1001", "acknowledged 1001"]
     found: list[str] = []
     for is_first in (True, False):
         async with running(directory, [REGION], log=LOG) as api:
             if is_first:
-                assert "declared" in cut.marks
                 assert (await write_marked(api, 1001)).status == 200
             found += complaints(await read_all(api), marks)
     return found
@@ -122,19 +127,83 @@ async def start_as_node(recorded: Recorded, cut: Cut, directory: Path) -> list[s
 def test_images_start_as_nodes_and_go_on(recorded: Recorded, part: int) -> None:
     begun = next(at for at, event in enumerate(recorded.events) if event.name == "declared")
     picks = [pick for pick in sampled(recorded, 4 * STARTED) if pick[0] > begun][:STARTED]
-    for cut in cuts(recorded.events, picks[part :: short_or_long(1, 6)]):
+    for cut in images(recorded, picks[part :: short_or_long(1, 6)]):
         with fast_directory() as directory:
             assert asyncio.run(start_as_node(recorded, cut, directory)) == [], (cut.at, cut.seed)
+
+
+# --- other runs
+
+
+async def goes_on(run: Run) -> None:
+    assert await run.write(range(501, 531)) == []
+
+
+def test_the_power_may_go_again_while_a_node_starts(recorded: Recorded) -> None:
+    """A start cuts a torn tail, writes the last block again, prepares segments; an image of that has all that the first one had."""
+    chosen = [cut for cut in images(recorded, sampled(recorded, 60)) if len(cut.marks) > 200]
+    for cut in chosen[: short_or_long(1, 12)]:
+        with fast_directory() as directory:
+            second = record(directory, goes_on, before=(recorded, cut))
+            at_start = next(at for at, event in enumerate(second.events) if event.name == "founded")
+            first = [pick for pick in sampled(second, SAMPLES) if pick[0] <= at_start]
+            assert first, "nothing is open while it starts"
+            assert wrong(second, [*first[:100], *sampled(second, 100)]) == []
+
+
+async def with_a_failing_sync(run: Run) -> None:
+    await run.declare()
+    assert await run.write(range(1, 41)) == []
+    failing = run.disk.fail(Call.SYNC, errno.EIO, first=3, last=3, name="log/*.log")
+    refused = await run.write(range(41, 401))
+    assert failing.hits == 1
+    assert set(refused) == {503}
+    await run.api.cluster.kill(REGION)
+    await run.api.cluster.start(REGION)
+    assert await run.write(range(401, 441)) == []
+
+
+def test_after_a_failed_sync_the_next_start_builds_on_nothing_that_was_lost() -> None:
+    """The kernel takes what it could not write for clean: a later sync says yes, and nothing is on the disk."""
+    with fast_directory() as directory:
+        failed = record(directory, with_a_failing_sync)
+        assert sum(event.kind is EventKind.SYNC_FAILED for event in failed.events) == 1
+        begun = next(at for at, event in enumerate(failed.events) if event.kind is EventKind.SYNC_FAILED)
+        picks = [pick for pick in sampled(failed, 4 * SAMPLES) if pick[0] > begun][:SAMPLES]
+        assert wrong(failed, picks) == []
 
 
 # --- the same with faults planted
 
 
+async def without_syncs(run: Run) -> None:
+    await run.declare()
+    run.disk.ignore_sync = True
+    await run.write(range(1, 101))
+
+
 def test_a_node_that_does_not_sync_is_found_out() -> None:
     with fast_directory() as directory:
-        planted = record(directory, ignore_sync=True)
+        planted = record(directory, without_syncs)
         found = wrong(planted, sampled(planted, PLANTED_SAMPLES))
     assert any("was acknowledged and is not there" in each for each in found)
+
+
+WRITES_NOTHING_AGAIN = """
+from crdtstore.cli import main
+from crdtstore.storage import recovery
+
+recovery._mend = lambda *_: None
+main(prog_name="crdtstore")
+"""
+
+
+def test_a_start_that_believes_what_it_reads_is_found_out() -> None:
+    """The last block is in the page cache only, after a failed sync; a start that does not write it again builds on it."""
+    with fast_directory() as directory:
+        planted = record(directory, with_a_failing_sync, command=[sys.executable, "-c", WRITES_NOTHING_AGAIN, "node"])
+        found = wrong(planted, sampled(planted, 2 * PLANTED_SAMPLES))
+    assert any("does not start" in each or "is not there" in each for each in found)
 
 
 ANSWERS_EARLY = """

@@ -81,6 +81,7 @@ def test_after_a_failed_sync_the_next_one_promises_only_what_is_written_anew() -
     failed = [Event(K.SYNC_BEGUN, 1, 3, "f"), Event(K.SYNC_FAILED, 1, 3, "f")]
     assert contents(possible(OPEN_F, write(A), *failed, *SYNC_F)) == {OLD, A}
     assert contents(possible(OPEN_F, write(A), *failed, write(B), *SYNC_F)) == {B}
+    assert contents(possible(OPEN_F, write(A), *failed, write(A), *SYNC_F)) == {A}
     again = [Event(K.SYNC_BEGUN, 1, 4, "f"), Event(K.SYNCED, 1, 4, "f")]
     assert contents(possible(OPEN_F, write(A), *failed, write(B), *SYNC_F, write(C), *again)) == {C}
 
