@@ -107,6 +107,10 @@ def parts_of(data: bytes, start: int = 0) -> list[Any]:
     parts: list[Any] = []
     at, end = start, len(data)
     try:
+        if data[start : start + 1] == b" " and data[-1] == 0 and data.find(1, start) < 0:
+            pieces = data[start:-1].split(b"\0")  # where all before it are text, a piece begins where a part does
+            if {piece[:1] for piece in pieces} == {b" "}:  # all are, mostly
+                return [piece[1:].decode() for piece in pieces]
         while at < end:
             head = data[at]
             if head in (_TEXT, _BYTES):
