@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Sequence
 from functools import partial
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
@@ -19,7 +20,7 @@ from msgspec import Struct
 from crdtstore.leaves import BEST, Branch, Entry, Leaf, Many, Sum, has_mark
 from crdtstore.levels import attach, keys_of
 from crdtstore.storage.leafrows import build_entry, decode_leaves, encode_leaves, walk_entry
-from crdtstore.storage.protocol import Row, StateRows
+from crdtstore.storage.protocol import StateRows
 from crdtstore.storage.rows import LEAVES, PREFIX_BYTES, key_range, parts_of, row_path
 from crdtstore.storage.rows import after as after_path
 from crdtstore.unsaved import Unsaved
@@ -34,6 +35,10 @@ ROW_BYTES = 400
 _DATA_FACTOR = 2
 _CHUNK = 256
 """Rows that a scan reads at once."""
+
+
+_Found = tuple[list[Any], bytes]
+"""The path that a row stands for, and its data."""
 
 
 class Usage(Struct):
@@ -56,7 +61,9 @@ class Residence:
         self._state = state
         self._store = rows
         self._number = number
-        self.unsaved = Unsaved(state, number)
+        self.unsaved = Unsaved(state, number, self._meet)
+        self.note = self.unsaved.note
+        """What stands at this very path is about to change."""
         self._residents: dict[str, deque[Any]] = {}
         """Keys in memory by collection, oldest first; those that are gone again may still stand there."""
         self._read: set[tuple[str, Any]] = set()
@@ -74,14 +81,6 @@ class Residence:
 
     # --- what changes
 
-    def note(self, path: Sequence[Any]) -> None:
-        """What stands at this very path is about to change."""
-        if len(path) > 1:
-            branch = self._state.root.children.get(path[0])
-            if type(branch) is not Branch or path[1] not in branch.children:
-                self._enlist(path[0], path[1])
-        self.unsaved.note(path)
-
     def note_gone(self, path: list[Any]) -> None:
         """All that stands below a path is about to go; what outlives it is noted by itself."""
         self.unsaved.note_gone(path)
@@ -89,6 +88,12 @@ class Residence:
     def note_all(self, entry: Entry, path: list[Any]) -> None:
         """What is left at a path and below has to be written anew."""
         self.unsaved.note_all(entry, path)
+
+    def _meet(self, collection: str, key: Any) -> None:
+        """A key changes for the first time since the last checkpoint; if it was not there, it may be from now on."""
+        branch = self._state.root.children.get(collection)
+        if type(branch) is not Branch or key not in branch.children:
+            self._enlist(collection, key)
 
     def _enlist(self, collection: str, key: Any) -> None:
         residents = self._residents.get(collection)
@@ -129,7 +134,10 @@ class Residence:
             and not self.is_pressed
         ):
             return  # all up to there was read, and nothing was let go since
-        self._load(collection, key, self._store.rows(*key_range(self._number, LEAVES, [collection, key])))
+        self._load(collection, key, self._found(*key_range(self._number, LEAVES, [collection, key])))
+
+    def _found(self, start: bytes, end: bytes, limit: int = -1) -> list[_Found]:
+        return [(parts_of(where, PREFIX_BYTES), data) for where, data in self._store.rows(start, end, limit)]
 
     def bring_path(self, path: Sequence[Any]) -> None:
         """Have in memory what stands at a path: a key, or everything in a collection.
@@ -162,13 +170,12 @@ class Residence:
                     for leaf in decode_leaves(data, partial(self._state.weigh, [collection])):
                         attach(self._state.root, collection, self._state.root.children.get(collection), leaf)
 
-    def _load(self, collection: str, key: Any, rows: list[Row]) -> None:
+    def _load(self, collection: str, key: Any, rows: list[_Found]) -> None:
         if not rows:
             return
         built: list[tuple[list[Any], list[Leaf]]] = []
         weigh, dirty = self._state.weigh, self._state.to_fold_later
-        for where, data in rows:
-            path = _parts(where)
+        for path, data in rows:
             leaves = decode_leaves(data, partial(weigh, path))
             built.append((path[2:], leaves))
             if any(map(_is_foldable, leaves)):
@@ -223,9 +230,9 @@ class Residence:
         if after and after >= prefix:
             start = after_path(start)
         _, end = key_range(self._number, LEAVES, [collection])
-        rows = self._store.rows(start, end, _CHUNK)
+        rows = self._found(start, end, _CHUNK)
         keys: list[str] = []
-        for key, group in _by_key(rows):
+        for (_, key), group in _by_key(rows):
             if not key.startswith(prefix):
                 return keys, True
             keys.append(key)
@@ -246,23 +253,20 @@ class Residence:
             self._warmed = None
             return False
         start, end = self._warmed, after_path(row_path(self._number, LEAVES, []))
-        rows = self._store.rows(start, end, limit)
-        for where, _data in [row for row in rows if len(_parts(row[0])) == 1]:
-            self._bring_top(_parts(where)[0])
-        groups = list(_by_key([row for row in rows if len(_parts(row[0])) > 1]))
-        for at, (key, group) in enumerate(groups):
-            collection = _parts(group[0][0])[0]
-            if at == len(groups) - 1 and len(rows) == limit:
-                was = self._warmed
-                self._warmed = None
-                self.bring(collection, key)
-                self._warmed = was
-            elif self.is_cold((collection, key)):
-                self._load(collection, key, group)
-        if len(rows) < limit:
+        rows = self._found(start, end, limit)
+        for collection in {path[0] for path, _ in rows if len(path) == 1}:
+            self._bring_top(collection)
+        is_last = len(rows) < limit
+        for at, group in _by_key([row for row in rows if len(row[0]) > 1]):
+            if not self.is_cold(at):
+                continue
+            if not is_last and group[-1] is rows[-1]:  # there may be more of it
+                group = self._found(*key_range(self._number, LEAVES, at))  # noqa: PLW2901
+            self._load(at[0], at[1], group)
+        if is_last:
             self._warmed, self.is_whole = None, True
         else:
-            self._warmed = after_path(row_path(self._number, LEAVES, _parts(rows[-1][0])[:2]))
+            self._warmed = after_path(row_path(self._number, LEAVES, rows[-1][0][:2]))
         return not self.is_whole
 
     def cold(self, path: Sequence[Any]) -> Iterator[tuple[list[Any], Entry]]:
@@ -273,22 +277,23 @@ class Residence:
         if self.is_whole:
             return
         start, end = key_range(self._number, LEAVES, list(path[:2]))
+        weigh = self._state.weigh
         while True:
-            rows = self._store.rows(start, end, _CHUNK)
-            for key, group in _by_key([row for row in rows if len(_parts(row[0])) > 1]):
-                collection = _parts(group[0][0])[0]
-                if not self.is_cold((collection, key)):
+            rows = self._found(start, end, _CHUNK)
+            for at, group in _by_key(rows):
+                if len(at) == 1:
+                    self._bring_top(at[0])
+                if len(at) == 1 or not self.is_cold(at):
                     continue
-                is_cut = len(rows) == _CHUNK and group[-1] is rows[-1]
-                whole = self._store.rows(*key_range(self._number, LEAVES, [collection, key])) if is_cut else group
-                found = [(_parts(where), data) for where, data in whole]
-                weigh = self._state.weigh
-                entry = build_entry([(at[2:], decode_leaves(data, partial(weigh, at))) for at, data in found])
+                if len(rows) == _CHUNK and group[-1] is rows[-1]:
+                    group = self._found(*key_range(self._number, LEAVES, at))  # noqa: PLW2901
+                found = [(path[2:], decode_leaves(data, partial(weigh, path))) for path, data in group]
+                entry = build_entry(found)
                 if entry is not None:
-                    yield [collection, key], entry
+                    yield at, entry
             if len(rows) < _CHUNK:
                 return
-            start = after_path(row_path(self._number, LEAVES, _parts(rows[-1][0])[:2]))
+            start = after_path(row_path(self._number, LEAVES, rows[-1][0][:2]))
 
     # --- what is let go
 
@@ -340,25 +345,10 @@ class Residence:
         self.evictions += 1
 
 
-def _by_key(rows: list[Row]) -> Iterator[tuple[Any, list[Row]]]:
-    """Rows of keys, together."""
-    at: list[Any] | None = None
-    group: list[Row] = []
-    for row in rows:
-        parts = _parts(row[0])[:2]
-        if parts != at and group:
-            assert at is not None
-            yield at[1], group
-            group = []
-        at = parts
-        group.append(row)
-    if group and at is not None:
-        yield at[1], group
-
-
-def _parts(where: bytes) -> list[Any]:
-    """The path that a row stands for."""
-    return parts_of(where, PREFIX_BYTES)
+def _by_key(rows: list[_Found]) -> Iterator[tuple[list[Any], list[_Found]]]:
+    """Rows of keys, together: collection and key, and the rows."""
+    for at, group in groupby(rows, lambda row: row[0][:2]):
+        yield at, list(group)
 
 
 def _is_swept(entry: Entry) -> bool:

@@ -35,7 +35,7 @@ FORMAT = 1
 _AHEAD = 2
 """Parts on their way to the disk: one being written, one waiting."""
 _EVICT_LOOKS = 500
-_WARM_ROWS = 1_000
+_WARM_ROWS = 250
 _PATIENCE_MS = 1_000
 _RETRY_MS = 5_000
 _PAUSE_MS = 2

@@ -178,10 +178,11 @@ class State:
         if len(path) > 1 or self.residence is None:
             entry = self.at(path)
             return 0 if entry is None else self._shares.total(path, entry, now_ms) % MODULUS
+        cold = sum([self._shares.total(at, entry, now_ms) for at, entry in self.residence.cold(path)])
         levels = walk(self.root, path) if path else []
         warm = self.root if not path else levels[-1].children.get(path[-1]) if levels else None
         total = 0 if warm is None else self._shares.total(path, warm, now_ms)
-        return (total + sum([self._shares.total(*cold, now_ms) for cold in self.residence.cold(path)])) % MODULUS
+        return (total + cold) % MODULUS
 
     def weigh(self, path: list[Any], origin: int) -> int:
         """The hash by which each amount of a replica at a path counts."""

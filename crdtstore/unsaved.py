@@ -10,7 +10,7 @@ Source: DESIGN 5.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from crdtstore.leaves import Branch, Entry
@@ -37,12 +37,13 @@ _Changes = dict[str, dict[Any, _Below]]
 class Unsaved:
     """The changes of one state since its last checkpoint. Mutable; told of every change before it happens."""
 
-    __slots__ = ("_changes", "_done", "_frozen", "_number", "_part", "_state", "_turns")
+    __slots__ = ("_changes", "_done", "_frozen", "_met", "_number", "_part", "_state", "_turns")
 
-    def __init__(self, state: State, number: int) -> None:
-        """``number`` is that of the group in the store."""
+    def __init__(self, state: State, number: int, met: Callable[[str, Any], None]) -> None:
+        """``number`` is that of the group in the store; ``met`` is told of each key at its first change since the last checkpoint."""
         self._state = state
         self._number = number
+        self._met = met
         self._changes: _Changes = {}
         self._frozen: _Changes = {}
         self._done: set[tuple[Any, ...]] = set()
@@ -69,23 +70,26 @@ class Unsaved:
         key = path[1] if len(path) > 1 else None
         below: Any = keys.get(key, _MISSING)
         if len(path) <= 2:
-            if below is None:
+            if below is None:  # the hottest case
                 return
             if below is _MISSING:
+                self._met(path[0], key)
                 keys[key] = None
             elif () in below:
                 return
             else:
                 below[()] = False
         else:
-            if below is _MISSING:
-                below = keys[key] = {}
-            elif below is None:
-                below = keys[key] = {(): False}
             name = tuple(path[2:])
-            if name in below:
+            if below is _MISSING:
+                self._met(path[0], key)
+                keys[key] = {name: False}
+            elif below is None:
+                keys[key] = {(): False, name: False}
+            elif name in below:
                 return
-            below[name] = False
+            else:
+                below[name] = False
         if self._frozen:
             self._save_before(path)
 
