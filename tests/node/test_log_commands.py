@@ -1,0 +1,340 @@
+"""``crdtstore log``: what it says of a log, what a script learns from it, and that it changes nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from crdtstore.causal import ReplicaId
+from crdtstore.cli import main
+from crdtstore.commit import Commit, chain_next, chain_start, encode_commit
+from crdtstore.storage import segment
+from crdtstore.storage.log import SegmentedLog
+from crdtstore.storage.protocol import Entry
+from crdtstore.storage.segment import OVERHEAD_BYTES
+from crdtstore_node import cli_log, log_checks
+from crdtstore_node.log_checks import Chains, Checkpoint, log_of, verify
+
+US = ReplicaId("us-1.0123456789abcdef")
+EU = ReplicaId("eu-1.00000000000000ff")
+CLUSTER = "demo"
+START_MS = 1_763_640_000_000
+
+
+@pytest.fixture(autouse=True)
+def no_waiting_for_the_disk() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda _: None)
+        patch.setattr(os, "fdatasync", lambda _: None)
+        yield
+
+
+def entry(group: str, origin: ReplicaId, seq: int, author: str = "web") -> Entry:
+    stamp = (START_MS + seq * 1000) << 16
+    effects = [1, ["profile", f"k{seq}", "f"], b"\x00\xff" * 20, 1, ["profile", "k", "g"], seq]
+    return Entry(
+        group, origin, encode_commit(Commit(1, origin if seq == 1 else 0, seq, stamp, [], author, [], effects))
+    )
+
+
+def make(data: Path, count: int = 60, *, cut: bool = False, author: str = "web") -> list[int]:
+    """Blocks with a commit of each of two replicas, and one of each group; the positions of the blocks."""
+    data.mkdir(exist_ok=True)
+    document = {"format": 1, "cluster": CLUSTER, "nonce": "00" * 16, "replica": US}
+    (data / "identity.json").write_text(json.dumps(document))
+    positions = []
+    with SegmentedLog.open(data / "log", 4096) as log:
+        list(log.replay())
+        for seq in range(1, count + 1):
+            first = [entry("shop/0", US, seq, author), entry("shop/0", EU, seq, author)]
+            positions.append(log.write([log.encode(first), log.encode([entry("_sys", US, seq, author)])]))
+            log._join_ahead()
+            if cut and seq == count // 2:
+                log.cut(positions[-1])
+    return positions
+
+
+def run(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(main, ["log", *map(str, arguments)])
+
+
+def files(data: Path) -> dict[str, tuple[bytes, int]]:
+    return {str(file): (file.read_bytes(), file.stat().st_mtime_ns) for file in data.rglob("*") if file.is_file()}
+
+
+def flip(data: Path, generation: int, offset: int) -> None:
+    file = segment.path_of(data / "log", generation)
+    content = bytearray(file.read_bytes())
+    content[offset] ^= 4
+    file.write_bytes(content)
+
+
+def heads(count: int) -> dict[tuple[str, ReplicaId], tuple[int, bytes]]:
+    found = {}
+    for group, origin in (("_sys", US), ("shop/0", US), ("shop/0", EU)):
+        chain = chain_start(CLUSTER, group, origin)
+        for seq in range(1, count + 1):
+            chain = chain_next(chain, entry(group, origin, seq).data)
+        found[group, origin] = (count, chain)
+    return found
+
+
+def test_a_sound_log_is_sound_by_either_directory_and_nothing_is_changed(tmp_path: Path) -> None:
+    make(tmp_path)
+    before = files(tmp_path)
+    for directory in (tmp_path, tmp_path / "log"):
+        for options in ([], ["--chain"]):
+            result = run("verify", directory, *options)
+            assert result.exit_code == 0, result.output
+            assert "sound: 60 blocks with 120 records, " in result.output
+    assert run("dump", tmp_path).exit_code == run("stats", tmp_path).exit_code == 0
+    assert files(tmp_path) == before
+
+
+def test_damage_is_named_by_segment_and_byte_and_the_exit_code_is_1(tmp_path: Path) -> None:
+    positions = make(tmp_path)
+    flip(tmp_path, 1, OVERHEAD_BYTES + positions[2] + 60)
+    flip(tmp_path, 1, OVERHEAD_BYTES + positions[4] + 60)
+    result = run("verify", tmp_path)
+    assert result.exit_code == 1
+    first, second, last = result.stdout.splitlines()
+    offset, size = OVERHEAD_BYTES + positions[2], positions[3] - positions[2]
+    assert first.endswith(f"0000000001.log: damaged at byte {offset}: {size} bytes: no valid block")
+    assert f"damaged at byte {OVERHEAD_BYTES + positions[4]}: " in second
+    assert last.startswith(f"DAMAGED at 2 places, {size + positions[5] - positions[4]} bytes. Sound are 58 blocks")
+    document = json.loads(run("verify", tmp_path, "--json").stdout)
+    assert (document["sound"], document["damaged_places"], document["blocks"]) == (False, 2, 58)
+    assert document["damage"][0] == {
+        "file": str(segment.path_of(tmp_path / "log", 1)),
+        "offset": OVERHEAD_BYTES + positions[2],
+        "bytes": positions[3] - positions[2],
+        "why": "no valid block",
+    }
+    assert run("dump", tmp_path).exit_code == 1
+    assert "damaged   at 2 places" in run("stats", tmp_path).stdout
+
+
+def test_more_places_than_are_listed_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(log_checks, "MOST_LISTED", 2)
+    positions = make(tmp_path)
+    for number in (1, 3, 5, 7):
+        flip(tmp_path, 1, OVERHEAD_BYTES + positions[number] + 60)
+    result = run("verify", tmp_path)
+    assert "... and 2 more places" in result.stdout
+    assert "DAMAGED at 4 places" in result.stdout
+
+
+def test_a_torn_tail_is_said_and_no_failure(tmp_path: Path) -> None:
+    positions = make(tmp_path)
+    last = max(segment.generations(tmp_path / "log"), key=lambda each: _position(tmp_path, each))
+    offset = OVERHEAD_BYTES + positions[-1] - _position(tmp_path, last)
+    flip(tmp_path, last, offset + 70)
+    result = run("verify", tmp_path)
+    assert result.exit_code == 0
+    assert f"{last:010d}.log: torn tail at byte {offset}, " in result.stdout
+    assert json.loads(run("verify", "--json", tmp_path).stdout)["torn"]["offset"] == offset
+    assert run("dump", tmp_path).exit_code == 0
+
+
+def _position(data: Path, generation: int) -> int:
+    header = segment.read_header(segment.path_of(data / "log", generation))
+    return header.position if header is not None and header.generation == generation else -1
+
+
+def test_it_works_beside_the_owner_of_the_log(tmp_path: Path) -> None:
+    make(tmp_path)
+    with SegmentedLog.open(tmp_path / "log", 4096) as log:
+        list(log.replay())
+        log.write([log.encode([entry("shop/0", US, 61)])])
+        assert run("verify", "--chain", tmp_path).exit_code == 0
+        log.write([log.encode([entry("shop/0", US, 62)])])
+
+
+# --- chains
+
+
+def test_chain_hashes_are_those_of_the_store(tmp_path: Path) -> None:
+    make(tmp_path, 20)
+    result = run("verify", "--chain", "--json", tmp_path)
+    document = json.loads(result.stdout)
+    assert document["commits"] == 60
+    assert document["heads"] == [
+        {"group": group, "origin": origin, "seq": seq, "chain": chain.hex()}
+        for (group, origin), (seq, chain) in sorted(heads(20).items())
+    ]
+    assert f"shop/0  {EU}:20  {heads(20)['shop/0', EU][1].hex()}" in run("verify", "--chain", tmp_path).stdout
+
+
+def test_a_gap_in_an_origins_commits_is_damage_though_every_checksum_is_right(tmp_path: Path) -> None:
+    make(tmp_path, 5)
+    with SegmentedLog.open(tmp_path / "log", 4096) as log:
+        list(log.replay())
+        position = log.write([log.encode([entry("shop/0", EU, 7)])])
+        log.write([log.encode([entry("shop/0", EU, 8)])])
+    assert run("verify", tmp_path).exit_code == 0
+    result = run("verify", "--chain", tmp_path)
+    assert result.exit_code == 1
+    assert f"damaged at byte {OVERHEAD_BYTES + position}: commit 7 after commit 5 of {EU} in shop/0" in result.stdout
+    assert result.stdout.count("damaged at") == 1
+
+
+def test_a_log_that_was_cut_is_followed_from_the_heads_of_the_checkpoint(tmp_path: Path) -> None:
+    positions = make(tmp_path, 60, cut=True)
+    log = log_of(tmp_path)[1]
+    assert min(segment.generations(log)) > 1
+    chains = Chains(CLUSTER)
+    assert verify(log, chains).is_sound
+    assert chains.unchecked == 3
+    assert "not checked: the log begins after its first commit" in run("verify", "--chain", tmp_path).stdout
+    chains = Chains(CLUSTER, heads(40))
+    assert verify(log, chains, positions[39]).is_sound
+    assert chains.unchecked == 0
+    assert chains.heads == heads(60)
+    wrong = {origin: (seq, bytes(32)) for origin, (seq, _) in heads(40).items()}
+    chains = Chains(CLUSTER, wrong)
+    verify(log, chains)
+    assert chains.heads != heads(60)
+
+
+def test_heads_of_the_checkpoint_that_the_log_contradicts_are_damage(tmp_path: Path) -> None:
+    make(tmp_path, 10)
+    wrong = heads(4) | {("shop/0", EU): (4, bytes(32))}
+    report = verify(tmp_path / "log", Chains(CLUSTER, wrong))
+    (damage,) = report.damage
+    assert damage.why == f"the state has another chain hash after commit 4 of {EU} in shop/0"
+
+
+def test_what_the_checkpoint_needs_has_to_be_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    positions = make(tmp_path, 60, cut=True)
+    for needed, is_sound in ((positions[30], True), (positions[3], False), (positions[-1] + 10_000, False)):
+        checkpoint = Checkpoint(needed, {})
+        monkeypatch.setattr(cli_log, "checkpoint_of", lambda _, found=checkpoint: found)
+        result = run("verify", tmp_path)
+        assert result.exit_code == (0 if is_sound else 1), result.output
+        assert is_sound or f"{needed}" in result.stdout
+
+
+def test_a_record_that_is_none_is_damage_for_who_decodes(tmp_path: Path) -> None:
+    make(tmp_path, 3)
+    with SegmentedLog.open(tmp_path / "log", 4096) as log:
+        list(log.replay())
+        log.write([b"\xc1"])
+    assert run("verify", tmp_path).exit_code == 0
+    for command in (["verify", "--chain"], ["dump"]):
+        result = run(*command, tmp_path)
+        assert result.exit_code == 1
+        assert "the checksum is right, but not a record" in result.output
+    assert json.loads(run("stats", "--json", tmp_path).stdout)["undecodable"] == 1
+
+
+def test_without_an_identity_there_are_no_chains(tmp_path: Path) -> None:
+    make(tmp_path, 3)
+    (tmp_path / "identity.json").unlink()
+    assert run("verify", tmp_path).exit_code == 0
+    result = run("verify", "--chain", tmp_path)
+    assert result.exit_code == 2
+    assert "no identity.json" in result.output
+
+
+def test_a_directory_without_a_log_is_wrong_use(tmp_path: Path) -> None:
+    for command in ("verify", "dump", "stats"):
+        result = run(command, tmp_path, "--json")
+        assert result.exit_code == 2
+        assert json.loads(result.stdout)["code"] == "bad-request"
+        assert "there is no log here" in result.stderr
+        assert run(command, tmp_path / "nowhere").exit_code == 2
+
+
+# --- dump and stats
+
+
+def test_dump_shows_a_line_per_commit(tmp_path: Path) -> None:
+    positions = make(tmp_path)
+    lines = run("dump", tmp_path).stdout.splitlines()
+    assert len(lines) == 180
+    size = len(entry("shop/0", EU, 2).data)
+    assert lines[4].split() == [
+        *(str(positions[1]), f"{EU}:2", "2025-11-20T12:00:02.000Z", "shop/0", "by", "web", "2", "effects"),
+        *(str(size), "B"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("options", "count"),
+    [
+        (["--group", "_sys"], 60),
+        (["--origin", US], 120),
+        (["--origin", "eu-1"], 60),
+        (["--origin", "eu"], 0),
+        (["--since", "2025-11-20T12:00:51Z"], 30),
+        (["--since", "2025-11-20T12:00:51", "--group", "_sys"], 10),
+        (["--limit", "7"], 7),
+        (["--limit", "0"], 180),
+    ],
+)
+def test_dump_filters(tmp_path: Path, options: list[str], count: int) -> None:
+    make(tmp_path)
+    result = run("dump", tmp_path, "--json", *options)
+    documents = [json.loads(line) for line in result.stdout.splitlines()]
+    assert len(documents) == count
+    assert ("there are more" in result.stderr) == (count == 7)
+    if documents:
+        assert set(documents[0]) == {"position", "dot", "time", "stamp", "group", "author", "effects", "bytes"}
+
+
+def test_dump_goes_on_where_it_ended(tmp_path: Path) -> None:
+    positions = make(tmp_path)
+    document: dict[str, Any] = json.loads(
+        run("dump", tmp_path, "--json", "--from", str(positions[40])).stdout.splitlines()[0]
+    )
+    assert (document["position"], document["dot"]) == (positions[40], f"{US}:41")
+
+
+def test_dump_does_nothing_to_a_terminal(tmp_path: Path) -> None:
+    make(tmp_path, 2, author="\x1b[31mred\n" + "x" * 5000)
+    stdout = run("dump", tmp_path).stdout
+    assert len(stdout.splitlines()) == 6
+    assert "\x1b" not in stdout
+    assert '"\\u001b[31mred\\nxxx' in stdout
+    assert len(stdout) < 6 * 500
+
+
+def test_a_time_that_is_none_is_refused(tmp_path: Path) -> None:
+    make(tmp_path, 2)
+    result = run("dump", tmp_path, "--since", "yesterday")
+    assert result.exit_code == 2
+    assert "'yesterday' is no time like" in result.output
+
+
+def test_stats_count_everything(tmp_path: Path) -> None:
+    positions = make(tmp_path)
+    document = json.loads(run("stats", tmp_path, "--json").stdout)
+    log = tmp_path / "log"
+    assert document["syncs"] == document["records"] // 2 == 60
+    assert document["commits"] == 180
+    assert document["file_bytes"] == sum(file.stat().st_size for file in log.glob("*.log"))
+    assert document["segments"] + document["prepared"] == len(segment.generations(log))
+    assert positions[-1] < document["bytes"] < positions[-1] + 1000
+    assert (document["first"], document["last"]) == ("2025-11-20T12:00:01.000Z", "2025-11-20T12:01:00.000Z")
+    assert [(each["group"], each["origin"], each["commits"]) for each in document["groups"]] == [
+        ("_sys", US, 60),
+        ("shop/0", EU, 60),
+        ("shop/0", US, 60),
+    ]
+    assert sum(document["sync_bytes"]["at_most"].values()) == 60
+    shown = run("stats", tmp_path).stdout
+    assert "commits   180, " in shown
+    assert f"shop/0  {EU}  60 commits" in shown
+
+
+def test_an_empty_log_has_nothing_to_show(tmp_path: Path) -> None:
+    make(tmp_path, 0)
+    assert "sound: 0 blocks with 0 records, 0 B in 0 segments" in run("verify", tmp_path).stdout
+    assert run("dump", tmp_path).stdout == ""
+    assert "blocks    0" in run("stats", tmp_path).stdout
