@@ -117,6 +117,7 @@ class Engine:
         """Per origin how far the log was replayed at start."""
         self.is_fenced = False
         """Set when a peer holds commits of ours that we do not: somebody else wrote, or we forgot. No write is taken any more."""
+        self._is_held = False
 
     # --- events
 
@@ -151,6 +152,16 @@ class Engine:
         """Something on disk could not be read."""
         self.failure = error
         self.measures.unreadable += 1
+
+    @property
+    def may_issue(self) -> bool:
+        """Whether this replica may make commits by itself."""
+        return not (self.is_fenced or self._is_held)
+
+    def hold(self, is_held: bool) -> None:
+        """While nothing can be written, what the store does by itself waits; whoever asks or sends is refused before he comes here."""
+        self._is_held = is_held
+        self.rights.wake_ms = 0
 
     @property
     def wake_ms(self) -> int:

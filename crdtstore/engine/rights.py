@@ -306,7 +306,7 @@ class Rights:
         """A peer lacks rights: give what can be spared, once per want."""
         engine = self._engine
         key, asker = (want.collection, want.key), engine.members[peer]
-        if engine.is_fenced or want.amount < 1 or not want.collection.endswith(_SUFFIX):
+        if not engine.may_issue or want.amount < 1 or not want.collection.endswith(_SUFFIX):
             return
         if want.seen < self._given.get((asker, key), 0):
             return  # it was made before the last gift had arrived
@@ -336,7 +336,7 @@ class Rights:
             reply = Refused(parked.draft.ticket, parked.error)
             if not self._engine.durability.hold_reply(reply, parked.draft.ops):
                 out.replies.append(reply)
-        if not self._engine.is_fenced:
+        if self._engine.may_issue:
             self.holds.on_tick(now_ms, out)
         for key in list(self._waiting):
             self._ask(key, 0, now_ms, out)
@@ -352,7 +352,7 @@ class Rights:
         times = [now_ms] if self._spent_of else []
         times += [parked.until_ms for parked in self._parked.values()]
         times += [asked.next_ms for asked in self._asked.values()]
-        if not self._engine.is_fenced and (next_ms := self.holds.next_ms) is not None:
+        if self._engine.may_issue and (next_ms := self.holds.next_ms) is not None:
             times.append(next_ms)
         self.wake_ms = max(now_ms + 1, min(times, default=_NEVER))
 

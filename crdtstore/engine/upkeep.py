@@ -57,7 +57,7 @@ class Upkeep:
             if self._forgets:
                 self._forgets = engine.keyspace.forget(stability.stable, frontier_hlc, FORGET_SLICE)
             if self._removes:
-                self._removes = not engine.is_fenced and self._remove_expired(physical_ms(frontier_hlc), now_ms, out)
+                self._removes = engine.may_issue and self._remove_expired(physical_ms(frontier_hlc), now_ms, out)
         if self._to_fold:
             self._to_fold -= max(1, tree.fold(stability.stable, min(self._to_fold, FOLD_SLICE)))
         is_busy = self._to_fold > 0 or self._forgets or self._removes or not tree.is_settled

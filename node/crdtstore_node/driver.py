@@ -71,6 +71,7 @@ class Driver:
         """Why nothing can be made durable just now: what found no room is written again and again."""
         self.full_times = self.frames_left = self.cut_failures = 0
         """How often the disk was full, what peers sent that was left where it is, and how often the log could not be cut."""
+        self._is_held = False
         self.is_crashed = False
         self.steps = self.records = self.commits_logged = 0
         self._loop = asyncio.get_running_loop()
@@ -222,6 +223,7 @@ class Driver:
     def _on_written(self, number: int, position: int) -> None:
         if self.full is not None:
             self.full = None
+            self._hold_or_go_on()
             event(_log, logging.INFO, "the disk has room again, this node takes writes")
         self._events.append(Persisted(number, position))
         self._turn()
@@ -235,6 +237,7 @@ class Driver:
             self._turn()  # what comes of it before the service knows is not done any more
         self._events.append(saved)
         self._turn()
+        self._hold_or_go_on()
         if saved.failure is not None:
             self._saver.restart()
             if before is None:
@@ -245,10 +248,18 @@ class Driver:
 
     # --- what fails
 
+    def _hold_or_go_on(self) -> None:
+        """What the store does by itself waits as long as writes of users do."""
+        if self._is_held != (self.why_no_writes is not None):
+            self._is_held = not self._is_held
+            for engine in self.service.host.groups.values():
+                engine.hold(self._is_held)
+
     def _on_full(self, error: StorageError) -> None:
         """What is not judged yet is not: nothing changed. What waits for the disk is told; it will be written when there is room."""
         self.full = error
         self.full_times += 1
+        self._hold_or_go_on()
         event(
             _log, logging.ERROR, "the disk is full, this node takes no writes until there is room", detail=error.detail
         )
@@ -269,6 +280,7 @@ class Driver:
         if self.failure is not None:
             return
         self.failure = failure
+        self._hold_or_go_on()
         event(_log, logging.ERROR, "the commit log failed, this node takes no writes", detail=failure.detail)
         for ticket in list(self._waiting):
             self._answer_failed(ticket, failure)

@@ -115,6 +115,29 @@ async def test_what_came_with_the_news_is_refused_before_it_is_judged(log: Faili
         assert (await shop.add())["values"] == [1]
 
 
+@pytest.mark.parametrize("failure", [full(), broken()], ids=["full", "failed"])
+async def test_nothing_is_removed_by_itself_while_nothing_can_be_written(
+    log: FailingLog, state: FailingState, failure: StorageError
+) -> None:
+    async with running(log, state, fold_interval_ms=10) as shop:
+        await shop.declare()
+        await shop.add("ends")
+        await shop.add("stays")
+        expire = {"collection": "counter", "key": "ends", "op": "expire", "ttl_ms": 150}
+        assert isinstance(await shop.ask("commit", domain="shop", ops=[expire]), dict)
+        log.failure = failure
+        assert told(await shop.start_add())[2] == "unknown"
+        engine = shop.host.groups["shop/0"]
+        applied = list(engine.applied)
+        await asyncio.sleep(0.3)
+        assert await shop.value("ends") == 0, "it has ended"
+        assert engine.applied == applied, "and is not removed, or it could not be read any more"
+        log.failure = None
+        if failure.code == "storage-full":
+            await until(lambda: engine.applied[0] > applied[0])
+            await until(lambda: engine.keyspace.tree.entry("counter:counter", "ends") is None)
+
+
 async def test_a_node_that_stops_while_its_disk_is_full_does_not_wait_for_room(
     log: FailingLog, state: FailingState
 ) -> None:
@@ -313,7 +336,7 @@ async def cold_shop(log: FailingLog, state: FailingState) -> None:
 async def test_a_key_that_cannot_be_read_is_named_and_others_go_on(
     log: FailingLog, state: FailingState, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("crdtstore.saving.Saving.warm_up", lambda self: None)
+    monkeypatch.setattr("crdtstore.residence.Residence.warm_up", lambda self, limit, budget_bytes: False)
     await cold_shop(log, state)
     async with running(log, state) as shop:
         state.unreadable = unreadable_key(state, shop, "bad")
@@ -340,7 +363,7 @@ async def test_a_checkpoint_that_cannot_be_read_at_start_is_named(log: FailingLo
 async def test_a_frame_whose_keys_cannot_be_read_is_applied_later(
     make_nodes: Callable[..., Nodes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("crdtstore.saving.Saving.warm_up", lambda self: None)
+    monkeypatch.setattr("crdtstore.residence.Residence.warm_up", lambda self, limit, budget_bytes: False)
     nodes = make_nodes("us", "eu", engine={"checkpoint_ms": 100})
     us, eu = await nodes.start_all()
     await declare(us, "shop", "counter")
