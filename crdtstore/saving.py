@@ -12,6 +12,7 @@ Source: DESIGN 5.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -39,6 +40,8 @@ _WARM_ROWS = 250
 _PATIENCE_MS = 1_000
 _RETRY_MS = 5_000
 _PAUSE_MS = 2
+_MARKS = 8
+"""So many places are remembered within what is retained of the log: about an eighth more than that stays."""
 
 NODE_PATH = row_path(0, META, ["node"])
 
@@ -104,6 +107,8 @@ class Saving:
         self.wake_ms = 0
         """When a tick may have something to do: never later than it has."""
         self._is_warming = False
+        self._marks: deque[tuple[int, dict[str, list[int]]]] = deque()
+        """Places in the log, ascending, and what stood up to there, by group."""
         self._position = 0
         """The block that was the last to become durable."""
         self._began_ms = 0
@@ -152,8 +157,18 @@ class Saving:
     # --- what happens
 
     def logged(self, position: int) -> None:
-        """A block of the log became durable."""
+        """A block of the log became durable, or was replayed."""
         self._position = max(self._position, position)
+        if not self._marks or position - self._marks[-1][0] >= self._options.retain_bytes // _MARKS:
+            reached = {group: list(engine.history.placed) for group, engine in self._host.groups.items()}
+            self._marks.append((position, reached))
+
+    def _may_go(self) -> dict[str, list[int]]:
+        """Per group the commits that stand so far back in the log that they need not be retained."""
+        marks, upto = self._marks, self._position - self._options.retain_bytes
+        while len(marks) > 1 and marks[1][0] <= upto:
+            marks.popleft()
+        return marks[0][1] if marks and marks[0][0] <= upto else {}
 
     def on_step(self, now_ms: int, out: HostOutput) -> None:
         """The end of a step: begin a checkpoint if one is due, let go of what is too much."""
@@ -207,11 +222,12 @@ class Saving:
         self._began_ms = now_ms
         self._log_bytes_before, self.log_bytes = self.log_bytes, 0
         self._log_number = host.last_number
-        positions = [self._position]
+        positions, may_go = [self._position], self._may_go()
         for group, engine in host.groups.items():
             if engine.checkpoint is None:
                 continue
-            engine.history.forget(engine.stability.stable)
+            if group in may_go:
+                engine.history.forget(list(map(min, engine.stability.stable, may_go[group])))
             first = engine.history.first_position()
             if first is not None:
                 positions.append(first)

@@ -63,7 +63,8 @@ class History:
         self._count = 0
         """The place of the next commit in the apply order."""
         self._blocks = Blocks()
-        self._placed = list(self.base)
+        self.placed = list(self.base)
+        """What stands in the log, and is known where."""
         self._offset = sum(self.base)
 
     # --- what comes and goes
@@ -98,7 +99,7 @@ class History:
         in the block at ``position``. Several calls may name the same block; positions ascend.
         """
         self._blocks.place(sum(vector) - self._offset, position)
-        self._placed = list(vector)
+        self.placed = list(vector)
         if self.can_read and len(self._blocks) > 1:
             self._leave_memory()
 
@@ -106,7 +107,7 @@ class History:
         """Move the base: all up to ``stable``, as far as it is placed, goes; of an extent that left memory all or nothing."""
         base, index = self.base, self._index
         has_moved = False
-        for origin, (known, placed) in enumerate(zip(stable, self._placed, strict=True)):
+        for origin, (known, placed) in enumerate(zip(stable, self.placed, strict=True)):
             upto = min(known, placed)
             if upto <= base[origin]:
                 continue
@@ -187,6 +188,10 @@ class History:
     def holds(self, origin: int, seq: int) -> bool:
         """Whether this commit is kept."""
         return self.base[origin] < seq <= self._starts[origin] + len(self._commits[origin])
+
+    def is_in_memory(self, origin: int, seq: int) -> bool:
+        """Whether nothing has to be read for this commit and those after it."""
+        return seq > self._starts[origin] + self._firsts[origin]
 
     # --- what is known of one origin
 

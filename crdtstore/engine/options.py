@@ -57,6 +57,8 @@ class Options(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """So many rows of it are encoded in one go; in between everything else goes on."""
     history_bytes: _Bytes = 64 << 20
     """Commits that a peer may still lack, in memory, per group; older ones are read from the log."""
+    retain_bytes: _Bytes = 128 << 20
+    """So much of the log is kept although nobody lacks it, for who asks later who wrote what, and why."""
     scrub_every_ms: Annotated[int, Meta(ge=100, le=31 * 86_400_000)] = 3_600_000
     """So long after one scrub the next begins: the state digest is computed anew from what is on disk."""
     scrub_rows_per_s: Annotated[int, Meta(ge=0, le=10_000_000)] = 20_000

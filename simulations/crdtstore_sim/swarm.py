@@ -88,6 +88,8 @@ def _with_store(drawn: Scenario, random: Random) -> Scenario:
         checkpoint_rows=random.choice((1, 2, 5, 300)),
         memory_bytes=random.choice((1_024, 1_024, 4_096, 1 << 30)),
         history_bytes=random.choice((1_024, 4_096, 64 << 20)),
+        retain_bytes=random.choice((1_024, 1_024, 16_384)),
+        scrub_every_ms=random.choice((200, 1_000, 3_600_000)),
     )
     return replace(drawn, engine=store)
 
