@@ -164,7 +164,7 @@ _forget, _commits, _lacking, _leave, _first = (
 
 
 def _beyond_what_is_placed(history: History, stable: Any) -> None:
-    history._placed = [start + len(commits) for start, commits in zip(history._starts, history._commits, strict=True)]
+    history.placed = [start + len(commits) for start, commits in zip(history._starts, history._commits, strict=True)]
     _forget(history, stable)
 
 
