@@ -42,10 +42,21 @@ __all__ = [
     "write_marked",
 ]
 
-KEYS = [f"key-{number}" for number in range(4)]
+KEYS = [f"key-{number}" for number in range(12)]
 FIELDS = {"members": "aw_set", "count": "counter"}
 REGION = "us"
-LOG = {"segment_bytes": 1 << 16}
+TABLES: dict[str, dict[str, Any]] = {
+    "log": {"segment_bytes": 1 << 16},
+    "engine": {
+        "checkpoint_bytes": 30_000,
+        "checkpoint_ms": 300,
+        "checkpoint_rows": 20,
+        "fold_interval_ms": 50,
+        "history_bytes": 20_000,
+        "memory_bytes": 10_000,
+    },
+}
+"""Small, so that 200 writes see segments, checkpoints, cuts of the log, and keys that are read back."""
 PADDING = "x" * 1200
 """So that 200 writes fill several segments, and a write is more than a sector."""
 
@@ -140,7 +151,7 @@ def record(
     async def run() -> NodeConfig:
         with DiskFaults(directory / "us-1", directory / "control", trace) as disk, Marks(trace) as marks:
             disk.put(Call.SYNC, delay_s=sync_s)
-            async with running(directory, [REGION], env=disk.environment(), command=command, log=LOG) as api:
+            async with running(directory, [REGION], env=disk.environment(), command=command, **TABLES) as api:
                 marks.mark("founded")
                 await story(Run(api, disk, marks))
                 await api.cluster.kill(REGION)  # an end in order is no power cut
@@ -189,6 +200,8 @@ def values_of(config: NodeConfig, *, is_bootstrap: bool) -> Values:
         answers = dict(service.step(requests, time.time_ns() // 1_000_000).replies)
         return {key: answers[ticket]["value"] for ticket, key in enumerate(KEYS) if isinstance(answers[ticket], dict)}
     finally:
+        if opened.store is not None:
+            opened.store.close()
         opened.log.close()
 
 

@@ -29,8 +29,8 @@ from crdtstore.testing.processes import NODE_COMMAND
 from crdtstore_client.transport import NotSent, ReplyLost, Response
 from tests.faults.lengths import IS_SOAK, short_or_long
 from tests.faults.recorded import (
-    LOG,
     REGION,
+    TABLES,
     complaints,
     declare_pairs,
     fast_directory,
@@ -109,7 +109,7 @@ class Bench:
 @asynccontextmanager
 async def bench(directory: Path, command: Sequence[str] = NODE_COMMAND) -> AsyncIterator[Bench]:
     with DiskFaults(directory / f"{REGION}-1", directory / "control") as disk:
-        async with running(directory, [REGION], env=disk.environment(), log=LOG, command=command) as api:
+        async with running(directory, [REGION], env=disk.environment(), command=command, **TABLES) as api:
             await declare_pairs(api)
             body = {"ops": [{"path": ["count"], "op": "add"}]}
             assert (await api.send(REGION, "POST", f"/v1/data/{QUIET}", body)).status == 200
@@ -201,7 +201,6 @@ async def fill_and_empty(made: Bench, calls: Call, number: int, error: int) -> N
     await made.check()
 
 
-@pytest.mark.xfail(reason="a node does not try again yet", strict=False)
 async def test_a_full_disk_refuses_writes_until_there_is_space(directory: Path) -> None:
     async with bench(directory) as made:
         for calls, number, error in full_calls():
@@ -209,7 +208,6 @@ async def test_a_full_disk_refuses_writes_until_there_is_space(directory: Path) 
         await made.restart()
 
 
-@pytest.mark.xfail(reason="a node does not try again yet", strict=False)
 async def test_a_node_starts_on_a_full_disk_and_goes_on_with_space(directory: Path) -> None:
     """As on a real one: what need not grow can be written."""
     async with bench(directory) as made:

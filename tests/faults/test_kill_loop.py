@@ -22,7 +22,7 @@ from crdtstore.testing.diskfaults import Call, DiskFaults
 from crdtstore_client.http import HttpTransport
 from crdtstore_client.transport import NotSent, ReplyLost
 from tests.faults.lengths import IS_SOAK, short_or_long
-from tests.faults.recorded import fast_directory
+from tests.faults.recorded import TABLES, fast_directory
 from tests.integration.clusters import Api, group_of, running, until
 
 pytestmark = pytest.mark.slow
@@ -118,7 +118,7 @@ async def kill_again_and_again(
     disks = {region: DiskFaults(directory / f"{region}-1", directory / f"{region}.control") for region in regions}
     # One control file for all nodes would do too, but a kill is for one of them.
     env = disks[regions[0]].environment() if has_shim else {}
-    async with running(directory, regions, env=env, log={"segment_bytes": 1 << 16}) as api:
+    async with running(directory, regions, env=env, **TABLES) as api:
         await api.declare(regions[0], "shop", orders="counter")
         writers = Writers(api, has_new_ids=has_new_ids)
         async with asyncio.TaskGroup() as tasks:

@@ -24,9 +24,9 @@ from crdtstore.testing.powercut_images import Cut, cut_points, cuts, uncertain_c
 from tests.faults.lengths import IS_SOAK, short_or_long
 from tests.faults.recorded import (
     KEYS,
-    LOG,
     PADDING,
     REGION,
+    TABLES,
     Recorded,
     Run,
     complaints,
@@ -116,7 +116,7 @@ async def start_as_node(recorded: Recorded, cut: Cut, directory: Path) -> list[s
     marks = [*cut.marks, "attempted 1001", "acknowledged 1001"]
     found: list[str] = []
     for is_first in (True, False):
-        async with running(directory, [REGION], log=LOG) as api:
+        async with running(directory, [REGION], **TABLES) as api:
             if is_first:
                 assert (await write_marked(api, 1001)).status == 200
             found += complaints(await read_all(api), marks)
@@ -212,7 +212,7 @@ from crdtstore_node.writer import LogWriter
 
 def put(self, number, record, put=LogWriter.put):
     put(self, number, record)
-    self._loop.call_soon(self._on_written, number)
+    self._loop.call_soon(self._on_written, number, self._log.position)
 
 LogWriter.put = put
 main(prog_name="crdtstore")
