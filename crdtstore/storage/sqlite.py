@@ -12,9 +12,7 @@ Source: DESIGN.md 5. https://www.sqlite.org/wal.html, https://www.sqlite.org/fil
 
 from __future__ import annotations
 
-import os
 import sqlite3
-import stat
 from collections.abc import Iterator, Sequence
 from functools import cache
 from itertools import chain, islice
@@ -22,32 +20,26 @@ from operator import ge
 from pathlib import Path
 from typing import Self, TypeVar
 
-from crdtstore.errors import StorageError
 from crdtstore.storage import segment
 from crdtstore.storage.crashpoints import reach
 from crdtstore.storage.protocol import Row, Slice
 from crdtstore.storage.rows import CHECK_BYTES, seal, unseal
+from crdtstore.storage.sqlite_file import (
+    FILE_NAME,
+    FORMAT,
+    WAIT_MS,
+    beside,
+    connect,
+    create,
+    damage,
+    refuse_foreign,
+    storage_error,
+)
 
-__all__ = ["FILE_NAME", "FORMAT", "SqliteState"]
+__all__ = ["FILE_NAME", "FORMAT", "SqlitePin", "SqliteState"]
 
-FILE_NAME = "state.sqlite"
-FORMAT = 1
-"""What ``user_version`` of a file must be."""
-
-_APPLICATION = int.from_bytes(b"CRDT", "big")
-_MAGIC = b"SQLite format 3\0"
-_HEADER_BYTES = 100
-_USER_VERSION_AT, _APPLICATION_AT = 60, 68
-
-_PAGE_BYTES = 4096
-_CACHE_KIB = 16 << 10
-"""Per connection; of the file, the kernel's page cache holds what it can besides."""
-_WAL_KEPT_BYTES = 32 << 20
-"""After a greater transaction the write-ahead log is cut to this."""
 _STATEMENT_ROWS = 300
 """As many as a slice has mostly: a second statement for the rest would wait for the interpreter once more."""
-_WAIT_S = 10.0
-"""Nobody else writes; but the first reader after a crash waits until another has looked through the write-ahead log."""
 _WAIT_FOR_READERS_MS = 50
 """Reads of the event loop take microseconds; a pin stays longer."""
 
@@ -72,9 +64,14 @@ class SqliteState:
         self.unmoved: str | None = None
         self._is_open = False
         """Whether a transaction is."""
-        self._reader = _connect(path)
-        self._writer = _connect(path)
-        self._writer.execute(f"PRAGMA busy_timeout = {_WAIT_FOR_READERS_MS}")
+        self._has_failed = False
+        """Whether something of it could not be written: SQLite may have ended it by itself."""
+        self._reader = connect(path)
+        try:
+            self._writer = connect(path)
+        except BaseException:
+            self._reader.close()
+            raise
 
     @classmethod
     def open(cls, directory: str | Path) -> Self:
@@ -84,10 +81,8 @@ class SqliteState:
         """
         path = Path(directory) / FILE_NAME
         with segment.naming(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            _refuse_foreign(path)
-            if not path.exists():
-                _create(path)
+            if not refuse_foreign(path):
+                create(path)
         store = cls(path)
         store._move()
         return store
@@ -101,18 +96,18 @@ class SqliteState:
         """
         return _read(self._reader, self.path, start, end, limit)
 
-    def pin(self) -> _Pin:
+    def pin(self) -> SqlitePin:
         """What is committed now, whatever is committed later.
 
         Cost:    a connection; and while it is held, what is committed stays in the write-ahead log.
         """
-        return _Pin(self.path)
+        return SqlitePin(self.path)
 
     @property
     def file_bytes(self) -> int:
         """The size of the file and of its write-ahead log."""
         with segment.naming(self.path):
-            return sum(file.stat().st_size for file in (self.path, _beside(self.path, "-wal")) if file.exists())
+            return sum(file.stat().st_size for file in (self.path, beside(self.path, "-wal")) if file.exists())
 
     # --- writing
 
@@ -122,11 +117,13 @@ class SqliteState:
         Cost:    two statements for each ``_STATEMENT_ROWS`` rows, all in C; a checksum a row.
         Raises:  StorageError; then ``rollback`` is to follow.
         """
+        assert not self._has_failed, "a write has failed: rollback is to follow"
         rows = sorted(dict(part.rows).items())
         gone = sorted(set(part.gone))
         count = size = 0
         try:
             if not self._is_open:
+                self._writer.execute(f"PRAGMA busy_timeout = {WAIT_MS}")
                 self._writer.execute("BEGIN IMMEDIATE")
                 self._is_open = True
             removals: list[tuple[str, Sequence[bytes]]] = [(_BETWEEN, bounds) for bounds in part.ranges]
@@ -141,7 +138,8 @@ class SqliteState:
                 count, size = count + len(some) - before[0], size + sum([len(data) for _, data in some]) - before[1]
             reach("checkpoint-write")
         except (sqlite3.Error, MemoryError) as error:
-            raise _storage_error(self.path, error) from error
+            self._has_failed = True
+            raise storage_error(self.path, error) from error
         return count, size
 
     def _measure(self, where: str, parameters: Sequence[bytes]) -> tuple[int, int]:
@@ -155,6 +153,7 @@ class SqliteState:
         Cost:    one sync for the commit, two to move it.
         Raises:  StorageError: nothing of it is visible; should its sync alone have failed, the next start may find all of it.
         """
+        assert not self._has_failed, "a write has failed: rollback is to follow"
         try:
             if self._is_open:
                 reach("checkpoint-commit-before")
@@ -163,7 +162,8 @@ class SqliteState:
                 self._is_open = False
                 self.commits += 1
         except (sqlite3.Error, MemoryError) as error:
-            raise _storage_error(self.path, error) from error
+            self._has_failed = True
+            raise storage_error(self.path, error) from error
         self._move()
 
     def _move(self) -> None:
@@ -173,19 +173,20 @@ class SqliteState:
         a page of it not valid any more, SQLite would take all from there on for torn, and older pages for newer than those in the file.
         """
         try:
+            self._writer.execute(f"PRAGMA busy_timeout = {_WAIT_FOR_READERS_MS}")
             is_busy, in_log, moved = self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
             self.unmoved = f"{in_log - moved} of {in_log} pages wait for somebody who reads" if is_busy else None
         except (sqlite3.Error, MemoryError) as error:
-            self.unmoved = _storage_error(self.path, error).detail
+            self.unmoved = storage_error(self.path, error).detail
 
     def rollback(self) -> None:
         """Forget what was written since the last commit."""
-        self._is_open = False
+        self._is_open = self._has_failed = False
         try:
             if self._writer.in_transaction:  # an error may have ended it
                 self._writer.execute("ROLLBACK")
         except (sqlite3.Error, MemoryError) as error:
-            raise _storage_error(self.path, error) from error
+            raise storage_error(self.path, error) from error
 
     def close(self) -> None:
         """Release the file; what was not committed is forgotten."""
@@ -193,7 +194,7 @@ class SqliteState:
             self._reader.close()
             self._writer.close()
         except sqlite3.Error as error:
-            raise _storage_error(self.path, error) from error
+            raise storage_error(self.path, error) from error
 
     def __enter__(self) -> Self:
         return self
@@ -202,24 +203,40 @@ class SqliteState:
         self.close()
 
 
-class _Pin:
-    """The rows at one instant: a read transaction of its own."""
+class SqlitePin:
+    """The rows at one instant: a read transaction of its own, also beside another process that has the store open."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._connection = _connect(path)
+        self._connection = connect(path)
         try:
             self._connection.execute("BEGIN")
             self._connection.execute("SELECT path FROM state LIMIT 1").fetchall()  # only reading begins it
         except (sqlite3.Error, MemoryError) as error:
             self._connection.close()
-            raise _storage_error(path, error) from error
+            raise storage_error(path, error) from error
+
+    @classmethod
+    def open(cls, directory: str | Path) -> Self | None:
+        """What is committed in a directory whose store somebody else may have open; None: there is no store.
+
+        Raises:  StorageError naming the file, as ``SqliteState.open``; nothing is changed.
+        """
+        path = Path(directory) / FILE_NAME
+        with segment.naming(path):
+            return cls(path) if refuse_foreign(path) else None
 
     def rows(self, start: bytes, end: bytes, limit: int = -1) -> list[Row]:
         return _read(self._connection, self._path, start, end, limit)
 
     def close(self) -> None:
         self._connection.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
 # --- statements
@@ -244,131 +261,10 @@ def _read(connection: sqlite3.Connection, path: Path, start: bytes, end: bytes, 
     try:
         found = connection.execute(_ROWS, (start, end, limit)).fetchall()
     except (sqlite3.Error, MemoryError) as error:
-        raise _storage_error(path, error) from error
+        raise storage_error(path, error) from error
     rows = unseal(found, str(path))
     if len(rows) > 1:
         paths = [row[0] for row in rows]
         if any(map(ge, paths, islice(paths, 1, None))):
-            raise _damage(path, "its rows come out of order")
+            raise damage(path, "its rows come out of order")
     return rows
-
-
-# --- files
-
-
-def _beside(path: Path, suffix: str) -> Path:
-    return path.with_name(path.name + suffix)
-
-
-def _refuse_foreign(path: Path) -> None:
-    """Only a file that this store made is opened: SQLite itself would write to any database."""
-    for file in (path, _beside(path, "-wal"), _beside(path, "-shm"), _beside(path, ".new")):
-        if file.is_symlink() or (file.exists() and not stat.S_ISREG(file.stat().st_mode)):
-            raise StorageError(f"{file}: not a regular file, so it is not opened; nothing was changed", file=str(file))
-    if not path.exists():
-        if _beside(path, "-wal").exists():
-            raise _damage(path, f"it is not there, but {path.name}-wal is")
-        return
-    with path.open("rb") as opened:
-        header = opened.read(_HEADER_BYTES)
-    if not header.startswith(_MAGIC) or len(header) < _HEADER_BYTES:
-        raise _damage(path, "it does not begin as a SQLite file does")
-    application = int.from_bytes(header[_APPLICATION_AT : _APPLICATION_AT + 4], "big")
-    if application != _APPLICATION:
-        raise StorageError(
-            f"{path}: a database of another application ({application:#x}, not {_APPLICATION:#x}); nothing was changed",
-            file=str(path),
-        )
-    version = int.from_bytes(header[_USER_VERSION_AT : _USER_VERSION_AT + 4], "big")
-    if version != FORMAT:
-        raise StorageError(
-            f"{path}: format {version}, this program reads format {FORMAT}; nothing was changed", file=str(path)
-        )
-
-
-def _create(path: Path) -> None:
-    """A store without rows that is on disk whole, or not there under its name: then an empty file is damage."""
-    unfinished = _beside(path, ".new")
-    for leftover in (
-        unfinished,
-        _beside(unfinished, "-journal"),
-        _beside(unfinished, "-wal"),
-        _beside(unfinished, "-shm"),
-    ):
-        leftover.unlink(missing_ok=True)
-    strict = ", STRICT" if sqlite3.sqlite_version_info >= (3, 37) else ""
-    try:
-        connection = sqlite3.connect(unfinished, isolation_level=None)
-        try:
-            for statement in (
-                f"PRAGMA page_size = {_PAGE_BYTES}",
-                "PRAGMA auto_vacuum = NONE",
-                "PRAGMA synchronous = FULL",
-                f"PRAGMA application_id = {_APPLICATION}",
-                f"PRAGMA user_version = {FORMAT}",
-                f"CREATE TABLE state(path BLOB PRIMARY KEY, data BLOB NOT NULL) WITHOUT ROWID{strict}",
-                "PRAGMA journal_mode = WAL",
-            ):
-                connection.execute(statement).fetchall()
-        finally:
-            connection.close()
-    except (sqlite3.Error, MemoryError) as error:
-        raise _storage_error(path, error) from error
-    fd = os.open(unfinished, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-    unfinished.replace(path)
-    segment.sync_directory(path.parent)
-
-
-def _connect(path: Path) -> sqlite3.Connection:
-    """A connection; several may be used at a time, each by one thread at a time."""
-    connection = None
-    try:
-        connection = sqlite3.connect(
-            f"{path.absolute().as_uri()}?mode=rw",
-            uri=True,
-            timeout=_WAIT_S,
-            isolation_level=None,
-            check_same_thread=False,
-        )
-        connection.text_factory = bytes
-        for statement in (
-            "PRAGMA synchronous = FULL",
-            f"PRAGMA cache_size = -{_CACHE_KIB}",
-            "PRAGMA mmap_size = 0",  # through it a disk that fails would end the process
-            "PRAGMA wal_autocheckpoint = 0",
-            f"PRAGMA journal_size_limit = {_WAL_KEPT_BYTES}",
-            "PRAGMA cell_size_check = ON",
-            "PRAGMA trusted_schema = OFF",
-        ):
-            connection.execute(statement).fetchall()
-        [[mode]] = connection.execute("PRAGMA journal_mode").fetchall()
-        if mode != b"wal":
-            raise _damage(path, "it is not set to use a write-ahead log")
-    except (sqlite3.Error, MemoryError) as error:
-        if connection is not None:
-            connection.close()
-        raise _storage_error(path, error) from error
-    return connection
-
-
-# --- errors
-
-
-def _damage(path: Path, why: str) -> StorageError:
-    return StorageError(
-        f"{path}: damaged: {why}; nothing was changed. Restore the file from a backup, or rejoin with an empty directory",
-        file=str(path),
-    )
-
-
-def _storage_error(path: Path, error: BaseException) -> StorageError:
-    code = getattr(error, "sqlite_errorcode", None)
-    is_full = code is not None and (code & 0xFF == sqlite3.SQLITE_FULL or code == sqlite3.SQLITE_IOERR_SHMSIZE)
-    name = getattr(error, "sqlite_errorname", type(error).__name__)
-    return StorageError(
-        f"{path}: {error} ({name})", code="storage-full" if is_full else "storage-failed", file=str(path)
-    )

@@ -25,6 +25,7 @@ from crdtstore.storage import sqlite as module
 from crdtstore.storage.protocol import Row, Slice
 from crdtstore.storage.rows import CHECK_BYTES, LEAVES, row_path, seal
 from crdtstore.storage.sqlite import FILE_NAME, SqliteState
+from crdtstore.storage.sqlite_file import PAGE_BYTES
 
 END = b"\xff"
 FLIPS = 2_000
@@ -123,7 +124,7 @@ def test_a_flipped_bit_in_the_log_undoes_the_last_commit_at_most(tmp_path: Path)
 def test_a_file_cut_short_never_gives_a_false_row(tmp_path: Path, make: Callable[[Path], Image]) -> None:
     image = make(tmp_path / "made")
     whole = image.files[image.target]
-    step = module._PAGE_BYTES if image.target == FILE_NAME else 512
+    step = PAGE_BYTES if image.target == FILE_NAME else 512
     found = Counter(image.outcome(tmp_path / "work", whole[:size]) for size in range(0, len(whole), step))
     if image.target == FILE_NAME:
         assert set(found) == {"refused"}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
+import subprocess
+import sys
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -11,7 +13,7 @@ import pytest
 
 from crdtstore.errors import StorageError
 from crdtstore.storage.protocol import Row, Slice
-from crdtstore.storage.sqlite import FILE_NAME, SqliteState
+from crdtstore.storage.sqlite import FILE_NAME, SqlitePin, SqliteState
 
 END = b"\xff"
 
@@ -189,6 +191,50 @@ def test_a_full_disk_is_told_apart_and_passes(tmp_path: Path) -> None:
         assert store.rows(b"", END) == rows
 
 
+def test_after_a_failed_write_only_rollback_goes_on(tmp_path: Path) -> None:
+    with SqliteState.open(tmp_path) as store:
+        store._writer.execute("PRAGMA max_page_count = 3")
+        with pytest.raises(StorageError):
+            store.write(Slice(rows=[(b"%04d" % at, bytes(100)) for at in range(1_000)]))
+        for call in (lambda: store.write(Slice(gone=[b"a"])), store.commit):
+            with pytest.raises(AssertionError, match="rollback is to follow"):
+                call()
+        store.rollback()
+        store.write(Slice(rows=[(b"a", b"1")]))
+        store.commit()
+        assert store.rows(b"", END) == [(b"a", b"1")]
+
+
+LOOK = """
+import sys
+from crdtstore.storage.sqlite import SqlitePin
+
+print(len(SqlitePin.open(sys.argv[1]).rows(b"", b"z")))
+"""
+
+
+def test_another_process_may_look_meanwhile(tmp_path: Path) -> None:
+    assert SqlitePin.open(tmp_path) is None
+    assert not list(tmp_path.iterdir())
+    with SqliteState.open(tmp_path) as store:
+        store.write(Slice(rows=[(b"a", b"1"), (b"b", b"2")]))
+        store.commit()
+        store.write(Slice(rows=[(b"c", b"3")]))
+        command = [sys.executable, "-c", LOOK, str(tmp_path)]
+        assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "2\n"
+        store.commit()
+        pin = SqlitePin.open(tmp_path)
+        assert pin is not None
+        with pin:
+            assert [path for path, _ in pin.rows(b"", END)] == [b"a", b"b", b"c"]
+
+
+def test_a_file_of_another_is_not_looked_at(tmp_path: Path) -> None:
+    (tmp_path / FILE_NAME).write_bytes(b"something else")
+    with pytest.raises(StorageError, match="does not begin"):
+        SqlitePin.open(tmp_path)
+
+
 def test_every_call_names_the_file_when_it_fails(tmp_path: Path) -> None:
     store = SqliteState.open(tmp_path)
     pin = store.pin()
@@ -198,8 +244,9 @@ def test_every_call_names_the_file_when_it_fails(tmp_path: Path) -> None:
     for call in (
         lambda: store.rows(b"", END),
         lambda: pin.rows(b"", END),
-        lambda: store.write(Slice(gone=[b"a"])),
         store.commit,
+        store.rollback,
+        lambda: store.write(Slice(gone=[b"a"])),
         store.rollback,
     ):
         with pytest.raises(StorageError) as error:
