@@ -182,6 +182,11 @@ class Saving:
         self.wake_ms = now_ms + _PAUSE_MS if is_busy else min(self._next_ms, self._scrub_ms)
 
     @property
+    def unsaved_bytes(self) -> int:
+        """What the log holds that no checkpoint on disk does."""
+        return self.log_bytes + (self._log_bytes_before if self.is_under_way else 0)
+
+    @property
     def is_under_way(self) -> bool:
         return bool(self._turn)
 

@@ -93,7 +93,7 @@ class Driver:
         if self.failure is not None or self.full is not None:
             return self.failure or self.full
         saving = self.service.host.saving
-        if saving is not None and saving.failure is not None and saving.log_bytes > self._unsaved_bytes:
+        if saving is not None and saving.failure is not None and saving.unsaved_bytes > self._unsaved_bytes:
             return saving.failure
         return None
 

@@ -101,7 +101,7 @@ _NODE = (
         "crdtstore_checkpoint_seconds", "gauge", "What the last one took.", lambda n: _saving(n).last_took_ms / 1000
     ),
     _OfNode("crdtstore_checkpoint_age_seconds", "gauge", "Since the last one began.", _age),
-    _OfNode("crdtstore_unsaved_bytes", "gauge", "Of the log, in no checkpoint.", lambda n: _saving(n).log_bytes),
+    _OfNode("crdtstore_unsaved_bytes", "gauge", "Of the log, in no checkpoint.", lambda n: _saving(n).unsaved_bytes),
     _OfNode("crdtstore_unsaved_keys", "gauge", "Changed since the last one.", lambda n: _saving(n).unsaved),
     _OfNode("crdtstore_storage_read_errors", "counter", "What could not be read.", unreadable),
     _OfNode("crdtstore_gossip_sent_bytes", "counter", "Bytes for peers.", lambda n: n.host.bytes_sent),

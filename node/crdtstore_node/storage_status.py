@@ -48,7 +48,7 @@ def storage_status(node: Node) -> dict[str, Any]:
             "age_ms": None if saving.last_ms is None else max(0, now_ms - saving.last_ms),
             "took_ms": saving.last_took_ms,
             "needed_position": saving.needed,
-            "unsaved_bytes": saving.log_bytes,
+            "unsaved_bytes": saving.unsaved_bytes,
             "unsaved_keys": saving.unsaved,
         },
         "unreadable": {

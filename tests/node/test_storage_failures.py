@@ -236,7 +236,7 @@ async def test_a_checkpoint_that_fails_is_rolled_back_and_tried_again_while_the_
         assert len(lines.of("no checkpoint can be written, which is tried again; the log grows meanwhile")) == 1
 
         state.failures.clear()
-        await until(lambda: saving.checkpoints >= 1 and saving.log_bytes == 0)
+        await until(lambda: saving.checkpoints >= 1 and saving.unsaved_bytes == 0)
         assert saving.failure is None
         assert len(lines.of("checkpoints are written again")) == 1
     again = Shop(log, state)
@@ -329,7 +329,7 @@ async def cold_shop(log: FailingLog, state: FailingState) -> None:
         await shop.add(key)
     saving = shop.host.saving
     assert saving is not None
-    await until(lambda: saving.checkpoints >= 1 and saving.log_bytes == 0)
+    await until(lambda: saving.checkpoints >= 1 and saving.unsaved_bytes == 0)
     await shop.driver.stop()
 
 
