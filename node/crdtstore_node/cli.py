@@ -22,6 +22,7 @@ import uvloop
 
 from crdtstore.errors import CrdtStoreError, UsageError
 from crdtstore_node import logs
+from crdtstore_node.backup import cli as backup
 from crdtstore_node.cli_log import log
 from crdtstore_node.config import load
 from crdtstore_node.dev import dev
@@ -99,4 +100,4 @@ def _watch_stdin(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> None:
     loop.add_reader(descriptor, on_readable)
 
 
-commands = [node, dev, log]
+commands = [node, dev, log, *backup.commands]

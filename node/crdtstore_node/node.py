@@ -13,6 +13,7 @@ import random
 from pathlib import Path
 from typing import Any
 
+from crdtstore.causal import ReplicaId
 from crdtstore.configuration import Cluster, Member
 from crdtstore.errors import CrdtStoreError, DecodeError, ProtocolError, StorageError, Unavailable, UsageError
 from crdtstore.host import Host
@@ -24,7 +25,7 @@ from crdtstore_node.api.server import Server, check_parser
 from crdtstore_node.clock import WallClock
 from crdtstore_node.config import Address, NodeConfig, load_cluster
 from crdtstore_node.driver import Driver
-from crdtstore_node.identity import LOG_NAME, take_identity
+from crdtstore_node.identity import LOG_NAME, read_identity, take_identity
 from crdtstore_node.logs import event
 from crdtstore_node.metrics import Metrics
 from crdtstore_node.storage_status import storage_status
@@ -65,7 +66,12 @@ class Opened:
     def _recover(self, data: Path, store: SqliteState) -> tuple[Host, int]:
         engine, random_ = self.config.engine, random.SystemRandom()
         try:
-            host = Host(self.cluster, self.me.replica, engine, random_, store, self.log.read)
+            identity = read_identity(data)
+            source = identity.restored_from if identity is not None else None
+            if source is None:
+                host = Host(self.cluster, self.me.replica, engine, random_, store, self.log.read)
+            else:
+                host = Host(self.cluster, ReplicaId(source.replica), engine, random_, store, self.log.read, self.me)
             return host, host.recover(self.log.replay(host.needed))
         except (ValueError, ProtocolError, DecodeError) as error:
             raise StorageError(
@@ -119,8 +125,9 @@ class Node:
         """
         self.driver.start()
         try:
-            self.gossip = await _listen(self.transport, self.config.gossip_address, "gossip")
-            self.transport.dial()
+            if not self.host.reads_only:  # its id is no member's: it has nothing to say, and nobody would hear it
+                self.gossip = await _listen(self.transport, self.config.gossip_address, "gossip")
+                self.transport.dial()
             self.api = await _listen(self.server, self.config.api_address, "api")
         except BaseException:
             await self.stop()
@@ -173,6 +180,12 @@ class Node:
         if why is not None:
             code = why.code if why.code == "storage-full" else "storage-failed"
             return Unavailable(f"{why.detail}. Reads go on.", code=code, retry_after=5.0)
+        if self.host.reads_only:
+            return Unavailable(
+                f"restored from a backup of {self.host.replica}, has not joined the cluster: serves reads only.",
+                code="identity-unproven",
+                retry_after=5.0,
+            )
         fenced = [group for group, engine in self.host.groups.items() if engine.is_fenced]
         if fenced:
             return Unavailable(

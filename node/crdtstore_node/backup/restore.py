@@ -1,0 +1,202 @@
+"""Restoring a backup: a new data directory, under a new id.
+
+The question: why never under the old id? Whoever had it may live; and if not, it may have written what the backup does not hold, and a
+second commit under one number would part the replicas for good. So the directory gets an id that no group knows: it serves reads, and
+writes once it has joined.
+
+It is built beside its place and renamed at the end: it is there whole, or not at all. Everything is checked while it is copied: what is
+restored is what ``verify`` would have passed.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from secrets import randbits
+from typing import NamedTuple
+
+from crdtstore.causal import ReplicaId, make_replica_id
+from crdtstore.clock import rfc3339
+from crdtstore.configuration import Cluster
+from crdtstore.errors import UsageError
+from crdtstore.promises import NOTE_GROUP
+from crdtstore.storage import segment
+from crdtstore.storage.crashpoints import reach
+from crdtstore.storage.log import SEGMENT_BYTES
+from crdtstore.storage.protocol import Entry, Slice
+from crdtstore.storage.record import encode_record
+from crdtstore.storage.sqlite import FILE_NAME as STATE_NAME
+from crdtstore.storage.sqlite import SqliteState
+from crdtstore_node.backup.checkpoint import Walk
+from crdtstore_node.backup.ends import Ends
+from crdtstore_node.backup.logcopy import NewLog
+from crdtstore_node.backup.point import Point, parse_point
+from crdtstore_node.backup.source import Backup, check_ends, check_rows, entries_of
+from crdtstore_node.identity import FILE_NAME, LOG_NAME, RestoredFrom, write_identity
+
+__all__ = ["PARTIAL", "Restored", "restore"]
+
+PARTIAL = ".partial"
+"""What the name of an unfinished directory ends with."""
+_COMMIT_ROWS = 200_000
+_OURS = (FILE_NAME, STATE_NAME, LOG_NAME)
+
+
+class Restored(NamedTuple):
+    """What was restored."""
+
+    replica: ReplicaId
+    directory: Path
+    rows: int
+    commits: int
+    """From the log, above the checkpoint."""
+    left_out: int
+    """After the point in time."""
+    seconds: float
+
+
+def restore(
+    backup: Backup,
+    directory: Path,
+    cluster: Cluster,
+    node: str,
+    at: str | None = None,
+    segment_bytes: int = SEGMENT_BYTES,
+) -> Restored:
+    """Make a data directory from a backup, all of it or up to a point in time.
+
+    Cost:    one object in memory; what an interrupted restore left beside the directory is removed first.
+    Raises:  UsageError when the backup, the cluster file and the directory do not go together, StorageError naming object or file. There is
+             no directory then.
+    """
+    began = time.monotonic()
+    _check_cluster(backup, cluster, node)
+    _check_free(directory)
+    partial = directory.with_name(directory.name + PARTIAL)
+    replica = make_replica_id(node, randbits(64))
+    _clear(partial)
+    with segment.naming(partial):
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        partial.mkdir(mode=0o750)
+    try:
+        walk = _restore_rows(backup, partial)
+        point = parse_point(at, cluster.nonce, walk.checkpoint, backup.manifest.taken) if at is not None else None
+        commits, left_out = _restore_log(backup, partial / LOG_NAME, walk, point, segment_bytes)
+        restored_from = RestoredFrom(
+            replica=backup.manifest.replica,
+            manifest=backup.hash,
+            taken=backup.manifest.taken,
+            restored=rfc3339(int(time.time() * 1000)),
+            at=at,
+        )
+        write_identity(partial, cluster, replica, restored_from)
+        reach("snapshot-rename-before")
+        _rename(partial, directory)
+        reach("snapshot-rename-after")
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)  # gives back the space, above all where there was too little
+        raise
+    return Restored(replica, directory, walk.rows, commits, left_out, time.monotonic() - began)
+
+
+def _check_cluster(backup: Backup, cluster: Cluster, node: str) -> None:
+    manifest = backup.manifest
+    if manifest.nonce != cluster.nonce.hex():
+        raise UsageError(
+            f"{backup.name} is of the cluster {manifest.cluster} (nonce {manifest.nonce[:4]}…), the cluster file names "
+            f"{cluster.name} (nonce {cluster.nonce.hex()[:4]}…). Nothing changed."
+        )
+    if node not in [member.node for member in cluster.members]:
+        nodes = ", ".join(member.node for member in cluster.members)
+        raise UsageError(f"--node: {node[:100]!r} is not in the cluster file; there are {nodes}. Nothing changed.")
+
+
+def _check_free(directory: Path) -> None:
+    try:
+        is_free = not directory.exists() or not any(directory.iterdir())
+    except OSError as error:
+        raise UsageError(f"{directory}: {error.strerror}. Nothing changed.") from None
+    if not is_free:
+        raise UsageError(f"{directory} is not empty; a backup is restored into a new directory. Nothing changed.")
+
+
+def _clear(partial: Path) -> None:
+    """Remove what an interrupted restore left, and nothing else."""
+    if partial.is_dir():
+        strange = [path.name for path in partial.iterdir() if not path.name.startswith(_OURS)]
+        if strange:
+            raise UsageError(
+                f"{partial} holds {strange[0][:100]}, which no restore wrote: move it away. Nothing changed."
+            )
+        with segment.naming(partial):
+            shutil.rmtree(partial)
+
+
+def _restore_rows(backup: Backup, partial: Path) -> Walk:
+    walk, uncommitted = Walk(backup.name), 0
+    with SqliteState.open(partial) as store:
+        for rows in backup.rows():
+            walk.take(rows)
+            store.write(Slice(rows=rows))
+            uncommitted += len(rows)
+            if (
+                uncommitted >= _COMMIT_ROWS
+            ):  # the directory does not count yet, and one great transaction would need twice the space
+                store.commit()
+                uncommitted = 0
+        store.commit()
+    check_rows(backup, walk)
+    return walk
+
+
+def _restore_log(backup: Backup, log: Path, walk: Walk, point: Point | None, segment_bytes: int) -> tuple[int, int]:
+    """Copy the log, without what does not belong to the point; return how many commits above the checkpoint, and how many left out."""
+    ends = Ends(backup.manifest.cluster, walk.checkpoint)
+    new = NewLog(log, segment_bytes, backup.manifest.log.needed)
+    left_out = 0
+    for where, position, records in backup.blocks():
+        at, kept = f"{where} at position {position}", []
+        for record in records:
+            entries = entries_of(record, at)
+            chosen = list(_chosen(entries, ends, point, at))
+            left_out += sum(entry.group != NOTE_GROUP for entry in entries) - len(chosen)
+            if chosen:
+                kept.append(record if len(chosen) == len(entries) else encode_record(chosen))
+        if kept:
+            new.write(kept)
+    new.close()
+    check_ends(backup, ends)
+    if point is not None:
+        point.finish()
+    return ends.commits - left_out, left_out
+
+
+def _chosen(entries: list[Entry], ends: Ends, point: Point | None, where: str) -> Iterator[Entry]:
+    """What goes into the new log: no notes of the old replica to itself, and of the commits those that belong to the point."""
+    for entry in entries:
+        if entry.group == NOTE_GROUP:
+            continue
+        is_above = ends.take(entry, where)
+        if point is None:
+            yield entry
+        elif not is_above:
+            point.below(entry, where)
+            yield entry
+        elif point.admits(entry, where):
+            yield entry
+
+
+def _rename(partial: Path, directory: Path) -> None:
+    with segment.naming(directory):
+        segment.sync_directory(partial)
+        try:
+            os.replace(partial, directory)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+            raise UsageError(f"{directory} is not empty any more; a backup is restored into a new directory.") from None
+        segment.sync_directory(directory.parent)
