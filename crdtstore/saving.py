@@ -40,6 +40,7 @@ _WARM_ROWS = 250
 _PATIENCE_MS = 1_000
 _RETRY_MS = 5_000
 _PAUSE_MS = 2
+_TIDIED = 1_000
 _MARKS = 8
 """So many places are remembered within what is retained of the log: about an eighth more than that stays."""
 
@@ -107,6 +108,10 @@ class Saving:
         self.wake_ms = 0
         """When a tick may have something to do: never later than it has."""
         self._is_warming = False
+        self._untidy: list[Checkpoint] = []
+        self._to_forget: list[tuple[str, list[int]]] = []
+        self._forgotten: dict[str, list[int]] = {}
+        """Up to where the histories were told to forget last."""
         self._marks: deque[tuple[int, dict[str, list[int]]]] = deque()
         """Places in the log, ascending, and what stood up to there, by group."""
         self._position = 0
@@ -163,6 +168,29 @@ class Saving:
             reached = {group: list(engine.history.placed) for group, engine in self._host.groups.items()}
             self._marks.append((position, reached))
 
+    def _tidy(self) -> bool:
+        """Let go of a little of what is not needed any more; return whether there is more."""
+        if self._untidy and not self._untidy[-1].residence.unsaved.tidy(_TIDIED):
+            self._untidy.pop()
+        return self._forget_some() or bool(self._untidy)
+
+    def _forget_some(self) -> bool:
+        """Let the histories forget what all members have and need not be retained, one group a step, so many commits of each origin."""
+        if not self._to_forget:
+            may_go = self._may_go()
+            self._to_forget = list(may_go.items()) if may_go is not self._forgotten else []
+            self._forgotten = may_go
+        if self._to_forget:
+            group, retained = self._to_forget[-1]
+            engine = self._host.groups[group]
+            base, goal = list(engine.history.base), list(map(min, engine.stability.stable, retained))
+            part = [min(known, before + _TIDIED) for known, before in zip(goal, base, strict=True)]
+            engine.history.forget(part)
+            if part == goal or engine.history.base == base:  # what is on disk goes block by block
+                engine.history.forget(goal)
+                self._to_forget.pop()
+        return bool(self._to_forget)
+
     def _may_go(self) -> dict[str, list[int]]:
         """Per group the commits that stand so far back in the log that they need not be retained."""
         marks, upto = self._marks, self._position - self._options.retain_bytes
@@ -176,7 +204,7 @@ class Saving:
             self._next_ms = now_ms + self._options.checkpoint_ms
         if not self._turn and self._is_due(now_ms):
             self._try_begin(now_ms, out)
-        is_busy = self._is_warming
+        is_busy = self._is_warming or self._tidy()
         if self.usage.memory_bytes > self._options.memory_bytes:
             is_busy = self._relieve() or is_busy
         self.wake_ms = now_ms + _PAUSE_MS if is_busy else min(self._next_ms, self._scrub_ms)
@@ -227,12 +255,11 @@ class Saving:
         self._began_ms = now_ms
         self._log_bytes_before, self.log_bytes = self.log_bytes, 0
         self._log_number = host.last_number
-        positions, may_go = [self._position], self._may_go()
+        self._forgotten = {}  # more may be stable by now
+        positions = [self._position]
         for group, engine in host.groups.items():
             if engine.checkpoint is None:
                 continue
-            if group in may_go:
-                engine.history.forget(list(map(min, engine.stability.stable, may_go[group])))
             first = engine.history.first_position()
             if first is not None:
                 positions.append(first)
@@ -292,6 +319,7 @@ class Saving:
     def _finish(self, now_ms: int, out: HostOutput) -> None:
         for checkpoint in self._turn.values():
             checkpoint.end(is_saved=True)
+        self._untidy += self._turn.values()
         self._turn = {}
         self.checkpoints += 1
         self.failure = None

@@ -37,7 +37,7 @@ _Changes = dict[str, dict[Any, _Below]]
 class Unsaved:
     """The changes of one state since its last checkpoint. Mutable; told of every change before it happens."""
 
-    __slots__ = ("_changes", "_done", "_frozen", "_met", "_number", "_part", "_state", "_turns")
+    __slots__ = ("_changes", "_done", "_frozen", "_litter", "_met", "_number", "_part", "_state", "_turns")
 
     def __init__(self, state: State, number: int, met: Callable[[str, Any], None]) -> None:
         """``number`` is that of the group in the store; ``met`` is told of each key at its first change since the last checkpoint."""
@@ -50,6 +50,8 @@ class Unsaved:
         """Frozen paths that are encoded, and (collection, key, None) for keys whose ranges are."""
         self._turns: Iterator[None] | None = None
         self._part = Slice()
+        self._litter: list[dict[Any, _Below] | set[tuple[Any, ...]]] = []
+        """What the last checkpoint needed: a million entries freed at once would be a stall."""
 
     def __len__(self) -> int:
         """How many keys have changes that no checkpoint holds yet."""
@@ -141,6 +143,7 @@ class Unsaved:
     def end(self, *, is_saved: bool) -> None:
         """The checkpoint is on disk, or it failed and all of it is unsaved again."""
         frozen, self._frozen = self._frozen, {}
+        self._litter += [*(frozen.values() if is_saved else ()), self._done]
         self._done, self._turns, self._part = set(), None, Slice()
         if is_saved:
             return
@@ -153,6 +156,21 @@ class Unsaved:
                 else:
                     names = {(): False} if below is None else below
                     now[key] = {name: names.get(name, False) or later.get(name, False) for name in {**names, **later}}
+
+    def tidy(self, limit: int) -> bool:
+        """Free up to so many entries of what the last checkpoint needed; return whether there are more."""
+        while self._litter and limit > 0:
+            entries = self._litter[-1]
+            count = min(limit, len(entries))
+            limit -= max(1, count)
+            for _ in range(count):
+                if isinstance(entries, dict):
+                    entries.popitem()
+                else:
+                    entries.pop()
+            if not entries:
+                self._litter.pop()
+        return bool(self._litter)
 
     def _encode_frozen(self) -> Iterator[None]:
         for collection, keys in self._frozen.items():
