@@ -4,7 +4,7 @@ The question: what must be known of a commit that is not in memory? Nothing of i
 memory with knowledge. Blocks of the log that follow each other are one *extent*, which is read as a whole; per extent and origin it is
 known how far the origin comes in it, how many bytes that makes, and the chain hash there. Beside that each block costs its position.
 
-What is read is held against the chain hash, so a wrong block is never taken for the right one.
+What is read is held against the chain hash before it counts, so a wrong block is never taken for the right one.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Collection, Iterator, Sequence
 from heapq import merge
 from itertools import groupby
+from operator import itemgetter
 
 from crdtstore.causal import ReplicaId
 from crdtstore.commit import chain_next
@@ -34,7 +35,7 @@ Read = Callable[[int], tuple[list[Entry], int]]
 
 
 class _Extent:
-    """An extent that was read: of each origin the commits after ``begins[origin]``, and its chain from there."""
+    """An extent that was read: of each origin the commits after ``begins[origin]``, and its chain from there if it was checked."""
 
     __slots__ = ("begins", "bytes", "chains", "commits", "order")
 
@@ -158,7 +159,7 @@ class HistoryIndex:
             return bytes(self._chains[origin][at * HASH_BYTES : (at + 1) * HASH_BYTES])
         found = self._recalled.get((origin, seq))
         if found is None:
-            extent = self._load(self._numbers[origin][at])
+            extent = self._load(self._numbers[origin][at], origin)
             start = (seq - extent.begins[origin]) * HASH_BYTES
             found = bytes(extent.chains[origin][start : start + HASH_BYTES])
             if len(self._recalled) >= _RECALLED_CHAINS:
@@ -171,7 +172,7 @@ class HistoryIndex:
         numbers, ends = self._numbers[origin], self.ends[origin]
         at = bisect_right(ends, after)
         while at < len(ends) and after < upto:
-            extent = self._load(numbers[at])
+            extent = self._load(numbers[at], origin)
             begin = extent.begins[origin]
             yield from extent.commits[origin][after - begin : upto - begin]
             after = ends[at]
@@ -181,32 +182,53 @@ class HistoryIndex:
         self, after: Sequence[int], upto: Sequence[int], origins: Collection[int]
     ) -> Iterator[tuple[int, bytes]]:
         """The commits of some origins above ``after`` and up to ``upto``, as far as they stand here, in apply order."""
-        needed = merge(*(self._numbers_between(origin, after[origin], upto[origin]) for origin in origins))
-        for number, _ in groupby(needed):
-            extent = self._load(number)
+        needed = merge(*(self._extents_between(origin, after[origin], upto[origin]) for origin in origins))
+        for _, places in groupby(needed, itemgetter(0)):
+            for number, origin in places:
+                extent = self._load(number, origin)
             seqs = dict(extent.begins)
             for origin in extent.order:
                 seqs[origin] = seq = seqs[origin] + 1
                 if origin in origins and after[origin] < seq <= upto[origin]:
                     yield origin, extent.commits[origin][seq - extent.begins[origin] - 1]
 
-    def _numbers_between(self, origin: int, after: int, upto: int) -> Iterator[int]:
-        """The extents with commits ``after < seq <= upto`` of an origin."""
+    def _extents_between(self, origin: int, after: int, upto: int) -> Iterator[tuple[int, int]]:
+        """The extents with commits ``after < seq <= upto`` of an origin, and the origin."""
         ends = self.ends[origin]
         for at in range(bisect_right(ends, after), len(ends)):
             if ends[at - 1] >= upto:
                 return
-            yield self._numbers[origin][at]
+            yield self._numbers[origin][at], origin
 
-    def _load(self, number: int) -> _Extent:
-        extent = self._loaded.pop(number, None)
+    def _load(self, number: int, origin: int) -> _Extent:
+        """An extent, of which the commits of this origin are what they were."""
+        extent = self._loaded.get(number)
+        is_new = extent is None
         if extent is None:
             extent = self._read_extent(number)
-            self.memory_bytes += extent.bytes
+        if origin not in extent.chains:
+            self._check(extent, number, origin)
+        if is_new:
             while len(self._loaded) >= _LOADED_EXTENTS:
                 self._unload(next(iter(self._loaded)))
-        self._loaded[number] = extent  # the last one read is the last to go
+            self.memory_bytes += extent.bytes
+        self._loaded.pop(number, None)
+        self._loaded[number] = extent  # the last one asked for is the last to go
         return extent
+
+    def _check(self, extent: _Extent, number: int, origin: int) -> None:
+        """Hold the commits of an origin against its chain."""
+        at = bisect_left(self._numbers[origin], number, 1)
+        begin = (at - 1) * HASH_BYTES
+        chain = bytes(self._chains[origin][begin : begin + HASH_BYTES])
+        chains = bytearray(chain)
+        for data in extent.commits[origin]:
+            chain = chain_next(chain, data)
+            chains += chain
+        if not self._chains[origin].startswith(chain, begin + HASH_BYTES):
+            self._unload(number)
+            raise self._wrong(number)
+        extent.chains[origin] = chains
 
     def _read_extent(self, number: int) -> _Extent:
         assert self._read is not None
@@ -224,28 +246,22 @@ class HistoryIndex:
                     extent.commits[origin].append(data)
                     extent.order.append(origin)
         for origin, at in places.items():
-            if not self._fit(extent, origin, at):
-                raise StorageError(
-                    f"the log from position {positions[0]} to {positions[-1]} does not hold what was written there for {self._group}. "
-                    "Nothing changed."
-                )
+            begin, end = self.ends[origin][at - 1 : at + 1]
+            extent.begins[origin] = begin
+            commits = extent.commits[origin]
+            forgotten = len(commits) - (end - begin)
+            if forgotten < 0:
+                raise self._wrong(number)
+            if forgotten:  # before the block left memory
+                del commits[:forgotten]
+                left = iter(range(forgotten))
+                extent.order = [made_by for made_by in extent.order if made_by != origin or next(left, None) is None]
+            extent.bytes += sum(map(len, commits)) + _COMMIT_OVERHEAD_BYTES * len(commits)
         return extent
 
-    def _fit(self, extent: _Extent, origin: int, at: int) -> bool:
-        """Leave away what was forgotten before this block left memory, add the chain; whether it leads to the hash known."""
-        begin, end = self.ends[origin][at - 1 : at + 1]
-        chains = self._chains[origin][(at - 1) * HASH_BYTES : (at + 1) * HASH_BYTES]
-        chain, known = bytes(chains[:HASH_BYTES]), chains[HASH_BYTES:]
-        commits = extent.commits[origin]
-        forgotten = len(commits) - (end - begin)
-        if forgotten > 0:
-            del commits[:forgotten]
-            left = iter(range(forgotten))
-            extent.order = [made_by for made_by in extent.order if made_by != origin or next(left, None) is None]
-        extent.begins[origin] = begin
-        chains = extent.chains[origin] = bytearray(chain)
-        for data in commits:
-            chain = chain_next(chain, data)
-            chains += chain
-        extent.bytes += sum(map(len, commits)) + _COMMIT_OVERHEAD_BYTES * len(commits)
-        return forgotten >= 0 and chain == known
+    def _wrong(self, number: int) -> StorageError:
+        positions = self._extents[number - self._first]
+        return StorageError(
+            f"the log from position {positions[0]} to {positions[-1]} does not hold what was written there for {self._group}. "
+            "Nothing changed."
+        )

@@ -174,6 +174,7 @@ class Model:
             assert history.has_chain(origin, seq, b"x" * 32) == (seq < base)
             assert not history.has_chain(origin, seq, b"")
             assert history.holds(origin, seq) == (seq > base)
+            assert history.is_in_memory(origin, seq) == (seq > history._index.ends[origin][-1])
             if seq < base:
                 with pytest.raises(LookupError, match="is not kept"):
                     history.chain(origin, seq)
