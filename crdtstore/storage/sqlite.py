@@ -5,7 +5,7 @@ rows, since each call may wait for the interpreter as long as the loop is busy. 
 log); what is committed is moved into the file right after the commit, in the same thread, so no commit has to do it for many before.
 
 SQLite finds damage where its own structure breaks; the checksum of every row finds what was changed in a row, and rows that come out of
-order are noticed. What this store cannot notice is a row that is not found any more: the state digest does.
+order are noticed. What a read cannot notice is a row that is not found any more: ``SqlitePin.check`` does, and so does the state digest.
 
 Source: DESIGN.md 5. https://www.sqlite.org/wal.html, https://www.sqlite.org/fileformat2.html
 """
@@ -228,6 +228,19 @@ class SqlitePin:
 
     def rows(self, start: bytes, end: bytes, limit: int = -1) -> list[Row]:
         return _read(self._connection, self._path, start, end, limit)
+
+    def check(self) -> None:
+        """See whether every row can be found: what no read of rows would notice.
+
+        Cost:    the whole file is read, in one C call; about 0.3 s for a million rows.
+        Raises:  StorageError naming the file and what is wrong with it.
+        """
+        try:
+            [[found]] = self._connection.execute("PRAGMA quick_check(1)").fetchall()
+        except (sqlite3.Error, MemoryError) as error:
+            raise storage_error(self._path, error) from error
+        if found != b"ok":
+            raise damage(self._path, found.decode(errors="replace").strip())
 
     def close(self) -> None:
         self._connection.close()

@@ -229,6 +229,26 @@ def test_another_process_may_look_meanwhile(tmp_path: Path) -> None:
             assert [path for path, _ in pin.rows(b"", END)] == [b"a", b"b", b"c"]
 
 
+def test_a_check_of_the_file_finds_a_page_that_is_not_there(tmp_path: Path) -> None:
+    filled(tmp_path, 2_000)
+    store = SqliteState.open(tmp_path)
+    with store.pin() as pin:
+        pin.check()
+    root = store._reader.execute("SELECT rootpage FROM sqlite_schema").fetchone()[0]
+    store.close()
+    data = bytearray((tmp_path / FILE_NAME).read_bytes())
+    cells = (root - 1) * 4096 + 3
+    data[cells + 1] -= 1  # the root says that it has one child less
+    (tmp_path / FILE_NAME).write_bytes(data)
+    with SqliteState.open(tmp_path) as store, store.pin() as pin:
+        assert 0 < len(store.rows(b"", END)) < 2_000
+        with pytest.raises(StorageError, match="damaged"):
+            pin.check()
+        pin._connection.close()
+        with pytest.raises(StorageError, match="closed"):
+            pin.check()
+
+
 def test_a_file_of_another_is_not_looked_at(tmp_path: Path) -> None:
     (tmp_path / FILE_NAME).write_bytes(b"something else")
     with pytest.raises(StorageError, match="does not begin"):
