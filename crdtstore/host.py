@@ -163,7 +163,7 @@ class Host:
                     self.promises.recover(data)
                     continue
                 engine = self._logged_group(group, origin)
-                commit = engine.recover(engine.members.index(origin), data)
+                commit = engine.replay.take(engine.members.index(origin), data)
                 touched[group] = engine
                 if commit is None:
                     continue
@@ -171,11 +171,11 @@ class Host:
                 if engine is self._system:
                     self._open_declared([commit], None, HostOutput())
             for engine in touched.values():
-                engine.placed(position)
+                engine.replay.placed(position)
             if self.saving is not None:
                 self.saving.logged(position)
         for engine in self.groups.values():
-            engine.recovered()
+            engine.replay.finish()
             engine.clock.last = max(engine.clock.last, self.promises.begin)
         return count
 

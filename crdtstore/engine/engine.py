@@ -21,9 +21,7 @@ from crdtstore.commit import (
     REASON,
     Commit,
     chain_start,
-    decode_commit,
     encode_commit,
-    head_of,
     with_operation,
 )
 from crdtstore.configuration import Configuration
@@ -40,6 +38,7 @@ from crdtstore.engine.keyspace import Keyspace
 from crdtstore.engine.measures import Measures
 from crdtstore.engine.options import Options
 from crdtstore.engine.output import Committed, Output, Refused
+from crdtstore.engine.replay import Replay
 from crdtstore.engine.rights import Rights
 from crdtstore.engine.rows import Rows
 from crdtstore.engine.stability import Stability
@@ -113,8 +112,7 @@ class Engine:
         """What of this group is in the state store; None: there is none."""
         self.failure: StorageError | None = None
         """The last time that something could not be read from disk."""
-        self._replayed: list[int | None] = [None] * count
-        """Per origin how far the log was replayed at start."""
+        self.replay = Replay(self)
         self.is_fenced = False
         """Set when a peer holds commits of ours that we do not: somebody else wrote, or we forgot. No write is taken any more."""
         self._is_held = False
@@ -167,68 +165,6 @@ class Engine:
     def wake_ms(self) -> int:
         """When a tick may have something to do: never later than it has."""
         return min(self.antientropy.wake_ms, self.upkeep.wake_ms, self.rights.wake_ms)
-
-    # --- start
-
-    def recover(self, origin: int, data: bytes) -> Commit | None:
-        """Take in a commit from the own log at start; it is durable already. Return it if it is applied now: the checkpoint may hold it.
-
-        Raises:  DecodeError or ProtocolError when the log holds what this replica cannot have written.
-        """
-        before = self._replayed[origin]
-        if before is None or before >= self.applied[origin]:
-            seq, hlc = head_of(data)
-        else:
-            seq, hlc = before + 1, 0
-        if before is None:  # the log may begin below what the history needs, not above
-            before = min(seq - 1, self.history.base[origin])
-        if seq != before + 1:
-            raise ProtocolError(f"the log of {self.group} goes from {before} to {seq} of {self.members[origin]}")
-        self._replayed[origin] = seq
-        if seq > self.applied[origin]:
-            return self._recover_new(origin, data)
-        if seq > self.history.base[origin]:
-            self.history.append(origin, data)
-            if origin == self.me:
-                self.measures.note_issued(physical_ms(hlc or head_of(data)[1]), is_recovered=True)
-        return None
-
-    def placed(self, position: int) -> None:
-        """All that was replayed so far and has no place yet stands in the block at this position."""
-        base = self.history.base
-        reached = [max(base[origin], seq or 0) for origin, seq in enumerate(self._replayed)]
-        self.history.place(reached, position)
-
-    def recovered(self) -> None:
-        """The log was replayed to its end.
-
-        Raises:  StorageError when it does not hold all that the checkpoint stands on.
-        """
-        for origin, seq in enumerate(self._replayed):
-            reached = max(self.history.base[origin], seq or 0)
-            if reached < self.applied[origin]:
-                raise StorageError(
-                    f"{self.group}: the checkpoint holds {self.applied[origin]} commits of {self.members[origin]}, the log only "
-                    f"{reached}: acknowledged commits are missing. Nothing changed."
-                )
-        if self.checkpoint is not None:
-            self.checkpoint.check()
-
-    def _recover_new(self, origin: int, data: bytes) -> Commit:
-        commit = decode_commit(data)
-        self.keyspace.tree.bring_all(commit.effects)
-        self._apply(origin, commit, data, self.causality.resolve(origin, commit.deps))
-        self.durability.vector[origin] = commit.seq
-        if origin == self.me:  # stamps of others never drag the clock unjudged, or a poisoned one would after a restart
-            self.clock.last = max(self.clock.last, commit.hlc)
-            self.measures.note_issued(physical_ms(commit.hlc), is_recovered=True)
-        else:
-            self.stability.applied(origin, commit.hlc)
-        if (
-            origin != self.me and self.clock.last
-        ):  # it came after our last commit, so not before that was made; when, nobody knows any more
-            self.rows.applied(origin, commit.seq, commit.hlc, physical_ms(self.clock.last))
-        return commit
 
     # --- local writes
 
@@ -315,7 +251,7 @@ class Engine:
             raise UsageError(
                 f"a commit has at most {MAX_COMMIT_BYTES} bytes, got {len(data)}. Nothing changed.", code="too-large"
             )
-        self._apply(me, commit, data, resolved)
+        self.apply(me, commit, data, resolved)
         out.persist.append((me, data))
         out.changed.append((me, commit))
         return commit
@@ -403,7 +339,7 @@ class Engine:
         if resolved and not self.is_ready(resolved):
             return False
         self.keyspace.tree.bring_all(commit.effects)
-        self._apply(origin, commit, data, resolved)
+        self.apply(origin, commit, data, resolved)
         out.persist.append((origin, data))
         out.changed.append((origin, commit))
         return True
@@ -431,7 +367,7 @@ class Engine:
                         break
                     has_moved = True
 
-    def _apply(self, origin: int, commit: Commit, data: bytes, resolved: list[tuple[int, int]]) -> None:
+    def apply(self, origin: int, commit: Commit, data: bytes, resolved: list[tuple[int, int]]) -> None:
         """The one place where state changes: vector, history, keys and clock knowledge move together."""
         seq = commit.seq
         cut = self.causality.advance(origin, seq, resolved)

@@ -269,7 +269,7 @@ def receive(data: bytes) -> None:
     for message in (data, *FRAMES):
         out = HostOutput()
         host.receive(EU, message, START_MS + 2_000, out)
-        host.finish(out)
+        host.finish(START_MS + 2_000, out)
         host.persisted(out.persist_number, START_MS + 2_000, HostOutput())
     check_untouched(host, before)
     for group, engine in host.groups.items():

@@ -55,8 +55,8 @@ def call_op(type_name: str, key: str, call: Call) -> Op:
 class Watched(Engine):
     """An engine that holds itself to law L7 at every commit that it applies."""
 
-    def _apply(self, origin: int, commit: Commit, data: bytes, resolved: list[tuple[int, int]]) -> None:
-        super()._apply(origin, commit, data, resolved)
+    def apply(self, origin: int, commit: Commit, data: bytes, resolved: list[tuple[int, int]]) -> None:
+        super().apply(origin, commit, data, resolved)
         seen = list(self.causality.deps[origin])
         assert origin == self.me or all(map(le, self.stability.stable, seen)), (
             f"L7: commit {commit.seq} of {self.members[origin]} had seen {seen}, {self.stability.stable} is stable here"
@@ -202,7 +202,7 @@ class Wire:
         engine = self.engines[name] = self._engine(name)
         for batch in self.disks[name]:
             for origin, data in batch:
-                engine.recover(origin, data)
+                engine.replay.take(origin, data)
 
     def settle(self, most_ms: int = 20_000, *, without: tuple[str, ...] = ()) -> None:
         """Time passes, everything is delivered and written, until all have the same; a deadline says when that is too long."""
