@@ -43,6 +43,7 @@ __all__ = ["PARTIAL", "Restored", "restore"]
 PARTIAL = ".partial"
 """What the name of an unfinished directory ends with."""
 _COMMIT_ROWS = 200_000
+_LEAST_SEGMENT_BYTES = 1 << 16
 _OURS = (FILE_NAME, STATE_NAME, LOG_NAME)
 
 
@@ -155,8 +156,9 @@ def _restore_rows(backup: Backup, partial: Path) -> Walk:
 
 def _restore_log(backup: Backup, log: Path, walk: Walk, point: Point | None, segment_bytes: int) -> tuple[int, int]:
     """Copy the log, without what does not belong to the point; return how many commits above the checkpoint, and how many left out."""
-    ends = Ends(backup.manifest.cluster, walk.checkpoint)
-    new = NewLog(log, segment_bytes, backup.manifest.log.needed)
+    ends, held = Ends(backup.manifest.cluster, walk.checkpoint), backup.manifest.log
+    room = held.end - held.needed + 2 * segment.OVERHEAD_BYTES
+    new = NewLog(log, min(segment_bytes, max(_LEAST_SEGMENT_BYTES, room)), held.needed)
     left_out = 0
     for where, position, records in backup.blocks():
         at, kept = f"{where} at position {position}", []
