@@ -174,6 +174,7 @@ class Host:
                 engine.replay.placed(position)
             if self.saving is not None:
                 self.saving.logged(position)
+        self.promises.start()
         for engine in self.groups.values():
             engine.replay.finish()
             engine.clock.last = max(engine.clock.last, self.promises.begin)

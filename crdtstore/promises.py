@@ -50,7 +50,7 @@ class Promises:
 
     def __init__(self) -> None:
         self.begin = 0
-        """The stamp at which clocks begin: no promise of an earlier life is above it."""
+        """The stamp at which clocks begin: no promise of an earlier life is above it. Known once the log was read to its end."""
         self._bound = 0
         """The stamp up to which may be promised: the durable mark."""
         self._written_ms = 0
@@ -68,7 +68,6 @@ class Promises:
         """For an engine of its own, without a log: whatever is promised is kept as long as it lives."""
         promises = cls()
         promises.mark_ms = _MOST_MS
-        promises.begin = 0
         return promises
 
     # --- what is durable
@@ -81,7 +80,7 @@ class Promises:
     @mark_ms.setter
     def mark_ms(self, mark_ms: int) -> None:
         self._written_ms = self._told_ms = mark_ms
-        self.begin = self._bound = mark_ms << COUNTER_BITS
+        self._bound = mark_ms << COUNTER_BITS
 
     def recover(self, data: bytes) -> None:
         """Take in a note from the log, in its order.
@@ -95,6 +94,10 @@ class Promises:
         if (form, name) != (_FORMAT, _MARK) or not 0 <= mark_ms <= _MOST_MS:
             raise DecodeError(f"a note of a node that this version does not know: {form} {name[:100]!r} {mark_ms}")
         self.mark_ms = mark_ms
+
+    def start(self) -> None:
+        """The log was read to its end: the last mark is the one that counts."""
+        self.begin = self._bound
 
     # --- promising
 

@@ -77,6 +77,7 @@ def test_a_start_begins_at_the_last_note() -> None:
     promises = begun()
     again = Promises()
     again.mark_ms = promises.mark_ms
+    again.start()
     assert again.begin == hlc(NOW + AHEAD_MS)
     assert again.limit(hlc(NOW + 60_000), NOW + 60_000) == hlc(NOW + AHEAD_MS), "the mark is durable already"
 
@@ -84,6 +85,7 @@ def test_a_start_begins_at_the_last_note() -> None:
     note = promises.close()
     assert note is not None
     again.recover(note.data)
+    again.start()
     assert again.begin == hlc(NOW + 21), "an orderly stop: what was promised and not more"
     assert again.mark_ms == NOW + 21
     assert again.close() is None, "nothing was promised meanwhile"
@@ -137,6 +139,7 @@ def test_whatever_happens_to_clock_disk_and_process_no_commit_is_stamped_at_or_b
         fresh = Promises()
         for data in durable:
             fresh.recover(data)
+        fresh.start()
         return fresh, Clock(last=fresh.begin)  # commits themselves may be lost: the mark alone has to do
 
     for what, ms in moves:
