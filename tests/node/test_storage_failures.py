@@ -394,6 +394,41 @@ async def test_a_frame_whose_keys_cannot_be_read_is_applied_later(
     assert (await call(eu, "GET", KEY)).body["value"] == 2
 
 
+async def test_history_that_cannot_be_read_waits_and_the_node_goes_on(
+    make_nodes: Callable[..., Nodes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nodes = make_nodes("us", "eu", engine={"history_bytes": 1024, "checkpoint_ms": 100})
+    us, eu = await nodes.start_all()
+    await declare(us, "shop", "counter")
+    await until(lambda: "shop/0" in eu.host.groups)
+    await until(lambda: eu.host.groups["_sys/0"].durability.vector == us.host.groups["_sys/0"].durability.vector)
+    await nodes.stop("eu")
+    for number in range(60):
+        assert (await call(us, "POST", f"/v1/data/shop/counter/k{number}", ADD)).status == 200
+    read, is_broken = us.log._reader.read, True
+
+    def read_block(*where: Any) -> Any:
+        if is_broken:
+            raise broken()
+        return read(*where)
+
+    monkeypatch.setattr(us.log._reader, "read", read_block)
+    eu = await nodes.start("eu")
+    await until(lambda: us.status()["storage"]["unreadable"]["count"] > 2)
+    assert "Input/output error" in us.status()["storage"]["unreadable"]["last"]
+    assert (await call(us, "POST", KEY, ADD)).body["values"] == [1]
+    assert (await call(us, "GET", KEY)).body["value"] == 1
+    assert (await call(us, "GET", "/readyz")).status == 200
+    checkpoints = us.status()["storage"]["checkpoint"]["count"]
+    await until(lambda: us.status()["storage"]["checkpoint"]["count"] > checkpoints)
+    assert eu.host.groups["shop/0"].applied[0] == 0
+    assert us.host.groups["shop/0"].rows.staleness_ms(us.driver.clock.now_ms()) is not None
+    assert (us.host.groups["shop/0"].rows.staleness_ms(us.driver.clock.now_ms()) or 0) < 2_000, "its peer is heard"
+    is_broken = False
+    await until(lambda: eu.host.groups["shop/0"].applied[0] == 61)
+    assert not us.driver.is_crashed
+
+
 # --- at start
 
 
