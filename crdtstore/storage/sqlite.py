@@ -27,6 +27,7 @@ from crdtstore.storage.rows import CHECK_BYTES, seal, unseal
 from crdtstore.storage.sqlite_file import (
     FILE_NAME,
     FORMAT,
+    SQLITE_ERRORS,
     WAIT_MS,
     beside,
     connect,
@@ -137,7 +138,7 @@ class SqliteState:
                 self._writer.execute(_putting(len(some)), list(chain.from_iterable(seal(some))))
                 count, size = count + len(some) - before[0], size + sum([len(data) for _, data in some]) - before[1]
             reach("checkpoint-write")
-        except (sqlite3.Error, MemoryError) as error:
+        except SQLITE_ERRORS as error:
             self._has_failed = True
             raise storage_error(self.path, error) from error
         return count, size
@@ -161,7 +162,7 @@ class SqliteState:
                 reach("checkpoint-commit-after")
                 self._is_open = False
                 self.commits += 1
-        except (sqlite3.Error, MemoryError) as error:
+        except SQLITE_ERRORS as error:
             self._has_failed = True
             raise storage_error(self.path, error) from error
         self._move()
@@ -176,7 +177,7 @@ class SqliteState:
             self._writer.execute(f"PRAGMA busy_timeout = {_WAIT_FOR_READERS_MS}")
             is_busy, in_log, moved = self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
             self.unmoved = f"{in_log - moved} of {in_log} pages wait for somebody who reads" if is_busy else None
-        except (sqlite3.Error, MemoryError) as error:
+        except SQLITE_ERRORS as error:
             self.unmoved = storage_error(self.path, error).detail
 
     def rollback(self) -> None:
@@ -185,7 +186,7 @@ class SqliteState:
         try:
             if self._writer.in_transaction:  # an error may have ended it
                 self._writer.execute("ROLLBACK")
-        except (sqlite3.Error, MemoryError) as error:
+        except SQLITE_ERRORS as error:
             raise storage_error(self.path, error) from error
 
     def close(self) -> None:
@@ -212,7 +213,7 @@ class SqlitePin:
         try:
             self._connection.execute("BEGIN")
             self._connection.execute("SELECT path FROM state LIMIT 1").fetchall()  # only reading begins it
-        except (sqlite3.Error, MemoryError) as error:
+        except SQLITE_ERRORS as error:
             self._connection.close()
             raise storage_error(path, error) from error
 
@@ -237,7 +238,7 @@ class SqlitePin:
         """
         try:
             [[found]] = self._connection.execute("PRAGMA quick_check(1)").fetchall()
-        except (sqlite3.Error, MemoryError) as error:
+        except SQLITE_ERRORS as error:
             raise storage_error(self._path, error) from error
         if found != b"ok":
             raise damage(self._path, found.decode(errors="replace").strip())
@@ -273,7 +274,7 @@ def _pieces(items: list[_Item]) -> Iterator[list[_Item]]:
 def _read(connection: sqlite3.Connection, path: Path, start: bytes, end: bytes, limit: int) -> list[Row]:
     try:
         found = connection.execute(_ROWS, (start, end, limit)).fetchall()
-    except (sqlite3.Error, MemoryError) as error:
+    except SQLITE_ERRORS as error:
         raise storage_error(path, error) from error
     rows = unseal(found, str(path))
     if len(rows) > 1:

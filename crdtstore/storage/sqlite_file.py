@@ -21,6 +21,7 @@ __all__ = [
     "FILE_NAME",
     "FORMAT",
     "PAGE_BYTES",
+    "SQLITE_ERRORS",
     "WAIT_MS",
     "beside",
     "connect",
@@ -44,6 +45,8 @@ _CACHE_KIB = 16 << 10
 """Per connection; of the file, the kernel's page cache holds what it can besides."""
 _WAL_KEPT_BYTES = 32 << 20
 """After a greater transaction the write-ahead log is cut to this."""
+SQLITE_ERRORS = (sqlite3.Error, MemoryError, UnicodeDecodeError)
+"""What a file that is damaged may raise: sizes in it may be anything, and so may the text that SQLite quotes."""
 WAIT_MS = 10_000
 """Nobody else writes for long: a backup may be taking its place, or the first reader after a crash looking through the log."""
 
@@ -109,7 +112,7 @@ def create(path: Path) -> None:
                 connection.execute(statement).fetchall()
         finally:
             connection.close()
-    except (sqlite3.Error, MemoryError) as error:
+    except SQLITE_ERRORS as error:
         raise storage_error(path, error) from error
     fd = os.open(unfinished, os.O_RDONLY)
     try:
@@ -152,7 +155,7 @@ def connect(path: Path) -> sqlite3.Connection:
         ):
             connection.execute(statement).fetchall()
         [[mode]] = connection.execute("PRAGMA journal_mode").fetchall()
-    except (sqlite3.Error, MemoryError) as error:
+    except SQLITE_ERRORS as error:
         if connection is not None:
             connection.close()
         raise storage_error(path, error) from error

@@ -126,6 +126,20 @@ def test_a_flipped_bit_in_the_file_never_gives_a_false_row(tmp_path: Path) -> No
     assert not is_refused(tmp_path / "work")
 
 
+def test_a_schema_that_is_no_text_is_refused_by_name(tmp_path: Path) -> None:
+    """What SQLite quotes of it in its message is no UTF-8 then."""
+    image = image_of_file(tmp_path / "made")
+    data = image.files[FILE_NAME]
+    start = data.index(b"CREATE TABLE state")
+    found = Counter[str]()
+    for at in range(start, PAGE_BYTES):
+        bad = bytearray(data)
+        bad[at] |= 0x80
+        found[image.outcome(tmp_path / "work", bytes(bad))] += 1
+    assert set(found) <= {"refused", "the same"}
+    assert found["refused"] > 50
+
+
 @pytest.mark.slow
 def test_a_flipped_bit_in_the_log_undoes_the_last_commit_at_most(tmp_path: Path) -> None:
     image = image_of_log(tmp_path / "made")
