@@ -181,13 +181,15 @@ class SqliteState:
             self.unmoved = storage_error(self.path, error).detail
 
     def rollback(self) -> None:
-        """Forget what was written since the last commit."""
-        self._is_open = self._has_failed = False
+        """Forget what was written since the last commit; on a full disk, give back the room that it took in the write-ahead log."""
+        has_failed, self._is_open, self._has_failed = self._has_failed, False, False
         try:
             if self._writer.in_transaction:  # an error may have ended it
                 self._writer.execute("ROLLBACK")
         except SQLITE_ERRORS as error:
             raise storage_error(self.path, error) from error
+        if has_failed:
+            self._move()
 
     def close(self) -> None:
         """Release the file; what was not committed is forgotten."""

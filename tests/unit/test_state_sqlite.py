@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import sqlite3
 import subprocess
 import sys
@@ -203,6 +204,27 @@ def test_after_a_failed_write_only_rollback_goes_on(tmp_path: Path) -> None:
         store.write(Slice(rows=[(b"a", b"1")]))
         store.commit()
         assert store.rows(b"", END) == [(b"a", b"1")]
+
+
+def test_a_failed_commit_gives_its_room_back(tmp_path: Path) -> None:
+    rows = [(b"%04d" % at, bytes(1_000)) for at in range(1_000)]
+    log = tmp_path / f"{FILE_NAME}-wal"
+    with SqliteState.open(tmp_path) as store:
+        store.write(Slice(rows=rows))
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, before[1]))
+        try:
+            with pytest.raises(StorageError, match="IOERR_WRITE"):
+                store.commit()
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        assert log.stat().st_size > 200_000
+        store.rollback()
+        assert log.stat().st_size == 0
+        assert store.rows(b"", END) == []
+        store.write(Slice(rows=rows))
+        store.commit()
+        assert store.rows(b"", END) == rows
 
 
 LOOK = """
