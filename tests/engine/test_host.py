@@ -270,7 +270,7 @@ def receive(data: bytes) -> None:
         out = HostOutput()
         host.receive(EU, message, START_MS + 2_000, out)
         host.finish(START_MS + 2_000, out)
-        host.persisted(out.persist_number, START_MS + 2_000, HostOutput())
+        host.persisted(Persisted(out.persist_number), START_MS + 2_000, HostOutput())
     check_untouched(host, before)
     for group, engine in host.groups.items():
         assert engine.durability.vector == engine.applied, f"{group} waits for a batch that nobody writes"
