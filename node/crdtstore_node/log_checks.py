@@ -2,43 +2,34 @@
 
 The question: what can be checked without the node? That every block is what was written, that nothing is missing
 between two of them, and, by the chain of hashes, that every origin's commits follow one another without a gap. A log
-that was cut begins where the checkpoint beside it left off, so its chains begin with the heads in there.
+that was cut begins where the checkpoint beside it left off, so its chains begin with those in there, and they have to
+come by the heads of the state.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from msgspec import Struct, field
 
-from crdtstore.causal import ReplicaId
 from crdtstore.commit import Commit, chain_next, chain_start, decode_commit
 from crdtstore.errors import DecodeError, UsageError
+from crdtstore.promises import NOTE_GROUP
 from crdtstore.storage import segment
 from crdtstore.storage.inspection import Damage, Finding, Part, Prepared, Started, Torn, inspect
 from crdtstore.storage.protocol import Entry
 from crdtstore.storage.record import decode_record
 from crdtstore_node.identity import LOG_NAME, read_identity
+from crdtstore_node.log_checkpoint import Checkpoint, Origin
 
-__all__ = ["Chains", "Checkpoint", "Numbers", "Report", "checkpoint_of", "cluster_of", "commits", "log_of", "verify"]
+__all__ = ["Chains", "Numbers", "Report", "cluster_of", "commits", "log_of", "verify"]
 
 MOST_LISTED = 1_000
 """So many places are named one by one; all are counted."""
 
 _SIZES = tuple(1 << power for power in range(7, 33))
-
-Origin = tuple[str, ReplicaId]
-
-
-class Checkpoint(Struct, frozen=True):
-    """What the state beside a log says of it."""
-
-    needed: int
-    """The log must hold everything from this position on."""
-    starts: Mapping[Origin, tuple[int, bytes]]
-    """Per group and origin a number and the chain hash after the commit of this number."""
 
 
 def log_of(directory: Path) -> tuple[Path, Path]:
@@ -63,12 +54,6 @@ def cluster_of(data: Path) -> str:
     if identity is None:
         raise UsageError(f"{data}: no identity.json, and a chain of hashes begins with the name of the cluster.")
     return identity.cluster
-
-
-def checkpoint_of(data: Path) -> Checkpoint | None:
-    """What the state store of this directory says of the log; None without one."""
-    del data
-    return None
 
 
 class Report(Struct):
@@ -125,6 +110,9 @@ def verify(log: Path, chains: Chains | None = None, needed: int | None = None) -
             report.torn = finding
         else:
             report.prepared += 1
+    if chains is not None:
+        for origin, why in chains.missing():
+            report.note(Damage(last.path if last is not None else log, 0, 0, f"{why} of {origin[1]} in {origin[0]}"))
     if needed is not None and (report.ends is None or report.ends < needed):
         where = last.path if last is not None else log
         why = f"the log ends at position {report.ends or 0}, but the state was saved at {needed}"
@@ -143,13 +131,13 @@ def _on_started(report: Report, started: Started, needed: int | None) -> Started
     return started
 
 
-def entries_of(part: Part) -> Iterator[Entry]:
-    """The entries of a block.
+def _commits_of(part: Part) -> Iterator[Entry]:
+    """The entries of a block but for a node's notes to itself.
 
     Raises:  DecodeError when the checksum is right, and yet these are no records.
     """
     for record in segment.records_of(part.payload):
-        yield from decode_record(record)
+        yield from (entry for entry in decode_record(record) if entry.group != NOTE_GROUP)
 
 
 class Chains:
@@ -159,16 +147,17 @@ class Chains:
     where the log was cut and nothing says what was before.
     """
 
-    def __init__(self, cluster: str, starts: Mapping[Origin, tuple[int, bytes]] | None = None) -> None:
+    def __init__(self, cluster: str, checkpoint: Checkpoint | None = None) -> None:
         self.heads: dict[Origin, tuple[int, bytes | None]] = {}
         self.commits = 0
         self._cluster = cluster
-        self._starts = starts or {}
+        self._starts = checkpoint.starts if checkpoint is not None else {}
+        self._state = checkpoint.heads if checkpoint is not None else {}
 
     def take(self, part: Part) -> Iterator[Damage]:
         """Follow the chains through a block; what does not fit."""
         try:
-            for group, origin, data in entries_of(part):
+            for group, origin, data in _commits_of(part):
                 seq = decode_commit(data).seq
                 self.commits += 1
                 why = self._follow((group, origin), seq, data)
@@ -182,6 +171,14 @@ class Chains:
         """Origins whose chain could not be hashed: their beginning is not in the log."""
         return sum(chain is None for _, chain in self.heads.values())
 
+    def missing(self) -> Iterator[tuple[Origin, str]]:
+        """What the state holds, the log has to hold, and does not: to be asked at the end."""
+        for origin, (seq, _) in self._state.items():
+            first = self._starts[origin][0]
+            last = self.heads[origin][0] if origin in self.heads else first
+            if last < seq:
+                yield origin, f"the log ends with commit {last}, the state holds {seq}"
+
     def _follow(self, origin: Origin, seq: int, data: bytes) -> str | None:
         before = self.heads.get(origin)
         if before is None:
@@ -191,11 +188,11 @@ class Chains:
         if seq != at + 1:
             why, chain = f"commit {seq} after commit {at}", None
         head = chain_next(chain, data) if chain is not None else None
-        known = self._starts.get(origin)
-        if known is not None and known[0] == seq:
-            if head is not None and head != known[1]:
-                why = f"the state has another chain hash after commit {seq}"
-            head = known[1]
+        for known in (self._starts.get(origin), self._state.get(origin)):
+            if known is not None and known[0] == seq:
+                if head is not None and head != known[1]:
+                    why = f"the state has another chain hash after commit {seq}"
+                head = known[1]
         self.heads[origin] = (seq, head)
         return why
 
@@ -251,7 +248,7 @@ class Numbers(Struct):
         self.largest = max(self.largest, part.size)
         self.sizes[next(size for size in _SIZES if part.size <= size)] += 1
         try:
-            for group, origin, data in entries_of(part):
+            for group, origin, data in _commits_of(part):
                 stamp = decode_commit(data).hlc
                 self.commits += 1
                 self.commit_bytes += len(data)
@@ -271,7 +268,7 @@ def commits(log: Path, start: int = 0) -> Iterator[tuple[int, Entry, Commit] | D
             yield finding
         elif isinstance(finding, Part) and finding.position >= start:
             try:
-                for entry in entries_of(finding):
+                for entry in _commits_of(finding):
                     yield finding.position, entry, decode_commit(entry.data)
             except DecodeError as error:
                 yield Damage(finding.path, finding.offset, 0, f"the checksum is right, but {error.detail}")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,14 @@ from crdtstore.causal import ReplicaId
 from crdtstore.cli import main
 from crdtstore.commit import Commit, chain_next, chain_start, encode_commit
 from crdtstore.storage import segment
+from crdtstore.storage.inspection import Started, inspect
 from crdtstore.storage.log import SegmentedLog
 from crdtstore.storage.protocol import Entry
 from crdtstore.storage.segment import OVERHEAD_BYTES
 from crdtstore_node import cli_log, log_checks
-from crdtstore_node.log_checks import Chains, Checkpoint, log_of, verify
+from crdtstore_node.log_checkpoint import Checkpoint, checkpoint_of
+from crdtstore_node.log_checks import Chains, log_of, verify
+from tests.node.running import Nodes, call, declare
 
 US = ReplicaId("us-1.0123456789abcdef")
 EU = ReplicaId("eu-1.00000000000000ff")
@@ -192,28 +196,39 @@ def test_a_log_that_was_cut_is_followed_from_the_heads_of_the_checkpoint(tmp_pat
     assert verify(log, chains).is_sound
     assert chains.unchecked == 3
     assert "not checked: the log begins after its first commit" in run("verify", "--chain", tmp_path).stdout
-    chains = Chains(CLUSTER, heads(40))
-    assert verify(log, chains, positions[39]).is_sound
+    chains = Chains(CLUSTER, Checkpoint(positions[40], heads(40), heads(50)))
+    assert verify(log, chains, positions[40]).is_sound
     assert chains.unchecked == 0
     assert chains.heads == heads(60)
     wrong = {origin: (seq, bytes(32)) for origin, (seq, _) in heads(40).items()}
-    chains = Chains(CLUSTER, wrong)
-    verify(log, chains)
-    assert chains.heads != heads(60)
+    report = verify(log, Chains(CLUSTER, Checkpoint(positions[40], wrong, heads(50))))
+    assert [damage.why.split(" of ")[0] for damage in report.damage] == [
+        "the state has another chain hash after commit 50"
+    ] * 3
+
+
+def test_what_the_state_holds_and_the_log_lacks_is_damage(tmp_path: Path) -> None:
+    """However sound the log is by itself: here it ends too early."""
+    make(tmp_path, 10)
+    chains = Chains(CLUSTER, Checkpoint(0, heads(4), heads(11)))
+    report = verify(tmp_path / "log", chains)
+    assert [damage.why for damage in report.damage] == [
+        f"the log ends with commit 10, the state holds 11 of {origin} in {group}" for group, origin in heads(11)
+    ]
 
 
 def test_heads_of_the_checkpoint_that_the_log_contradicts_are_damage(tmp_path: Path) -> None:
     make(tmp_path, 10)
     wrong = heads(4) | {("shop/0", EU): (4, bytes(32))}
-    report = verify(tmp_path / "log", Chains(CLUSTER, wrong))
-    (damage,) = report.damage
+    report = verify(tmp_path / "log", Chains(CLUSTER, Checkpoint(0, wrong, heads(10))))
+    damage = report.damage[0]
     assert damage.why == f"the state has another chain hash after commit 4 of {EU} in shop/0"
 
 
 def test_what_the_checkpoint_needs_has_to_be_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     positions = make(tmp_path, 60, cut=True)
     for needed, is_sound in ((positions[30], True), (positions[3], False), (positions[-1] + 10_000, False)):
-        checkpoint = Checkpoint(needed, {})
+        checkpoint = Checkpoint(needed, {}, {})
         monkeypatch.setattr(cli_log, "checkpoint_of", lambda _, found=checkpoint: found)
         result = run("verify", tmp_path)
         assert result.exit_code == (0 if is_sound else 1), result.output
@@ -249,6 +264,56 @@ def test_a_directory_without_a_log_is_wrong_use(tmp_path: Path) -> None:
         assert json.loads(result.stdout)["code"] == "bad-request"
         assert "there is no log here" in result.stderr
         assert run(command, tmp_path / "nowhere").exit_code == 2
+
+
+async def test_the_log_of_a_node_that_cuts_it_is_sound_while_it_runs_and_when_it_does_not(
+    make_nodes: Callable[..., Nodes],
+) -> None:
+    """With what the checkpoint says of it, which is read beside the node; afterwards not even a file is made."""
+    engine = {"checkpoint_ms": 100, "checkpoint_bytes": 4096, "history_bytes": 1024, "retain_bytes": 1024}
+    nodes = make_nodes("us", engine=engine, log={"segment_bytes": 1 << 16})
+    node = await nodes.start("us")
+    data = nodes.directory / "data-us"
+    assert checkpoint_of(data) is None
+    await declare(node, "shop", "lww_register")
+
+    async def write_until_it_was_cut() -> None:
+        number = 0
+        while node.log.held[0] == 0:
+            number += 1
+            ops = {"ops": [{"op": "set", "value": f"{number}" * 200}]}
+            assert (await call(node, "POST", f"/v1/data/shop/lww_register/k{number % 50}", ops)).status == 200
+
+    async with asyncio.timeout(30):
+        await write_until_it_was_cut()
+    for chain in ([], ["--chain"]):
+        result = await asyncio.to_thread(run, "verify", *chain, data)
+        assert result.exit_code == 0, result.output
+    checkpoint = checkpoint_of(data)
+    assert checkpoint is not None
+    assert 0 < checkpoint.needed <= node.log.position
+    await nodes.stop("us")
+    before = files(data)
+    document = json.loads(run("verify", "--chain", "--json", data).stdout)
+    assert document["sound"]
+    assert document["begins"] > 0
+    assert [each["seq"] for each in document["heads"] if each["group"] == "shop/0"] == [
+        node.host.groups["shop/0"].applied[0]
+    ]
+    assert all(each["chain"] for each in document["heads"])
+    assert run("dump", data).exit_code == 0, "notes of a node to itself are no commits"
+    assert json.loads(run("stats", "--json", data).stdout)["undecodable"] == 0
+    assert files(data) == before
+    found = checkpoint_of(data)
+    assert found is not None
+    first = next(each for each in inspect(data / "log") if isinstance(each, Started))
+    assert first.position <= found.needed
+    spoilt = bytearray(first.path.read_bytes())
+    spoilt[:] = bytes(len(spoilt))
+    first.path.write_bytes(spoilt)
+    result = run("verify", data)
+    assert result.exit_code == 1
+    assert f"from {found.needed} on is needed" in result.stdout or f"saved at {found.needed}" in result.stdout
 
 
 # --- dump and stats

@@ -1,0 +1,91 @@
+"""What the checkpoint in a data directory says of the log beside it, read without changing anything.
+
+The question: may a node have the store open? It may: then SQLite's own locks keep its file together. Nobody has it open
+when there is no index of its write-ahead log, and then not even that index is made.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import msgspec
+from msgspec import Struct
+
+from crdtstore.causal import ReplicaId
+from crdtstore.engine.checkpoint import read_saved
+from crdtstore.errors import StorageError
+from crdtstore.saving import NODE_PATH, SavedNode
+from crdtstore.storage.protocol import Row
+from crdtstore.storage.rows import unseal
+from crdtstore.storage.sqlite_file import FILE_NAME, SQLITE_ERRORS, beside, refuse_foreign, storage_error
+
+__all__ = ["Checkpoint", "Origin", "checkpoint_of"]
+
+Origin = tuple[str, ReplicaId]
+
+
+class Checkpoint(Struct, frozen=True):
+    """What the state says of the log; numbers and chain hashes are per group and origin."""
+
+    needed: int
+    """The log must hold everything from this position on."""
+    starts: dict[Origin, tuple[int, bytes]]
+    """The last commit that need not be in the log any more, and the chain hash after it."""
+    heads: dict[Origin, tuple[int, bytes]]
+    """The last commit that the state holds, and the chain hash after it."""
+
+
+class _Rows:
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        is_open = any(beside(path, suffix).exists() for suffix in ("-wal", "-shm"))
+        options = "mode=ro" if is_open else "mode=ro&immutable=1"
+        try:
+            self._connection = sqlite3.connect(
+                f"{path.absolute().as_uri()}?{options}", uri=True, isolation_level=None, timeout=5
+            )
+            self._connection.text_factory = bytes
+            self._connection.execute("BEGIN")
+        except SQLITE_ERRORS as error:
+            raise storage_error(path, error) from error
+
+    def rows(self, start: bytes, end: bytes, limit: int = -1) -> list[Row]:
+        statement = "SELECT path, data FROM state WHERE path >= ? AND path < ? ORDER BY path LIMIT ?"
+        try:
+            found = self._connection.execute(statement, (start, end, limit)).fetchall()
+        except SQLITE_ERRORS as error:
+            raise storage_error(self._path, error) from error
+        return unseal(found, str(self._path))
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+def checkpoint_of(data: Path) -> Checkpoint | None:
+    """What the state in this data directory says of the log; None when no checkpoint was made.
+
+    Raises:  StorageError when it cannot be read.
+    """
+    path = data / FILE_NAME
+    if not refuse_foreign(path):
+        return None
+    with closing(_Rows(path)) as rows:
+        found = rows.rows(NODE_PATH, NODE_PATH + b"\0")
+        if not found:
+            return None
+        try:
+            node = msgspec.msgpack.decode(found[0][1], type=SavedNode)
+        except msgspec.MsgspecError as error:
+            raise StorageError(f"{path}: the row about the node is none: {error}", file=str(path)) from error
+        checkpoint = Checkpoint(node.needed, {}, {})
+        for group, number in node.groups.items():
+            saved = read_saved(rows, number)
+            if saved is None:
+                continue
+            for at, member in enumerate(saved.members):
+                origin = (group, ReplicaId(member))
+                checkpoint.starts[origin] = (saved.base[at], saved.base_chains[at])
+                checkpoint.heads[origin] = (saved.applied[at], saved.heads[at])
+        return checkpoint
