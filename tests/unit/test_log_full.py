@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -246,3 +249,48 @@ def test_a_full_disk_taken_for_final_would_be_noticed(tmp_path: Path, disk: Disk
         put(log, "b")
         put(log, "c")
     assert content(tmp_path) != ["a", "b", "c"]
+
+
+SMALL_DISK = """
+import os, sys
+from pathlib import Path
+from crdtstore.causal import ReplicaId
+from crdtstore.errors import StorageError
+from crdtstore.storage.log import SegmentedLog
+from crdtstore.storage.protocol import Entry
+
+directory, filler = Path(sys.argv[1]) / "log", Path(sys.argv[1]) / "filler"
+me, kept, refused, room = ReplicaId("us-1.0123456789abcdef"), [], 0, True
+filler.write_bytes(bytes(1 << 20))
+with SegmentedLog.open(directory, 1 << 17) as log:
+    list(log.replay())
+    for number in range(180):
+        record = log.encode([Entry("shop/0", me, b"%d " % number * 4000)])
+        while True:
+            try:
+                log.write([record])
+                break
+            except StorageError as error:
+                assert error.code == "storage-full", error
+                refused += 1
+                filler.unlink()
+        kept.append(number)
+with SegmentedLog.open(directory, 1 << 17) as log:
+    held = [int(entries[0].data.split()[0]) for _, entries in log.replay()]
+    assert log.torn is None, log.torn
+assert held == kept
+print("refused", refused)
+"""
+
+
+def test_on_a_disk_that_is_really_full(tmp_path: Path) -> None:
+    """A file system of 3 MB in a mount namespace of its own; a third of it comes free when it is full."""
+    script = f"mount -t tmpfs -o size=3m tmpfs {tmp_path} && exec {sys.executable} -c '{SMALL_DISK}' {tmp_path}"
+    unshare = shutil.which("unshare")
+    if unshare is None or subprocess.run([unshare, "-m", "true"], capture_output=True, check=False).returncode:
+        pytest.skip("no mount namespace can be had here (root is needed)")
+    run = subprocess.run([unshare, "-m", "sh", "-c", script], capture_output=True, text=True, timeout=60, check=False)
+    if "mount:" in run.stderr:
+        pytest.skip(f"no file system can be mounted here: {run.stderr.strip()}")
+    assert run.returncode == 0, run.stderr
+    assert run.stdout == "refused 1\n"
