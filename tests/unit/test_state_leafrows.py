@@ -347,6 +347,7 @@ def test_no_field_of_a_leaf_is_forgotten(shape: Any) -> None:
         One(FUTURE, (1 << 62) - 1, (1 << 64) - 1, {"b": 1, "a": [1.0, 1, True, b"\xff"]}),
         Sum(RUN.total() - 4, (RUN, Run(0, 77, last_seq=1, last_sum=-4, last_hlc=1)), {1: 2}),
         Sum(5 << 8190, tuple(Run(at, 77, last_seq=1, last_sum=1 << 8190, last_hlc=1) for at in range(5))),
+        Sum(4, (Run(0, 77, last_seq=1, last_sum=4, last_hlc=1),), {1: 2}),
         Many(MIN, {5: (HLC, "x"), 4: (HLC, "a")}, None, "a"),
         Many(MAX, {}, {5: 4}, None),
         Branch([One(MARK, 1, 2, None), Many(PUT, {1: (2, 3), 2: (3, 4)})], {}),

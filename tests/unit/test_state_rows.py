@@ -118,6 +118,12 @@ def test_a_moved_end_of_the_path_is_found() -> None:
         unseal([(b"abc", sealed[1:])], "f")
 
 
+@pytest.mark.parametrize("row", [(None, b"data...."), (7, b"data...."), (b"\0\1\1", None), (b"\0\1\1", 1.5)])
+def test_a_row_that_is_not_even_bytes_is_found(row: Any) -> None:
+    with pytest.raises(StorageError, match=r"no path|group 1, leaves"):
+        unseal([row], "f")
+
+
 def test_an_error_names_the_row_and_nothing_of_its_data() -> None:
     [(path, sealed)] = seal([(row_path(2, LEAVES, ["d:c", "key", 7, b"\x01"]), b"the secret")])
     with pytest.raises(StorageError) as error:
