@@ -40,6 +40,7 @@ _log = logging.getLogger(__name__)
 _WRITES = frozenset(("commit", "declare", "declare_domain"))
 _TICK_S = 1.0
 """A tick comes at least so often."""
+_LOOK_S = 1.0
 _LEAST_S = 0.001
 """And at most so often, whatever the service asks for."""
 
@@ -71,7 +72,14 @@ class Driver:
         """Why nothing can be made durable just now: what found no room is written again and again."""
         self.full_times = self.frames_left = self.cut_failures = 0
         """How often the disk was full, what peers sent that was left where it is, and how often the log could not be cut."""
+        self.unread = 0
+        """How many requests needed something that cannot be read."""
+        self.unreadable: StorageError | None = None
+        """What the last of these needed."""
         self._is_held = False
+        self._look_at = 0.0
+        self._told: dict[str, str | None] = {}
+        """What was last logged of failures that are not this driver's to handle."""
         self.is_crashed = False
         self.steps = self.records = self.commits_logged = 0
         self._loop = asyncio.get_running_loop()
@@ -198,6 +206,9 @@ class Driver:
             if isinstance(answer, CrdtStoreError):
                 # Its frames hold this very output, which the collector does not see: kept, each refusal would stay for ever.
                 answer.__traceback__ = answer.__context__ = answer.__cause__ = None
+                if isinstance(answer, StorageError):
+                    self.unread += 1
+                    self.unreadable = answer
             self._answer(ticket, answer)
         for rejected in out.rejected:
             self.rejected(rejected)
@@ -219,6 +230,9 @@ class Driver:
         self._timer = None
         self._events.append(Tick())
         self._turn()
+        if self._loop.time() >= self._look_at:
+            self._look_at = self._loop.time() + _LOOK_S
+            self._look_for_failures()
 
     def _on_written(self, number: int, position: int) -> None:
         if self.full is not None:
@@ -247,6 +261,21 @@ class Driver:
             event(_log, logging.INFO, "checkpoints are written again")
 
     # --- what fails
+
+    def _look_for_failures(self) -> None:
+        """What could not be read, or was found to be wrong, stands in the node's log once, not at each attempt."""
+        host = self.service.host
+        if host.saving is not None:
+            self._tell("what is on disk is not what was written there", "scrub", host.saving.scrub.failure)
+        self._tell("something on disk cannot be read", "requests", self.unreadable)
+        for group, engine in host.groups.items():
+            self._tell("something on disk cannot be read", group, engine.failure)
+
+    def _tell(self, what: str, where: str, failure: StorageError | None) -> None:
+        detail = None if failure is None else failure.detail
+        if detail is not None and detail != self._told.get(where):
+            event(_log, logging.ERROR, what, where=where, detail=detail)
+        self._told[where] = detail
 
     def _hold_or_go_on(self) -> None:
         """What the store does by itself waits as long as writes of users do."""

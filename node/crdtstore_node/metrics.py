@@ -103,6 +103,8 @@ _NODE = (
     _OfNode("crdtstore_checkpoint_age_seconds", "gauge", "Since the last one began.", _age),
     _OfNode("crdtstore_unsaved_bytes", "gauge", "Of the log, in no checkpoint.", lambda n: _saving(n).unsaved_bytes),
     _OfNode("crdtstore_unsaved_keys", "gauge", "Changed since the last one.", lambda n: _saving(n).unsaved),
+    _OfNode("crdtstore_scrubs", "counter", "That found all well.", lambda n: _saving(n).scrub.runs),
+    _OfNode("crdtstore_scrub_failed", "gauge", "1: damage on disk.", lambda n: _saving(n).scrub.failure is not None),
     _OfNode("crdtstore_storage_read_errors", "counter", "What could not be read.", unreadable),
     _OfNode("crdtstore_gossip_sent_bytes", "counter", "Bytes for peers.", lambda n: n.host.bytes_sent),
     _OfNode("crdtstore_gossip_received_bytes", "counter", "Bytes from peers.", lambda n: n.host.bytes_received),

@@ -20,6 +20,7 @@ def storage_status(node: Node) -> dict[str, Any]:
     """The section of the status; bytes are those of files, but for ``resident_bytes``, which is estimated."""
     driver, log, saving = node.driver, node.log, node.host.saving
     assert saving is not None
+    scrub, groups = saving.scrub, node.host.groups.values()
     first, segments = log.held
     why = driver.why_no_writes
     now_ms = driver.clock.now_ms()
@@ -51,9 +52,15 @@ def storage_status(node: Node) -> dict[str, Any]:
             "unsaved_bytes": saving.unsaved_bytes,
             "unsaved_keys": saving.unsaved,
         },
+        "scrub": {
+            "runs": scrub.runs,
+            "is_under_way": scrub.is_under_way,
+            "age_ms": None if scrub.last_ms is None else max(0, now_ms - scrub.last_ms),
+            "failure": _detail(scrub.failure),
+        },
         "unreadable": {
             "count": unreadable(node),
-            "last": next((_detail(engine.failure) for engine in node.host.groups.values() if engine.failure), None),
+            "last": _detail(next(filter(None, [driver.unreadable, *(e.failure for e in groups)]), None)),
         },
     }
 
@@ -68,7 +75,7 @@ def state_bytes(node: Node) -> int | None:
 
 def unreadable(node: Node) -> int:
     """How often something could not be read from the disk."""
-    return sum(engine.measures.unreadable for engine in node.host.groups.values())
+    return node.driver.unread + sum(engine.measures.unreadable for engine in node.host.groups.values())
 
 
 def _detail(error: StorageError | None) -> str | None:

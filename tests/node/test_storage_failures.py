@@ -334,9 +334,10 @@ async def cold_shop(log: FailingLog, state: FailingState) -> None:
 
 
 async def test_a_key_that_cannot_be_read_is_named_and_others_go_on(
-    log: FailingLog, state: FailingState, monkeypatch: pytest.MonkeyPatch
+    log: FailingLog, state: FailingState, monkeypatch: pytest.MonkeyPatch, lines: Lines
 ) -> None:
     monkeypatch.setattr("crdtstore.residence.Residence.warm_up", lambda self, limit, budget_bytes: False)
+    monkeypatch.setattr("crdtstore_node.driver._LOOK_S", 0.01)
     await cold_shop(log, state)
     async with running(log, state) as shop:
         state.unreadable = unreadable_key(state, shop, "bad")
@@ -348,9 +349,28 @@ async def test_a_key_that_cannot_be_read_is_named_and_others_go_on(
         assert await shop.value("good") == 1
         assert (await shop.add("good"))["values"] == [2]
         assert not shop.driver.is_crashed
+        await until(lambda: lines.of("something on disk cannot be read"))
         state.unreadable = lambda start, end: None
         assert await shop.value("bad") == 1
         assert (await shop.add("bad"))["values"] == [2]
+    assert [said["where"] for said in lines.of("something on disk cannot be read")] == ["requests"], "once"
+
+
+async def test_damage_that_a_scrub_finds_is_named(
+    log: FailingLog, state: FailingState, monkeypatch: pytest.MonkeyPatch, lines: Lines
+) -> None:
+    monkeypatch.setattr("crdtstore_node.driver._LOOK_S", 0.01)
+    await cold_shop(log, state)
+    async with running(log, state, scrub_every_ms=100) as shop:
+        scrub = shop.host.saving.scrub  # type: ignore[union-attr]
+        await until(lambda: scrub.runs > 0)
+        assert lines.of("what is on disk is not what was written there") == []
+        first, end = key_range(shop.host.groups["shop/0"].checkpoint.number, LEAVES, ["counter:counter", "bad"])  # type: ignore[union-attr]
+        [(path, _)] = state.rows(first, end)
+        state.damage(path)
+        await until(lambda: scrub.failure is not None)
+        await until(lambda: lines.of("what is on disk is not what was written there"))
+        assert shop.driver.why_no_writes is None
 
 
 async def test_a_checkpoint_that_cannot_be_read_at_start_is_named(log: FailingLog, state: FailingState) -> None:
@@ -465,6 +485,7 @@ async def test_a_healthy_node_says_what_its_disk_holds(shop: Node) -> None:
     assert storage["state"]["bytes"] > 0
     assert storage["checkpoint"]["unsaved_bytes"] > 0
     assert storage["checkpoint"]["unsaved_keys"] > 0
+    assert storage["scrub"] == {"runs": 0, "is_under_way": False, "age_ms": None, "failure": None}
     assert storage["unreadable"] == {"count": 0, "last": None}
 
 
