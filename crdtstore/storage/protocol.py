@@ -37,10 +37,12 @@ class CommitLog(Protocol):
     """Where the next block will begin."""
 
     def replay(self, needed: int = 0) -> Iterator[tuple[int, list[Entry]]]:
-        """All records there are, in order, each with the position of its block; to be exhausted once, before the first ``write``.
+        """All records from ``needed`` on, in order, each with the position of its block; to be exhausted once, before the first ``write``.
+
+        Records of some blocks below ``needed`` may come before these: what is kept and removed is whole stretches of the log.
 
         Raises:  StorageError naming file and offset when something acknowledged cannot be read, or the log does not reach back to
-                 ``needed``; nothing is changed.
+                 ``needed`` or up to it; nothing is changed.
         """
 
     def encode(self, entries: Sequence[Entry]) -> bytes:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Generator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -90,7 +91,9 @@ def _first(directory: Path, needed: int) -> int:
     positions: dict[int, int] = {}
     older: list[int] = []
     for generation in segment.generations(directory):
-        header = segment.read_header(segment.path_of(directory, generation))
+        header = None
+        with suppress(StorageError):  # it matters only if this one is needed, and then it is read again
+            header = segment.read_header(segment.path_of(directory, generation))
         if header is not None and header.generation == generation:
             positions[generation] = header.position
         elif header is not None and header.generation < generation:

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crdtstore.causal import ReplicaId
+from crdtstore.errors import StorageError
 from crdtstore.storage.memory import MemoryLog
 from crdtstore.storage.protocol import CommitLog, Entry
 
@@ -56,3 +57,66 @@ def test_a_sync_may_cover_a_part_and_never_takes_back() -> None:
     assert [entries for _, entries in log.replay()] == [batch(1), batch(2)]
     with pytest.raises(AssertionError, match="3 of 2"):
         log.sync(3)
+
+
+def test_blocks_are_read_by_their_position_once_they_are_durable() -> None:
+    log = MemoryLog()
+    first = log.write([log.encode(batch(1)), log.encode(batch(2))])
+    second = log.position
+    assert first == 0 < second
+    assert log.read(first) == (batch(1) + batch(2), second)
+    log.stage([log.encode(batch(3))])
+    for position in (second, second + 1, first + 1, log.position):
+        with pytest.raises(StorageError, match=f"no durable block at position {position}"):
+            log.read(position)
+    log.sync()
+    assert log.read(second) == (batch(3), log.position)
+    assert [position for position, _ in log.replay()] == [first, first, second]
+
+
+def test_nothing_written_takes_no_position() -> None:
+    log = MemoryLog()
+    assert log.write([]) == log.position == log.staged == 0
+
+
+@pytest.mark.parametrize("segment_bytes", [1, 200])
+def test_what_is_cut_is_gone_in_whole_stretches(segment_bytes: int) -> None:
+    log = MemoryLog(segment_bytes)
+    positions = [log.write([log.encode(batch(number))]) for number in range(10)]
+    length = positions[1]
+    log.cut(positions[5])
+    begins = positions[5] if segment_bytes == 1 else positions[(positions[5] // 200 * 200) // length]
+    assert [position for position, _ in log.replay(begins)] == [each for each in positions if each >= begins]
+    with pytest.raises(StorageError, match=f"holds positions {begins} to .* from 0 on is needed"):
+        list(log.replay())
+    with pytest.raises(StorageError, match="no durable block"):
+        log.read(positions[0])
+    assert log.staged == log.durable == 10
+    assert log.write([log.encode(batch(10))]) == 10 * length
+    assert (log.staged, log.durable) == (11, 11)
+
+
+def test_all_may_be_cut_and_positions_go_on() -> None:
+    log = MemoryLog()
+    log.write([log.encode(batch(1))])
+    end = log.position
+    log.cut(end)
+    assert log.position == end
+    assert list(log.replay(end)) == []
+    assert log.crash() == 0
+    assert log.write([log.encode(batch(2))]) == end
+    with pytest.raises(StorageError, match="needed"):
+        list(log.replay(log.position + 1))
+
+
+def test_what_is_not_durable_is_never_cut_and_torn_blocks_are_lost_whole() -> None:
+    log = MemoryLog()
+    log.write([log.encode(batch(1))])
+    log.stage([log.encode(batch(2)), log.encode(batch(3))])
+    log.cut(log.position)
+    assert [entries for _, entries in log.replay(log._first[0])] == [
+        batch(2),
+        batch(3),
+    ]
+    assert log.crash(keep=1) == 2
+    assert (log.staged, log.durable) == (1, 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import tempfile
@@ -282,6 +283,32 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     path(tmp_path).mkdir()
     with pytest.raises(StorageError, match=r"0000000001\.log: Is a directory"):
         content(tmp_path)
+
+
+def test_a_page_that_cannot_be_read_is_named_and_nothing_is_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a segment that is needed; one that is not may be as spoilt as it likes."""
+    with SegmentedLog.open(tmp_path, 1 << 16) as log:
+        list(log.replay())
+        positions = [log.write([log.encode(batch("x" * 1000))]) for _ in range(90)]
+    before, spoilt, pread = snapshot(tmp_path), path(tmp_path).stat().st_ino, os.pread
+
+    def read(fd: int, size: int, offset: int) -> bytes:
+        if os.fstat(fd).st_ino == spoilt and (offset <= 8192 < offset + size or offset == 0):
+            if offset == 8192:
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+            if size > 4096 or size == OVERHEAD_BYTES:
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return pread(fd, size, offset)
+
+    monkeypatch.setattr(os, "pread", read)
+    with pytest.raises(StorageError, match=r"0000000001\.log: Input/output error at byte 8192") as refused:
+        content(tmp_path)
+    assert refused.value.more == {"file": str(path(tmp_path)), "offset": 8192}
+    assert snapshot(tmp_path) == before
+    with SegmentedLog.open(tmp_path, 1 << 16) as log:
+        assert len(list(log.replay(positions[-1]))) < 40
 
 
 @pytest.mark.parametrize(("texts", "begins"), [(("one",), 0), (("one", "two"), 1)])
