@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from crdtstore.leaves import BEST, Branch, Entry, Leaf, Many, One, Sum, covers, has_mark, narrow
 from crdtstore.values import element_order
 
-__all__ = ["fold_entry"]
+__all__ = ["extent", "fold_entry"]
 
 
 def fold_entry(entry: Entry, stable: Sequence[int]) -> tuple[Entry | None, bool]:
@@ -35,6 +35,20 @@ def fold_entry(entry: Entry, stable: Sequence[int]) -> tuple[Entry | None, bool]
     folded = [_fold_leaf(leaf, stable) for leaf in entry.leaves]
     entry.leaves = [leaf for leaf, _ in folded]
     return entry, any(is_more for _, is_more in folded)
+
+
+def extent(entry: Entry) -> int:
+    """How much is held at an entry itself, about; folding that takes something makes it less."""
+    if type(entry) is Branch:
+        return sum([1 + extent(leaf) for leaf in entry.leaves])
+    if isinstance(entry, One):
+        return 1
+    held = len(entry.shadows or ())  # type: ignore[union-attr]
+    if isinstance(entry, Many):
+        return held + len(entry.dots)
+    for run in entry.runs:  # type: ignore[union-attr]
+        held += len(run.older or ()) + (0 if run.loose is None else len(run.loose.rows))
+    return held
 
 
 def _is_stable(leaf: Leaf, stable: Sequence[int]) -> bool:

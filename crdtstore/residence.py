@@ -322,11 +322,13 @@ class Residence:
         """Look at the oldest key: let it go, or give it another turn."""
         key = residents.popleft()
         branch = self._state.root.children.get(collection)
-        if type(branch) is not Branch or key is None:
-            return
-        entry = branch.children.get(key)
+        entry = branch.children.get(key) if type(branch) is Branch else None
         if entry is None:
+            self._read.discard((collection, key))
+            if key is not None and self.unsaved.has(collection, key):
+                residents.append(key)  # it was met already, so nobody would say that it has come back
             return
+        assert type(branch) is Branch
         self.is_pressed = True
         if self.unsaved.has(collection, key) or (collection, key) in self._read or _is_swept(entry):
             self._read.discard((collection, key))

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
 
 from crdtstore.causal import ReplicaId
-from crdtstore.folding import fold_entry
+from crdtstore.folding import extent, fold_entry
 from crdtstore.leaves import Branch, Entry, Many
 from crdtstore.ledger import Ledger
 from crdtstore.levels import collapse, disorder, keys_of, settle, walk
@@ -21,6 +21,9 @@ from crdtstore.storage.rows import CONTESTED
 from crdtstore.sweeps import Discard, Sweep
 
 __all__ = ["State"]
+
+_COLD_LOOKS = 50
+"""Of so many contested keys a review reads what is on disk only."""
 
 
 class Contested(OrderedDict[tuple[Any, Any], None]):
@@ -136,9 +139,10 @@ class State:
                 continue
             if type(entry) is Branch:  # what a mark hid may go
                 disorder(levels[-1])
+            before = 0 if self.residence is None else extent(entry)
             left, is_more = fold_entry(entry, stable)
-            if self.residence is not None and (left is not entry or type(entry) is Branch):
-                self.residence.note(path)  # what went must not come back; a sum that only became smaller may
+            if self.residence is not None and (left is not entry or extent(entry) != before):
+                self.residence.note(path)  # what went must not come back, and its size is counted
             if left is not entry or type(left) is Branch:
                 settle(levels, path, left if type(left) is not Branch else collapse(left))
             if is_more:
@@ -149,13 +153,20 @@ class State:
         """Look at up to so many contested keys in turn, and take out those where at most one dot is left: else keys that are long gone
         would be held for ever.
         """
-        contested = self.contested
+        contested, looks = self.contested, _COLD_LOOKS
         for _ in range(min(budget, len(contested))):
             at = next(iter(contested))
-            entry = None if (is_cold := self.is_cold(at)) else self.at(at)
-            if is_cold or type(entry) is Branch or type(entry) is Many:
-                contested.move_to_end(at)
+            contested.move_to_end(at)
+            if not self.is_cold(at):
+                entry = self.at(at)
+            elif at[1] is None or self.residence is None:
+                continue
+            elif looks:
+                looks -= 1
+                entry = next((entry for _, entry in self.residence.cold(at)), None)
             else:
+                return
+            if type(entry) is not Branch and type(entry) is not Many:
                 contested.discard(at)
 
     def to_fold_later(self, path: list[Any]) -> None:
