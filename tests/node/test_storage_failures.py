@@ -474,6 +474,32 @@ def test_a_directory_that_cannot_be_written_is_named_and_ends_the_node(
     assert result.output.count("\n") == 1, "one sentence, no traceback"
 
 
+async def test_a_directory_that_became_read_only_is_named_and_ends_the_node(
+    make_nodes: Callable[..., Nodes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nodes = make_nodes()
+    us = await nodes.start("us")
+    await declare(us, "shop", "counter")
+    assert (await call(us, "POST", KEY, ADD)).status == 200
+    await nodes.stop("us")
+    data, real = nodes.directory / "data-us", os.open
+
+    def open_for_reading(where: Any, flags: int, *rest: Any, **more: Any) -> int:
+        if str(where).startswith(str(data)) and flags & (os.O_WRONLY | os.O_RDWR):
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(where))
+        return real(where, flags, *rest, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", open_for_reading)
+        result = CliRunner().invoke(node_command, ["--config", str(nodes.directory / "us.toml")])
+    assert result.exit_code == 1
+    assert f"{data}/log" in result.output
+    assert "Read-only file system" in result.output
+    assert result.output.count("\n") == 1
+    us = await nodes.start("us")
+    assert (await call(us, "GET", KEY)).body["value"] == 1
+
+
 async def test_a_healthy_node_says_what_its_disk_holds(shop: Node) -> None:
     assert (await call(shop, "POST", KEY, ADD)).status == 200
     storage = (await call(shop, "GET", "/v1/status")).body["storage"]
