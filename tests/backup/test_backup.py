@@ -151,6 +151,19 @@ def test_while_a_backup_is_taken_the_log_is_not_cut(place: Path) -> None:
         assert all(check.is_ok for check in verify(open_backup(str(place / "backups" / taken.name))))
 
 
+def test_segments_that_are_full_to_the_last_byte(place: Path) -> None:
+    """A block that is larger than a segment gets one that just holds it."""
+    with make_world(place / "world", 1) as world:
+        world.declare(0, "shop", "lww_register")
+        for at in range(3):
+            world.write(0, "shop/lww_register/a", op="set", value=str(at) * 2 * SEGMENT_BYTES)
+        backup = backed_up(world, place / "backups")
+        assert all(check.is_ok for check in verify(backup))
+        restore(backup, place / "new", world.cluster, "r0-1")
+        with Reader(world.cluster, place / "new") as reader:
+            assert state_of(reader.host) == state_of(world.first.host)
+
+
 def test_an_object_storage_is_a_target_too(place: Path) -> None:
     target = Bucket(MemoryStore(), "memory://", {})
     with make_world(place / "world", 1) as world:

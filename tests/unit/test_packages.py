@@ -19,6 +19,7 @@ REASONS = {
     "msgpack": "bodies that users send as msgpack: it refuses what msgspec lets pass, a field twice",
     "sortedcontainers": "keys in order while keys come and go",
     "uvloop": "the event loop of a node",
+    "obstore": "backups in object storage",
     "prometheus_client": "the text form of a node's metrics",
 }
 TEST_REASONS = {

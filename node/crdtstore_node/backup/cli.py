@@ -237,16 +237,18 @@ def _report(as_json: bool, document: dict[str, Any], checks: list[Check]) -> Non
         + (f"  {_details(check)}" if check.is_ok else f"\n        {check.why}")
         for check in checks
     ]
-    lines += [f"{name.replace('_', ' ')}: {value}" for name, value in document.items()]
+    lines += [f"backup {document['backup']}", f"manifest sha256 {document['manifest_sha256']}"]
+    if document.get("rto_s") is not None:
+        lines.append(
+            f"RTO {document['rto_s']:.1f} s until it answered, RPO {document['rpo_s']:,.0f} s: so old is the data"
+        )
     _show(as_json, {**document, "ok": is_ok, "checks": to_builtins(checks)}, lines)
     if not is_ok:
         sys.exit(1)
 
 
 def _details(check: Check) -> str:
-    return ", ".join(
-        f"{value:,} {name}" if isinstance(value, int) else f"{name} {value}" for name, value in check.more.items()
-    )
+    return ", ".join(f"{value:,} {name.replace('_', ' ')}" for name, value in check.more.items())
 
 
 commands = [backup, restore, drill]

@@ -72,7 +72,8 @@ def _rehearse(backup: Backup, cluster: Cluster, at: str | None, directory: Path)
 
     def restore_all() -> dict[str, Any]:
         done.append(restore(backup, data, cluster, node, at, _SEGMENT_BYTES))
-        return {"rows": done[0].rows, "commits": done[0].commits, "left_out": done[0].left_out}
+        left_out = {} if at is None else {"left_out": done[0].left_out}
+        return {"rows": done[0].rows, "commits": done[0].commits, **left_out}
 
     checks = [checked("restored under a new id", restore_all)]
     if not done:

@@ -45,7 +45,7 @@ class _File:
 
     def _read(self, offset: int, length: int) -> bytes:
         parts = []
-        while length:
+        while length > 0:
             with segment.naming(self.path, offset):
                 part = os.pread(self._fd, length, offset)
             if not part:
