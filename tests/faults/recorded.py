@@ -54,6 +54,7 @@ TABLES: dict[str, dict[str, Any]] = {
         "fold_interval_ms": 50,
         "history_bytes": 20_000,
         "memory_bytes": 10_000,
+        "retain_bytes": 20_000,
     },
 }
 """Small, so that 200 writes see segments, checkpoints, cuts of the log, and keys that are read back."""
