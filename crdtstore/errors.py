@@ -271,6 +271,7 @@ def from_problem(document: dict[str, Any]) -> CrdtStoreError:
     detail = str(fields.pop("detail", code))
     known = CODES.get(code)
     error = (known.error if known else CrdtStoreError)(detail, code=code, **fields)
-    if known is None:
-        error.effect = document.get("effect", "unknown")
+    effect = document.get("effect")
+    if effect in ("none", "applied", "unknown"):  # a node knows more than the table: a write that waits for its disk
+        error.effect = effect
     return error

@@ -100,6 +100,18 @@ async def test_only_what_may_succeed_is_repeated(code: str) -> None:
     await store.close()
 
 
+async def test_a_write_that_waits_for_a_full_disk_is_not_said_to_have_changed_nothing() -> None:
+    """The first answer says that it takes effect when there is room, the later ones only that they did nothing themselves."""
+    store, shop = await open_shop(cluster := FakeCluster(), US, timeout=0.4)
+    waits = Unavailable("no space left", code="storage-full", retry_after=0.1)
+    waits.effect = "unknown"
+    cluster.fail(US, waits, *(Unavailable("no space left", code="storage-full", retry_after=0.1) for _ in range(50)))
+    with pytest.raises(OutcomeUnknown) as raised:
+        await shop.counter("orders")["de"].add()
+    assert raised.value.op_id == cluster.writes[0].id
+    await store.close()
+
+
 async def test_the_problem_itself_says_whether_it_may_be_repeated() -> None:
     store, shop = await open_shop(cluster := FakeCluster())
     cluster.fail(US, UsageError("not yet here", code="not-declared", retryable=True))

@@ -130,6 +130,14 @@ def test_an_unknown_problem_is_an_error_all_the_same(document: dict[str, Any]) -
     assert error.retryable == document.get("retryable", True)
 
 
+def test_the_effect_that_a_problem_names_counts_before_that_of_its_code() -> None:
+    error = Unavailable("no space", code="storage-full")
+    assert error.effect == "none"
+    error.effect = "unknown"
+    back = from_problem(json.loads(json.dumps(problem(error))))
+    assert (type(back), back.code, back.effect) == (Unavailable, "storage-full", "unknown")
+
+
 def test_an_unknown_code_leaves_the_node_as_internal() -> None:
     document = problem(CrdtStoreError("x", code="surprise"))
     assert (document["code"], document["status"], document["effect"]) == ("internal", 500, "unknown")
