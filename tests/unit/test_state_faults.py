@@ -206,8 +206,8 @@ with SqliteState.open(sys.argv[1]) as store:
 """
 
 
-def start(directory: Path, **environment: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", CHILD, str(directory)]
+def start(directory: Path, code: str = CHILD, **environment: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", code, str(directory)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, **environment})
 
 
@@ -256,3 +256,15 @@ def test_at_each_place_it_is_the_one_before_or_the_one_after(tmp_path: Path, pla
     with start(tmp_path, CRDTSTORE_CRASH_AT=place) as child:
         assert child.wait(60) == -signal.SIGKILL
     assert check_whole(tmp_path) == expected
+
+
+@pytest.mark.slow
+def test_half_a_checkpoint_would_be_seen(tmp_path: Path) -> None:
+    part = "rows=rows[at : at + 300]))"
+    assert part in CHILD
+    with start(
+        tmp_path, CHILD.replace(part, f"{part}; store.commit()"), CRDTSTORE_CRASH_AT="checkpoint-write:4"
+    ) as child:
+        assert child.wait(60) == -signal.SIGKILL
+    with pytest.raises(AssertionError):
+        check_whole(tmp_path)
