@@ -16,6 +16,7 @@ Chain: ``c_0 = sha256(msgpack[cluster, group, replica])``, ``c_n = sha256(c_{n-1
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from hashlib import sha256
 from math import isfinite
 from typing import Any
@@ -238,6 +239,15 @@ def chain_start(cluster: str, group: str, replica: ReplicaId) -> bytes:
 def chain_next(before: bytes, data: bytes) -> bytes:
     """The hash after one more commit."""
     return sha256(before + data).digest()
+
+
+def chain_all(before: bytes, commits: Sequence[bytes]) -> list[bytes]:
+    """The hash after each of several commits more."""
+    chains = []
+    for data in commits:
+        before = sha256(before + data).digest()
+        chains.append(before)
+    return chains
 
 
 def operation_id(author: str, key: str) -> bytes:

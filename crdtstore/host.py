@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable
+from itertools import groupby
+from operator import itemgetter
 from random import Random
 from typing import Any
 
@@ -158,18 +160,17 @@ class Host:
         count = 0
         for position, entries in records:
             touched: dict[str, Engine] = {}
-            for group, origin, data in entries:
+            for (group, origin), some in groupby(entries, itemgetter(0, 1)):
                 if group == NOTE_GROUP:
-                    self.promises.recover(data)
+                    for entry in some:
+                        self.promises.recover(entry.data)
                     continue
                 engine = self._logged_group(group, origin)
-                commit = engine.replay.take(engine.members.index(origin), data)
+                commits = engine.replay.take_all(engine.members.index(origin), [entry[2] for entry in some])
                 touched[group] = engine
-                if commit is None:
-                    continue
-                count += 1
-                if engine is self._system:
-                    self._open_declared([commit], None, HostOutput())
+                count += len(commits)
+                if commits and engine is self._system:
+                    self._open_declared(commits, None, HostOutput())
             for engine in touched.values():
                 engine.replay.placed(position)
             if self.saving is not None:
@@ -293,7 +294,7 @@ class Host:
         note = self.promises.note(self._number + 1, has_record=bool(self._numbers))
         if note is not None:
             out.persist.append(note)
-        if out.persist:
+        if out.persist or self._numbers:
             self._number += 1
             out.persist_number = self._number
             self._inflight.append((self._number, list(self._numbers.values())))

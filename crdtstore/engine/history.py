@@ -16,17 +16,19 @@ from array import array
 from bisect import bisect_left
 from collections.abc import Collection, Iterator, Sequence
 from heapq import merge
+from itertools import accumulate, islice
 from itertools import chain as joined
 from operator import ge
 
 from crdtstore.causal import ReplicaId
-from crdtstore.commit import chain_next
+from crdtstore.commit import chain_all, chain_next
 from crdtstore.engine.history_blocks import BLOCK_BYTES, Blocks
 from crdtstore.engine.history_index import HASH_BYTES, HistoryIndex, Read
 
 __all__ = ["History"]
 
 _COMMIT_BYTES = 33 + HASH_BYTES + 20
+_MOST_PLACES = 1 << 32
 _GONE = 512
 """So many at the front of an array are waited for, and an eighth of it: then it is moved, at O(1) per commit that went."""
 
@@ -83,6 +85,19 @@ class History:
         self._commits[origin].append(data)
         sizes = self._sizes[origin]
         sizes.append(sizes[-1] + len(data))
+
+    def extend(self, origin: int, commits: Sequence[bytes]) -> None:
+        """Take in commits of an origin that follow each other, with none of another between them."""
+        if self._count + len(commits) >= _MOST_PLACES:
+            self._count_anew()
+        self._order[origin].extend(range(self._count, self._count + len(commits)))
+        self._count += len(commits)
+        chains = [self.heads[origin], *chain_all(self.heads[origin], commits)]
+        self.heads[origin] = chains[-1]
+        self._chains[origin] += b"".join(chains[1:])
+        self._commits[origin] += commits
+        sizes = self._sizes[origin]
+        sizes.extend(islice(accumulate(map(len, commits), initial=sizes[-1]), 1, None))
 
     def _count_anew(self) -> None:
         """Let the apply order begin with what is in memory: 32 bits are enough for that, not for all that ever was."""

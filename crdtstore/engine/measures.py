@@ -10,6 +10,7 @@ from collections import deque
 __all__ = ["Histogram", "Measures"]
 
 _SUB_BITS = 4
+_MOST_ISSUED = 1 << 16
 
 
 class Histogram:
@@ -70,13 +71,12 @@ class Measures:
         self.unreadable = 0
         """How often something on disk could not be read."""
         self._issued_ms: deque[int] = deque()
-        """When own commits were issued of which not all members are known to have them, from ``_windows`` + 1 on."""
-        self._recovered = 0
-        self._windows = 0
+        """When own commits were issued of which not all members are known to have them, from ``_first`` + 1 on."""
+        self._recovered = self._first = 0
 
     def start(self, seq: int) -> None:
         """Own commits up to this one were issued in an earlier life; when, the log may tell of the last of them."""
-        self._windows = seq
+        self._first = seq
 
     def note_received(self, commits: list[bytes], twice: int) -> None:
         """A frame came; ``twice`` of its commits were here already."""
@@ -87,17 +87,25 @@ class Measures:
     def note_visible(self, origin: int, after_ms: int) -> None:
         self.visibility_ms[origin].note(after_ms)
 
-    def note_issued(self, now_ms: int, *, is_recovered: bool = False) -> None:
-        self._issued_ms.append(now_ms)
+    def note_issued(self, now_ms: int, count: int = 1, *, is_recovered: bool = False) -> None:
+        """Own commits are issued; of more than ``_MOST_ISSUED`` that not all members have, the oldest are not measured."""
+        issued = self._issued_ms
+        if count == 1:
+            issued.append(now_ms)
+        else:
+            issued.extend([now_ms] * count)
         if is_recovered:
-            self._recovered = self._windows + len(self._issued_ms)
+            self._recovered = self._first + len(issued)
+        while len(issued) > _MOST_ISSUED:
+            issued.popleft()
+            self._first += 1
 
     def note_acknowledged(self, seq: int, now_ms: int, *, is_first: bool = False) -> None:
         """All members have own commits up to ``seq``. What they had already when first heard after a restart is not measured."""
-        if is_first:
-            while self._windows < min(seq, self._recovered):
-                self._issued_ms.popleft()
-                self._windows += 1
-        while self._windows < seq:
-            self.window_ms.note(now_ms - self._issued_ms.popleft())
-            self._windows += 1
+        issued = self._issued_ms
+        while issued and self._first < seq:
+            issued_ms = issued.popleft()
+            self._first += 1
+            if not is_first or self._first > self._recovered:
+                self.window_ms.note(now_ms - issued_ms)
+        self._first = max(self._first, seq)

@@ -50,6 +50,32 @@ class Replay:
                 engine.measures.note_issued(physical_ms(hlc or head_of(data)[1]), is_recovered=True)
         return None
 
+    def take_all(self, origin: int, commits: list[bytes]) -> list[Commit]:
+        """Take in commits of an origin that stand one after the other; return those that are applied now.
+
+        Cost:    1 us for each that the checkpoint holds.
+        Raises:  as ``take``.
+        """
+        engine, taken, applied = self._engine, 0, list[Commit]()
+        history = engine.history
+        while taken < len(commits):
+            before = self._reached[origin]
+            covered = 0 if before is None else min(engine.applied[origin] - before, len(commits) - taken)
+            if before is None or covered <= 0:
+                commit = self.take(origin, commits[taken])
+                taken += 1
+                if commit is not None:
+                    applied.append(commit)
+                continue
+            known = commits[taken + max(0, min(history.base[origin] - before, covered)) : taken + covered]
+            if known:
+                history.extend(origin, known)
+                if origin == engine.me:  # in one record, so issued at about the same time
+                    engine.measures.note_issued(physical_ms(head_of(known[-1])[1]), len(known), is_recovered=True)
+            self._reached[origin] = before + covered
+            taken += covered
+        return applied
+
     def _apply(self, origin: int, data: bytes) -> Commit:
         engine = self._engine
         commit = decode_commit(data)
