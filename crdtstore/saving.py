@@ -16,23 +16,20 @@ from collections import deque
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-import msgspec
 from msgspec import Struct
 
-from crdtstore.engine.checkpoint import Checkpoint
+from crdtstore.engine.checkpoint import FORMAT, NODE_PATH, Checkpoint, SavedNode, encode_node, read_node
 from crdtstore.engine.engine import Engine
 from crdtstore.errors import StorageError
 from crdtstore.residence import Usage
 from crdtstore.scrub import Scrub
 from crdtstore.storage.protocol import Slice, StateStore
-from crdtstore.storage.rows import META, row_path
 
 if TYPE_CHECKING:
     from crdtstore.host import Host, HostOutput
 
-__all__ = ["NODE_PATH", "Save", "Saved", "SavedNode", "Saving"]
+__all__ = ["Save", "Saved", "Saving"]
 
-FORMAT = 1
 _AHEAD = 2
 """Parts on their way to the disk: one being written, one waiting."""
 _EVICT_LOOKS = 500
@@ -43,26 +40,6 @@ _PAUSE_MS = 2
 _TIDIED = 1_000
 _MARKS = 8
 """So many places are remembered within what is retained of the log: about an eighth more than that stays."""
-
-NODE_PATH = row_path(0, META, ["node"])
-
-
-class SavedNode(Struct, frozen=True, array_like=True):
-    """What a checkpoint says of a node as a whole."""
-
-    format: int
-    cluster: bytes
-    replica: str
-    groups: dict[str, int]
-    """The number of each group in the paths of rows."""
-    needed: int
-    """The log is replayed from this position."""
-    mark_ms: int
-    made_ms: int
-
-
-_encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(SavedNode).decode
 
 
 class Save(Struct, frozen=True, gc=False):
@@ -90,6 +67,7 @@ class Saving:
         self._store = store
         self._options = host.options
         self._numbers: dict[str, int] = {}
+        self._counts: dict[str, int] = {}
         self.usage = Usage()
         self.needed = 0
         """From where a start replays the log, by the checkpoint that is on disk."""
@@ -121,12 +99,14 @@ class Saving:
         self.scrub = Scrub(host, store)
         self._turn: dict[str, Checkpoint] = {}
         """The groups whose checkpoint is under way."""
-        self._parts: Iterator[tuple[Checkpoint | None, Slice]] | None = None
+        self._parts: Iterator[tuple[Checkpoint, Slice]] | None = None
+        self._mark_ms = 0
         self._log_number = 0
         """The last record that was handed to the log when it began."""
         self._commit_after: int | None = None
         """The commit waits until this record of the log is durable."""
-        self._due: dict[int, Checkpoint | None] = {}
+        self._is_last_due = False
+        self._due: dict[int, Checkpoint] = {}
         """What is on its way to the disk: whose part it is."""
         self._number = 0
         self._commit_number = 0
@@ -139,16 +119,10 @@ class Saving:
 
         Raises:  StorageError when it cannot be read.
         """
-        found = self._store.rows(NODE_PATH, NODE_PATH + b"\0")
-        if not found:
+        saved = read_node(self._store)
+        if saved is None:
             return None
-        try:
-            saved = _decode(found[0][1])
-        except msgspec.MsgspecError as error:
-            raise StorageError(f"the checkpoint's row about the node is not one: {error}. Nothing changed.") from error
-        if saved.format != FORMAT:
-            raise StorageError(f"a checkpoint of format {saved.format}, this program reads {FORMAT}. Nothing changed.")
-        self._numbers = dict(saved.groups)
+        self._numbers, self._counts = dict(saved.groups), saved.counts
         self.needed = self._position = saved.needed
         self.last_ms = saved.made_ms
         self._is_warming = True
@@ -157,7 +131,7 @@ class Saving:
     def open(self, engine: Engine) -> Checkpoint:
         """Give a group its place in the store."""
         number = self._numbers.setdefault(engine.group, len(self._numbers) + 1)
-        return Checkpoint(engine, self._store, number, self.usage)
+        return Checkpoint(engine, self._store, number, self.usage, self._counts.get(engine.group, 0))
 
     # --- what happens
 
@@ -266,30 +240,38 @@ class Saving:
             engine.checkpoint.begin(self._options.checkpoint_rows)
             self._turn[group] = engine.checkpoint
         self._cut = min(positions)
-        numbers = {group: checkpoint.number for group, checkpoint in self._turn.items()}
-        node = SavedNode(
-            FORMAT, host.cluster.nonce, str(host.replica), numbers, self._cut, host.promises.mark_ms, now_ms
-        )
-        self._parts = self._all_parts(_encode(node))
+        self._mark_ms = host.promises.mark_ms
+        self._parts = self._all_parts()
 
-    def _all_parts(self, node: bytes) -> Iterator[tuple[Checkpoint | None, Slice]]:
+    def _all_parts(self) -> Iterator[tuple[Checkpoint, Slice]]:
         for checkpoint in self._turn.values():
             while (part := checkpoint.take()) is not None:
                 yield checkpoint, part
-        yield None, Slice(rows=[(NODE_PATH, node)])
+
+    def _last_part(self) -> Slice:
+        """What is written when it is known how many rows there are."""
+        host, numbers, counts = self._host, dict[str, int](), dict[str, int]()
+        for group, checkpoint in self._turn.items():
+            numbers[group], counts[group] = checkpoint.number, checkpoint.rows
+        about = host.cluster.nonce, str(host.replica), numbers, self._cut, self._mark_ms, self._began_ms, counts
+        return Slice(rows=[(NODE_PATH, encode_node(SavedNode(FORMAT, *about)))])
 
     def _hand_out(self, out: HostOutput) -> None:
         """Give the store its next parts, and at last the commit."""
         while self._parts is not None and len(self._due) < _AHEAD:
             following = next(self._parts, None)
             if following is None:
-                self._parts = None
-                self._commit_after = self._log_number
+                self._parts, self._is_last_due = None, True
                 break
             checkpoint, part = following
             self._number += 1
             self._due[self._number] = checkpoint
             out.save.append(Save(self._number, part))
+        if self._is_last_due and not self._due:
+            self._is_last_due = False
+            self._number += 1
+            out.save.append(Save(self._number, self._last_part()))
+            self._commit_after = self._log_number
         if self._commit_after is not None and self._commit_after <= self._host.durable_number:
             self._commit_after = None
             self._number += 1
@@ -311,9 +293,7 @@ class Saving:
             self._finish(now_ms, out)
             return
         if event.number in self._due:
-            checkpoint = self._due.pop(event.number)
-            if checkpoint is not None:
-                checkpoint.written(event.rows, event.data_bytes)
+            self._due.pop(event.number).written(event.rows, event.data_bytes)
             self._hand_out(out)
 
     def _finish(self, now_ms: int, out: HostOutput) -> None:
@@ -331,7 +311,7 @@ class Saving:
     def _fail(self, failure: StorageError, now_ms: int) -> None:
         for checkpoint in self._turn.values():
             checkpoint.end(is_saved=False)
-        self._turn, self._parts, self._commit_after = {}, None, None
+        self._turn, self._parts, self._commit_after, self._is_last_due = {}, None, None, False
         self._due.clear()
         self._commit_number = 0
         self.failures += 1

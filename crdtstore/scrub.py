@@ -2,7 +2,8 @@
 
 The question: who would notice a row that has vanished? Nobody who reads: a key that is not there reads as one that never was. So now and
 then all rows of a checkpoint are read, a slice at a time, and their state digest is computed anew. It must be the one that the checkpoint
-holds, which was kept in memory commit by commit. The rows are pinned: what is written meanwhile is left to the next scrub.
+holds, which was kept in memory commit by commit; and of every kind there must be as many rows as were written. They are pinned: what is
+written meanwhile is left to the next scrub.
 """
 
 from __future__ import annotations
@@ -10,13 +11,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from crdtstore.engine.checkpoint import read_saved
+from crdtstore.engine.checkpoint import read_node, read_saved
 from crdtstore.errors import StorageError
 from crdtstore.leaves import Branch
 from crdtstore.shares import MODULUS, Shares
 from crdtstore.storage.leafrows import decode_leaves
 from crdtstore.storage.protocol import StateRows, StateStore
-from crdtstore.storage.rows import LEAVES, PREFIX_BYTES, key_range, parts_of
+from crdtstore.storage.rows import LEAVES, META, PREFIX_BYTES, key_range, parts_of, row_path
 
 if TYPE_CHECKING:
     from crdtstore.host import Host
@@ -25,6 +26,7 @@ __all__ = ["Scrub", "digest_steps"]
 
 _SLICE = 200
 _LEAST_PAUSE_MS = 5
+_WHAT_NOW = ": rows are missing or too many. Rejoin with an empty directory, or restore a backup"
 
 
 def digest_steps(rows: StateRows, number: int, members: list[str]) -> Iterator[int]:
@@ -95,20 +97,28 @@ class Scrub:
     def _run(self) -> Iterator[None]:
         pinned = self._store.pin()
         try:
-            for group, engine in list(self._host.groups.items()):
-                checkpoint = engine.checkpoint
-                saved = None if checkpoint is None else read_saved(pinned, checkpoint.number)
-                if checkpoint is None or saved is None:
-                    continue
-                digest = 0
-                for so_far in digest_steps(pinned, checkpoint.number, saved.members):
-                    digest = so_far
-                    self.rows += _SLICE
-                    yield
-                if digest != int.from_bytes(saved.digest, "big"):
-                    raise StorageError(
-                        f"{group}: the rows of the checkpoint do not have its state digest: rows are missing or too many. "
-                        "Rejoin with an empty directory, or restore a backup"
-                    )
+            node = read_node(pinned)
+            if node is not None:
+                for group, number in node.groups.items():
+                    yield from self._check(pinned, group, number, node.counts[group])
         finally:
             pinned.close()
+
+    def _check(self, pinned: StateRows, group: str, number: int, count: int) -> Iterator[None]:
+        saved = read_saved(pinned, number)
+        if saved is None:
+            raise StorageError(f"the checkpoint does not hold the group {group} any more{_WHAT_NOW}")
+        digest = 0
+        for so_far in digest_steps(pinned, number, saved.members):
+            digest = so_far
+            self.rows += _SLICE
+            yield
+        if digest != int.from_bytes(saved.digest, "big"):
+            raise StorageError(f"{group}: the rows of the checkpoint do not have its state digest{_WHAT_NOW}")
+        found, start, end = 0, row_path(number, META, []), row_path(number + 1, META, [])
+        while rows := pinned.rows(start, end, 5 * _SLICE):
+            found += len(rows)
+            start = rows[-1][0] + b"\0"
+            yield
+        if found != count:
+            raise StorageError(f"{group}: the checkpoint has {found} rows, it was written with {count}{_WHAT_NOW}")

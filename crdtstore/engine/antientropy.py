@@ -16,12 +16,17 @@ from typing import TYPE_CHECKING
 
 from crdtstore.engine.output import Output
 from crdtstore.engine.progress import Progress
+from crdtstore.errors import StorageError
 from crdtstore.messages import Ack, Digest, Frame, Row, Segment
 
 if TYPE_CHECKING:
     from crdtstore.engine.engine import Engine
 
 __all__ = ["AntiEntropy"]
+
+
+_READ_BYTES = 64 << 10
+"""So much is read from the log for one frame: some 10 ms when a block holds few commits."""
 
 
 class AntiEntropy:
@@ -37,12 +42,17 @@ class AntiEntropy:
         self.wake_ms = 0
         """When a tick may have something to do: never later than it has."""
         self._all_heard = count == 1
+        self._goes_on = False
+        """Whether a window had room for more than was read for it in one step."""
 
     # --- time
 
     def on_tick(self, now_ms: int, out: Output) -> None:
         """Acknowledge what is due, fall back where a peer is silent, gossip when it is time."""
         options, me = self._options, self._engine.me
+        if self._goes_on:
+            self._goes_on = False
+            self._push(now_ms, out)
         for peer, progress in self.peers.items():
             if progress.ack_due_ms is not None and now_ms >= progress.ack_due_ms:
                 self._acknowledge(peer, progress, now_ms, out)
@@ -55,7 +65,7 @@ class AntiEntropy:
             connected = [peer for peer, progress in self.peers.items() if progress.state != "down"]
             if connected:
                 self._send_digest(self._random.choice(connected), now_ms, out, wants_answer=True)
-        self.wake_ms = self._next_gossip_ms
+        self.wake_ms = now_ms + 1 if self._goes_on else self._next_gossip_ms
         for progress in self.peers.values():
             if progress.ack_due_ms is not None and progress.ack_due_ms < self.wake_ms:
                 self.wake_ms = progress.ack_due_ms
@@ -90,11 +100,21 @@ class AntiEntropy:
                 engine.stability.take(member, row, engine.durability.vector)
         progress = self.peers[peer]
         self.take_row(peer, message.row, now_ms, out)
+        if message.is_missing and not engine.history.reaches(message.row.vector):
+            newest = engine.rows.newest[peer]
+            if newest is None or newest.vector == message.row.vector:  # not an old word that was overtaken
+                engine.measures.refused += 1
+                why = f"{engine.group}: it lacks commits that all members had: it has lost what it had acknowledged"
+                out.rejected.append((peer, why))
+                return
         if message.is_missing and progress.state == "streaming":
             progress.become_streaming(engine.me, now_ms)
             self._push(now_ms, out)
         if message.wants_answer and progress.state != "down":
-            self._relay(peer, progress, now_ms, out)
+            try:
+                self._relay(peer, progress, now_ms, out)
+            except StorageError as error:
+                engine.note_unreadable(error)
             self._send_digest(peer, now_ms, out, wants_answer=False)
 
     def on_frame(self, peer: int, has_gap: bool, has_moved: bool, now_ms: int, out: Output) -> None:
@@ -160,25 +180,41 @@ class AntiEntropy:
 
     def _push(self, now_ms: int, out: Output) -> None:
         """Own durable commits to every streaming peer; peers at the same point get the same frame."""
-        engine, options = self._engine, self._options
-        me, upto, history = engine.me, engine.durability.vector[engine.me], engine.history
+        engine = self._engine
+        upto = engine.durability.vector[engine.me]
         frames: dict[int, tuple[Frame, int]] = {}
         for peer, progress in self.peers.items():
-            if progress.sent >= upto or progress.state != "streaming":
-                continue
-            while progress.sent < upto and history.size(me, progress.has[me], progress.sent) < options.window_bytes:
-                after = max(progress.sent, history.base[me])  # others have said that it has what is below
-                if after not in frames:
-                    commits = history.span(me, after, upto, options.frame_bytes)
-                    segment = Segment(me, after, history.chain(me, after))
-                    frames[after] = (
-                        Frame(engine.group, engine.configuration.id, [segment], [], commits),
-                        after + len(commits),
-                    )
-                frame, end = frames[after]
-                self._count_sent(frame)
-                out.send.append((peer, frame))
-                progress.note_sent(me, end, now_ms)
+            if progress.sent < upto and progress.state == "streaming":
+                try:
+                    self._fill_window(peer, progress, frames, now_ms, out)
+                except StorageError as error:  # others lack other commits
+                    engine.note_unreadable(error)
+
+    def _fill_window(
+        self, peer: int, progress: Progress, frames: dict[int, tuple[Frame, int]], now_ms: int, out: Output
+    ) -> None:
+        """Send a peer what its window has room for; of what must be read from the log one small frame a step, or all others would wait."""
+        engine, options, history = self._engine, self._options, self._engine.history
+        me, upto, has_read = engine.me, engine.durability.vector[engine.me], False
+        while progress.sent < upto and history.size(me, progress.has[me], progress.sent) < options.window_bytes:
+            after = max(progress.sent, history.base[me])  # others have said that it has what is below
+            if after not in frames:
+                frame_bytes = options.frame_bytes
+                if not history.is_in_memory(me, after + 1):
+                    if has_read:
+                        self._goes_on = True
+                        self.wake_ms = now_ms + 1
+                        return
+                    has_read = True
+                    frame_bytes = min(frame_bytes, _READ_BYTES)
+                commits = history.span(me, after, upto, frame_bytes)
+                segment = Segment(me, after, history.chain(me, after))
+                frame = Frame(engine.group, engine.configuration.id, [segment], [], commits)
+                frames[after] = (frame, after + len(commits))
+            frame, end = frames[after]
+            self._count_sent(frame)
+            out.send.append((peer, frame))
+            progress.note_sent(me, end, now_ms)
 
     def _relay(self, peer: int, progress: Progress, now_ms: int, out: Output) -> None:
         """What third replicas made and this peer has lacked for long, in our apply order."""
@@ -190,7 +226,9 @@ class AntiEntropy:
             return
         progress.relayed_ms, progress.relayed = now_ms, list(progress.has)
         at = list(map(max, progress.has, engine.history.base))
-        found = engine.history.lacking(at, engine.durability.vector, stalled, options.window_bytes)
+        is_near = all(engine.history.is_in_memory(origin, at[origin] + 1) for origin in stalled)
+        most_bytes = options.window_bytes if is_near else min(options.window_bytes, _READ_BYTES)
+        found = engine.history.lacking(at, engine.durability.vector, stalled, most_bytes)
         for chunk in self._chunks(found):
             frame = self._relay_frame(chunk, at)
             self._count_sent(frame)

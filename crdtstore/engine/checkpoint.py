@@ -6,6 +6,7 @@ row about the group (``Saved``), are all that the kernel, the causality and the 
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -23,7 +24,17 @@ from crdtstore.storage.rows import META, key_range, row_path
 if TYPE_CHECKING:
     from crdtstore.engine.engine import Engine
 
-__all__ = ["Checkpoint", "Saved", "read_saved", "saved_path"]
+__all__ = [
+    "FORMAT",
+    "NODE_PATH",
+    "Checkpoint",
+    "Saved",
+    "SavedNode",
+    "encode_node",
+    "read_node",
+    "read_saved",
+    "saved_path",
+]
 
 FORMAT = 1
 _DIGEST_BYTES = 16
@@ -56,6 +67,44 @@ _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Saved).decode
 
 
+class SavedNode(Struct, frozen=True, array_like=True):
+    """What a checkpoint says of a node as a whole."""
+
+    format: int
+    cluster: bytes
+    replica: str
+    groups: dict[str, int]
+    """The number of each group in the paths of rows."""
+    needed: int
+    """The log is replayed from this position."""
+    mark_ms: int
+    made_ms: int
+    counts: dict[str, int]
+    """How many rows there are of each group."""
+
+
+NODE_PATH = row_path(0, META, ["node"])
+encode_node = _encode
+_decode_node = msgspec.msgpack.Decoder(SavedNode).decode
+
+
+def read_node(rows: StateRows) -> SavedNode | None:
+    """What the checkpoint says of its node; None: there is none.
+
+    Raises:  StorageError when it cannot be read.
+    """
+    found = rows.rows(NODE_PATH, NODE_PATH + b"\0")
+    if not found:
+        return None
+    try:
+        saved = _decode_node(found[0][1])
+    except msgspec.MsgspecError as error:
+        raise StorageError(f"the checkpoint's row about the node is not one: {error}. Nothing changed.") from error
+    if saved.format != FORMAT:
+        raise StorageError(f"a checkpoint of format {saved.format}, this program reads {FORMAT}. Nothing changed.")
+    return saved
+
+
 def saved_path(number: int) -> bytes:
     """Where the row about a group stands."""
     return row_path(number, META, ["group"])
@@ -83,8 +132,10 @@ def read_saved(rows: StateRows, number: int) -> Saved | None:
 class Checkpoint:
     """The checkpoints of one group. Mutable; part of the engine once there is a store."""
 
-    def __init__(self, engine: Engine, store: StateStore, number: int, usage: Usage) -> None:
+    def __init__(self, engine: Engine, store: StateStore, number: int, usage: Usage, rows: int) -> None:
         self._engine = engine
+        self.rows = rows
+        """How many rows there are of this group, of every kind."""
         self._store = store
         self.number = number
         start, end = key_range(number, META, [])
@@ -96,7 +147,10 @@ class Checkpoint:
             ledger.is_kept = True
         self._saved = b""
         self._parts: Iterator[Slice] = iter(())
-        self._written = (0, 0)
+        self._written = (0, 0, 0)
+        self._takes_leaves = False
+        self._has_leaves: deque[bool] = deque()
+        """Of each part that is on its way to the disk whether it holds leaves."""
         self._loaded: Saved | None = None
 
     # --- writing
@@ -116,11 +170,16 @@ class Checkpoint:
 
     def take(self) -> Slice | None:
         """The next part; None: that was all."""
-        return next(self._parts, None)
+        part = next(self._parts, None)
+        if part is not None:
+            self._has_leaves.append(self._takes_leaves)
+        return part
 
     def _take(self, limit: int) -> Iterator[Slice]:
+        self._takes_leaves = True
         while (part := self.residence.unsaved.take(limit)) is not None:
             yield part
+        self._takes_leaves = False
         for ledger in self._ledgers:
             part, taken = ledger.take(self.number, limit, 0)
             while part is not None:
@@ -129,15 +188,22 @@ class Checkpoint:
         yield Slice(rows=[(saved_path(self.number), self._saved)])
 
     def written(self, rows: int, data_bytes: int) -> None:
-        """A part was written: by so much what is saved has changed, all of it of keys in memory."""
-        self._written = (self._written[0] + rows, self._written[1] + data_bytes)
-        self.residence.counted(rows, data_bytes)
+        """The next part was written: by so much what is saved has changed. What is not leaves is never let go, so it is not counted there."""
+        total, leaves, leaf_bytes = self._written
+        self.rows += rows
+        if self._has_leaves.popleft():
+            self.residence.counted(rows, data_bytes)
+            leaves, leaf_bytes = leaves + rows, leaf_bytes + data_bytes
+        self._written = (total + rows, leaves, leaf_bytes)
 
     def end(self, *, is_saved: bool) -> None:
         """It is on disk, or it failed."""
+        total, leaves, leaf_bytes = self._written
         if not is_saved:
-            self.residence.counted(-self._written[0], -self._written[1])
-        self._written = (0, 0)
+            self.rows -= total
+            self.residence.counted(-leaves, -leaf_bytes)
+        self._written = (0, 0, 0)
+        self._has_leaves.clear()
         self.residence.unsaved.end(is_saved=is_saved)
         for ledger in self._ledgers:
             ledger.end(is_saved=is_saved)

@@ -11,7 +11,7 @@ from operator import le
 from typing import TYPE_CHECKING
 
 from crdtstore.commit import Commit, decode_commit
-from crdtstore.errors import ProtocolError
+from crdtstore.errors import ProtocolError, StorageError
 from crdtstore.messages import Frame, Row
 
 if TYPE_CHECKING:
@@ -42,14 +42,15 @@ class Trust:
             raise ProtocolError("a row of another configuration or size")
         if min(row.vector) < 0:
             raise ProtocolError("a row counts from zero")
+        is_judged = True
         for origin, (seq, chain) in enumerate(zip(row.vector, row.chains, strict=True)):
-            self.check_chain(origin, seq, chain)
+            is_judged = self.check_chain(origin, seq, chain) and is_judged
         if row.vector[engine.me] > engine.applied[engine.me]:
             engine.is_fenced = True
             raise ProtocolError(
                 f"{engine.members[member]} has {row.vector[engine.me]} commits of this replica, which made {engine.applied[engine.me]}"
             )
-        if all(map(le, row.vector, engine.applied)):  # else there is more to check once that is here
+        if is_judged and all(map(le, row.vector, engine.applied)):  # else there is more to check once that is here
             self._checked[member] = row
 
     def check_own_row(self, row: Row) -> None:
@@ -60,12 +61,19 @@ class Trust:
             engine.is_fenced = True
             raise ProtocolError("a peer remembers more of this replica than it does itself")
 
-    def check_chain(self, origin: int, seq: int, chain: bytes) -> None:
+    def check_chain(self, origin: int, seq: int, chain: bytes) -> bool:
+        """Refuse another history than ours; return whether it could be judged."""
         engine = self._engine
-        if 0 <= seq <= engine.applied[origin] and not engine.history.has_chain(origin, seq, chain):
+        try:
+            is_other = 0 <= seq <= engine.applied[origin] and not engine.history.has_chain(origin, seq, chain)
+        except StorageError as error:  # it cannot be judged now, and may be true
+            engine.note_unreadable(error)
+            return False
+        if is_other:
             if origin == engine.me:
                 engine.is_fenced = True
             raise ProtocolError(f"another history of {engine.members[origin]} up to commit {seq}: its id is used twice")
+        return True
 
     def check_same(self, origin: int, seq: int, data: bytes) -> None:
         """A commit that is here already must be the one that is here; of two that wait neither is kept."""

@@ -14,9 +14,8 @@ import msgspec
 from msgspec import Struct
 
 from crdtstore.causal import ReplicaId
-from crdtstore.engine.checkpoint import read_saved
+from crdtstore.engine.checkpoint import NODE_PATH, SavedNode, read_saved
 from crdtstore.errors import StorageError
-from crdtstore.saving import NODE_PATH, SavedNode
 from crdtstore.storage.protocol import Row
 from crdtstore.storage.rows import unseal
 from crdtstore.storage.sqlite_file import FILE_NAME, SQLITE_ERRORS, beside, refuse_foreign, storage_error

@@ -15,10 +15,9 @@ from msgspec import MsgspecError, Struct, field
 from msgspec.msgpack import Decoder
 
 from crdtstore.causal import ReplicaId
-from crdtstore.engine.checkpoint import Saved
+from crdtstore.engine.checkpoint import Saved, SavedNode
 from crdtstore.errors import DecodeError, StorageError
 from crdtstore.leaves import Branch, Entry
-from crdtstore.saving import SavedNode
 from crdtstore.shares import MODULUS, Shares
 from crdtstore.storage.leafrows import decode_leaves
 from crdtstore.storage.protocol import Row, StateRows
