@@ -41,6 +41,7 @@ _log = logging.getLogger(__name__)
 @click.option("--exit-with-stdin", is_flag=True, help="Stop when standard input ends.")
 def node(path: Path, bootstrap: bool, exit_with_stdin: bool) -> None:
     """Run one node of a cluster."""
+    gc.disable()  # what a start reads stays; walking it again and again would take longer than reading it
     try:
         opened = _open(path, bootstrap)
         code = uvloop.run(_serve(opened, exit_with_stdin))
@@ -70,6 +71,7 @@ async def _serve(opened: Opened, exit_with_stdin: bool) -> int:
     await running.start()
     gc.collect()
     gc.freeze()  # what is here stays; collections need not walk it again
+    gc.enable()
     ends = [asyncio.ensure_future(stop.wait()), asyncio.ensure_future(running.failed.wait())]
     await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
     for end in ends:
