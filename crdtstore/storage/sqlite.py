@@ -12,6 +12,7 @@ Source: DESIGN.md 5. https://www.sqlite.org/wal.html, https://www.sqlite.org/fil
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Iterator, Sequence
 from functools import cache
@@ -41,6 +42,7 @@ __all__ = ["FILE_NAME", "FORMAT", "SqlitePin", "SqliteState"]
 
 _STATEMENT_ROWS = 300
 """As many as a slice has mostly: a second statement for the rest would wait for the interpreter once more."""
+_PIECE_BYTES = 1 << 23
 _WAIT_FOR_READERS_MS = 50
 """Reads of the event loop take microseconds; a pin stays longer."""
 
@@ -84,6 +86,7 @@ class SqliteState:
         with segment.naming(path):
             if not refuse_foreign(path):
                 create(path)
+            _write_again(beside(path, "-wal"))
         store = cls(path)
         store._move()
         return store
@@ -204,6 +207,20 @@ class SqliteState:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _write_again(path: Path) -> None:
+    """What a sync that failed has left in memory only, marked as clean, SQLite would read back and take for durable."""
+    if path.exists():
+        fd = os.open(path, os.O_RDWR)
+        try:
+            offset = 0
+            while data := os.pread(fd, _PIECE_BYTES, offset):
+                segment.write_all(fd, data, offset)
+                offset += len(data)
+            os.fdatasync(fd)
+        finally:
+            os.close(fd)
 
 
 class SqlitePin:

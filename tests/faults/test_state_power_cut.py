@@ -114,7 +114,6 @@ def test_without_syncs_this_finds_what_is_missing(directory: Path) -> None:
         assert wrong(read_trace(directory / "trace"), 100)
 
 
-@pytest.mark.xfail(reason="a start does not write again what it reads in the log of SQLite", strict=False)
 @pytest.mark.parametrize("name", ["state.sqlite-wal", "state.sqlite"])
 def test_what_a_failed_sync_left_in_memory_only_is_built_upon_by_nobody(directory: Path, name: str) -> None:
     for failing in range(2, short_or_long(4, 10)):
