@@ -85,6 +85,8 @@ class GroupPart(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     stable: dict[str, int]
     digest: str | None
     """The state digest of the checkpoint."""
+    newest_ms: int
+    """No commit in the checkpoint is stamped later (Unix ms)."""
     end: Edge
 
 

@@ -39,6 +39,8 @@ class RestoredFrom(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     restored: str
     at: str | None = None
     """The token or instant to which it was restored; None: all of it."""
+    log_of: list[str] | None = None
+    """The hashes of the manifests of later backups that went on with its log."""
 
 
 class Identity(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

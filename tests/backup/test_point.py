@@ -15,6 +15,7 @@ from crdtstore.errors import UsageError
 from crdtstore.storage.protocol import Entry
 from crdtstore.tokens import Tokens
 from crdtstore_node.backup import point
+from crdtstore_node.backup.line import open_line
 from crdtstore_node.backup.source import Backup, open_backup
 from crdtstore_node.backup.take import take
 from crdtstore_node.backup.target import Folder
@@ -143,7 +144,7 @@ def test_a_token_at_and_below_a_checkpoint(place: Path) -> None:
 @pytest.mark.parametrize(
     ("at", "why"),
     [
-        ("2100-01-01T00:00:00Z", "use a newer backup"),
+        ("2100-01-01T00:00:00Z", "no backup here goes on with its log"),
         ("2026-01-01T00:00:00", "expected a token or an instant"),
         ("2026-13-01T00:00:00Z", "expected a token or an instant"),
         ("yesterday", "not made by this cluster"),
@@ -158,8 +159,82 @@ def test_points_that_are_none(place: Path, at: str, why: str) -> None:
         assert not (place / "new.partial").exists()
 
 
+def a_line(world: World, place: Path, steps: int) -> None:
+    """Three backups, each a while after its checkpoint, with more writes in between."""
+    for number in range(3):
+        random_life(world, steps)
+        world.first.checkpoint(world.now_ms)
+        random_life(world, steps)
+        take(world.first.directory, Folder(place), now_s=lambda: world.now_ms / 1000)
+        world.pass_ms(number)
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_between_backups_the_log_of_the_later_one_goes_on(place: Path, seed: int) -> None:
+    draw = random.Random(seed)
+    with make_world(place / "world", seed=seed, retain_bytes=1 << 20) as world:
+        a_line(world, place / "backups", 12)
+        entries = entries_of(world.first.directory)
+        used = set()
+        first = open_backup(str(min((place / "backups").iterdir())))
+        begin_ms = first.manifest.groups["shop/0"].newest_ms
+        for _ in range(6):
+            at_ms = draw.randrange(begin_ms, world.now_ms - 5)
+            base, later = open_line(str(place / "backups"), rfc3339(at_ms))
+            used.add(len(later))
+            directory = place / f"at-{at_ms}"
+            restore(base, directory, world.cluster, "r0-1", rfc3339(at_ms), later=later)
+            needed = [base, *later][-1].manifest
+            ends = {group: part.end.vector for group, part in needed.groups.items()}
+            there = [each.entry for each in told(entries) if each.name[2] <= ends[each.name[0]].get(each.name[1], 0)]
+            truth = replayed(world.cluster, truth_at(there, at_ms))
+            with Reader(world.cluster, directory) as reader:
+                assert state_of(reader.host) == state_of(truth)
+                assert readings(reader.host) == readings(truth)
+        assert {0, 1} <= used
+        # Named by itself, a backup is continued too.
+        at = rfc3339(world.now_ms - 5)
+        base, later = open_line(str(min((place / "backups").iterdir())), at)
+        assert len(later) == 2
+        with pytest.raises(UsageError, match="all backups here are beyond"):
+            open_line(str(place / "backups"), rfc3339(begin_ms - 60_000))
+
+
+def test_tokens_between_backups(place: Path) -> None:
+    with make_world(place / "world", 1) as world:
+        a_line(world, place / "backups", 3)
+        for at in (place / "backups").iterdir():
+            base, later = open_line(str(at), None)
+            assert later == []
+        seen = {"shop/0": {world.first.me: base.manifest.groups["shop/0"].end.vector[world.first.me]}}
+        for number, path in enumerate(sorted((place / "backups").iterdir())):
+            end = open_backup(str(path)).manifest.groups["shop/0"]
+            assert end.checkpoint is not None
+            seen = {"shop/0": {world.first.me: end.checkpoint.vector[world.first.me]}}
+            token = Tokens(NONCE).encode(seen)
+            if number == 0:
+                with pytest.raises(UsageError, match="all backups here are beyond"):
+                    open_line(str(place / "backups"), token)
+                continue
+            base, later = open_line(str(place / "backups"), token)
+            assert len(later) == 1  # from the backup before, whose log ended earlier
+            restore(base, place / f"new-{number}", world.cluster, "r0-1", token, later=later)
+            with Reader(world.cluster, place / f"new-{number}") as reader:
+                assert state_of(reader.host)["shop/0"][0] == [seen["shop/0"][world.first.me]]
+
+
+def test_a_log_with_a_gap_between_backups_is_said(place: Path) -> None:
+    with make_world(place / "world", 1) as world:
+        a_line(world, place / "backups", 12)
+        at = rfc3339(world.now_ms - 5)
+        base, later = open_line(str(min((place / "backups").iterdir())), at)
+        assert later == []  # the log was cut in between
+        with pytest.raises(UsageError, match="no backup here goes on with its log"):
+            restore(base, place / "new", world.cluster, "r0-1", at, later=later)
+
+
 def test_an_offset_names_the_same_instant(place: Path) -> None:
-    assert point._unix_ms("2026-01-05T11:00:00+01:00") == point._unix_ms("2026-01-05T10:00:00.000Z")
+    assert point.unix_ms("2026-01-05T11:00:00+01:00") == point.unix_ms("2026-01-05T10:00:00.000Z")
 
 
 def test_planted_deps_are_not_looked_at(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from msgspec import structs
+
 from crdtstore.causal import ReplicaId
 from crdtstore.clock import physical_ms
 from crdtstore.commit import decode_commit
@@ -53,14 +55,15 @@ def make_cluster(regions: int) -> Cluster:
 class Replica:
     """One node without a socket. Mutable; driven by ``World``."""
 
-    def __init__(self, cluster: Cluster, at: int, directory: Path, seed: int, skew_ms: int = 0) -> None:
+    def __init__(self, cluster: Cluster, at: int, directory: Path, seed: int, skew_ms: int, retain_bytes: int) -> None:
         self.me = cluster.members[at].replica
         self.directory = directory
         self.skew_ms = skew_ms
         write_identity(_made(directory), cluster, self.me)
         self.log = SegmentedLog.open(directory / LOG_NAME, SEGMENT_BYTES)
         self.store = SqliteState.open(directory)
-        self.host = Host(cluster, self.me, OPTIONS, random.Random(seed), self.store, self.log.read)
+        options = structs.replace(OPTIONS, retain_bytes=retain_bytes)
+        self.host = Host(cluster, self.me, options, random.Random(seed), self.store, self.log.read)
         self.host.recover(self.log.replay(self.host.needed))
         self.service = Service(self.host)
         self.replies: dict[int, dict[str, Any] | CrdtStoreError] = {}
@@ -108,12 +111,21 @@ def _made(directory: Path) -> Path:
 class World:
     """A few replicas; ``write`` at any of them, ``deliver`` some of what is under way, ``pass_ms``."""
 
-    def __init__(self, directory: Path, regions: int = 3, seed: int = 0, skews_ms: tuple[int, ...] = ()) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        regions: int = 3,
+        seed: int = 0,
+        skews_ms: tuple[int, ...] = (),
+        retain_bytes: int = 1024,
+    ) -> None:
         self.cluster = make_cluster(regions)
         self.random = random.Random(seed)
         self.now_ms = START_MS
         self.replicas = [
-            Replica(self.cluster, at, directory / f"data-{at}", seed + at, skews_ms[at] if skews_ms else 0)
+            Replica(
+                self.cluster, at, directory / f"data-{at}", seed + at, skews_ms[at] if skews_ms else 0, retain_bytes
+            )
             for at in range(regions)
         ]
         self._under_way: list[tuple[int, ReplicaId, bytes]] = []
@@ -179,8 +191,8 @@ class World:
 
 
 @contextmanager
-def make_world(directory: Path, regions: int = 3, seed: int = 0, skews_ms: tuple[int, ...] = ()) -> Iterator[World]:
-    world = World(directory, regions, seed, skews_ms)
+def make_world(directory: Path, regions: int = 3, **options: Any) -> Iterator[World]:
+    world = World(directory, regions, **options)
     try:
         yield world
     finally:

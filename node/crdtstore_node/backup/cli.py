@@ -19,6 +19,7 @@ from msgspec import to_builtins
 
 from crdtstore.errors import UsageError
 from crdtstore_node.backup.drill import drill_restore
+from crdtstore_node.backup.line import open_line
 from crdtstore_node.backup.restore import restore as restore_backup
 from crdtstore_node.backup.source import Check, Listed, listing, open_backup, prune, verify
 from crdtstore_node.backup.take import Taken, take
@@ -150,13 +151,14 @@ def prune_(target: str, older_than_hours: float, as_json: bool) -> None:
 def restore(source: str, data: Path, cluster: Path, node: str, at: str | None, as_json: bool) -> None:
     """Make a new data directory from a backup.
 
-    It gets a new id: a node on it serves reads, marked as such, and refuses writes until it has joined the cluster.
+    It gets a new id: a node on it serves reads, marked as such, and refuses writes until it has joined the cluster. With --at, SOURCE may
+    be a target: then the right backup is taken, and the log of later ones goes on from it.
 
     \b
     crdtstore restore /mnt/backups/20260105T100000Z-us-1-0123abcd --data /var/lib/restored --cluster cluster.toml --node us-1
     """
-    found = open_backup(source)
-    done = restore_backup(found, data, load_cluster(cluster), node, at)
+    found, later = open_line(source, at)
+    done = restore_backup(found, data, load_cluster(cluster), node, at, later=later)
     document = {
         "replica": done.replica,
         "data": str(data),
@@ -195,8 +197,9 @@ def drill_restore_(source: str, cluster: Path | None, at: str | None, scratch: P
 
     SOURCE may be a target: then its newest backup is taken. Exit code 1 when a check fails.
     """
-    found = open_backup(source, newest=True)
-    checks, summary = drill_restore(found, load_cluster(cluster) if cluster is not None else None, at, scratch)
+    found, later = (open_backup(source, newest=True), []) if at is None else open_line(source, at)
+    founders = load_cluster(cluster) if cluster is not None else None
+    checks, summary = drill_restore(found, founders, at, scratch, later)
     _report(as_json, {"backup": found.name, "manifest_sha256": found.hash, **summary}, checks)
 
 

@@ -11,7 +11,7 @@ import asyncio
 import json
 import tempfile
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from datetime import datetime
 from http import HTTPStatus
 from pathlib import Path
@@ -36,7 +36,7 @@ _PAGE = 200
 
 
 def drill_restore(
-    backup: Backup, cluster: Cluster | None, at: str | None, scratch: Path | None
+    backup: Backup, cluster: Cluster | None, at: str | None, scratch: Path | None, later: Sequence[Backup] = ()
 ) -> tuple[list[Check], dict[str, Any]]:
     """Restore into a directory that goes away again; what was checked, and the figures.
 
@@ -48,7 +48,7 @@ def drill_restore(
     rto_s = None
     if all(check.is_ok for check in checks):
         with tempfile.TemporaryDirectory(prefix="crdtstore-drill-", dir=scratch) as directory:
-            rest, rto_s = _rehearse(backup, founders, at, Path(directory))
+            rest, rto_s = _rehearse([backup, *later], founders, at, Path(directory))
         checks += rest
     return checks, {"rto_s": round(rto_s, 3) if rto_s is not None else None, "rpo_s": round(age_s, 1)}
 
@@ -65,13 +65,16 @@ def _cluster_of(backup: Backup) -> Cluster:
     return Cluster(manifest.cluster, bytes.fromhex(manifest.nonce), members)
 
 
-def _rehearse(backup: Backup, cluster: Cluster, at: str | None, directory: Path) -> tuple[list[Check], float | None]:
+def _rehearse(
+    line: Sequence[Backup], cluster: Cluster, at: str | None, directory: Path
+) -> tuple[list[Check], float | None]:
+    backup, last = line[0], line[-1]
     node = node_of(ReplicaId(backup.manifest.replica))
     data = directory / "data"
     done: list[Restored] = []
 
     def restore_all() -> dict[str, Any]:
-        done.append(restore(backup, data, cluster, node, at, _SEGMENT_BYTES))
+        done.append(restore(backup, data, cluster, node, at, _SEGMENT_BYTES, line[1:]))
         left_out = {} if at is None else {"left_out": done[0].left_out}
         return {"rows": done[0].rows, "commits": done[0].commits, **left_out}
 
@@ -88,7 +91,7 @@ def _rehearse(backup: Backup, cluster: Cluster, at: str | None, directory: Path)
     checks.append(checked("started from it", lambda: opened.append(Opened(config, is_bootstrap=False))))
     if not opened:
         return checks, None
-    more, answered_s = asyncio.run(_Drill(opened[0], backup, is_whole=at is None).run())
+    more, answered_s = asyncio.run(_Drill(opened[0], last, is_whole=at is None).run())
     return [*checks, *more], done[0].seconds + answered_s - began
 
 

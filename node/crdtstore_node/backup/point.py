@@ -4,7 +4,8 @@ The question: what was there at an instant? Of the commits stamped up to it thos
 leaves out all that has seen it, so the set is causally closed whatever the clocks said. A token names commits, not a time: the shortest
 prefix of the log, in the order in which it was applied, that covers it.
 
-Nothing can be taken out of a checkpoint. One that is beyond the point cannot be used: an older backup can.
+Nothing can be taken out of a checkpoint. One that is beyond the point cannot be used: an older backup can, with the log that later ones
+hold on top (``line``).
 """
 
 from __future__ import annotations
@@ -21,11 +22,22 @@ from crdtstore.configuration import SYSTEM_GROUP, group_of
 from crdtstore.declarations import DOMAINS
 from crdtstore.errors import StorageError, UsageError
 from crdtstore.storage.protocol import Entry
+from crdtstore.storage.snapshot import Manifest
 from crdtstore.tokens import Seen, Tokens
 from crdtstore_node.backup.checkpoint import Checkpoint, newest_stamp
 from crdtstore_node.backup.ends import head_of
 
-__all__ = ["InstantPoint", "Point", "TokenPoint", "parse_point"]
+__all__ = [
+    "InstantPoint",
+    "Point",
+    "TokenPoint",
+    "Wanted",
+    "is_beyond",
+    "is_reached",
+    "parse_wanted",
+    "point_of",
+    "unix_ms",
+]
 
 _DATE = re.compile(r"\d{4}-\d\d-\d\d")
 _OLDER = "use an older backup. Nothing changed."
@@ -50,21 +62,47 @@ class Point(Protocol):
         """
 
 
-def parse_point(text: str, nonce: bytes, checkpoint: Checkpoint, taken: str) -> Point:
+Wanted = int | Seen
+"""An instant (Unix ms), or what a token has seen."""
+
+
+def parse_wanted(text: str, nonce: bytes) -> Wanted:
     """The point that an operator names: a token of the cluster, or an instant with its zone (RFC 3339).
 
-    Raises:  UsageError when it is neither, or lies where this backup cannot reach; nothing changed.
+    Raises:  UsageError when it is neither; nothing changed.
     """
-    if not _DATE.match(text):
-        return TokenPoint(Tokens(nonce).decode(text), checkpoint)
-    at_ms = _unix_ms(text)
-    taken_ms = _unix_ms(taken)
-    if at_ms > taken_ms:
-        raise UsageError(f"{text} is after this backup was taken ({taken}): use a newer backup. Nothing changed.")
-    return InstantPoint(at_ms, checkpoint)
+    return unix_ms(text) if _DATE.match(text) else Tokens(nonce).decode(text)
 
 
-def _unix_ms(text: str) -> int:
+def is_beyond(manifest: Manifest, wanted: Wanted) -> bool:
+    """Whether the checkpoint of a backup already holds what the point does not."""
+    held = {group: part.checkpoint.vector for group, part in manifest.groups.items() if part.checkpoint is not None}
+    if isinstance(wanted, int):
+        return any(manifest.groups[group].newest_ms > wanted for group in held)
+    return all(covers(held.get(group, {}), vector) for group, vector in wanted.items())  # type: ignore[arg-type]
+
+
+def is_reached(manifest: Manifest, wanted: Wanted) -> bool:
+    """Whether a backup has all that the point asks for."""
+    if isinstance(wanted, int):
+        return wanted <= unix_ms(manifest.taken)
+    ends = {group: part.end.vector for group, part in manifest.groups.items()}
+    return all(covers(ends.get(group, {}), vector) for group, vector in wanted.items())  # type: ignore[arg-type]
+
+
+def point_of(wanted: Wanted, checkpoint: Checkpoint) -> Point:
+    """What chooses the commits on top of a checkpoint.
+
+    Raises:  UsageError when the checkpoint is beyond the point; nothing changed.
+    """
+    return InstantPoint(wanted, checkpoint) if isinstance(wanted, int) else TokenPoint(wanted, checkpoint)
+
+
+def unix_ms(text: str) -> int:
+    """An instant with its zone.
+
+    Raises:  UsageError.
+    """
     try:
         at = datetime.fromisoformat(text)
     except ValueError:

@@ -14,7 +14,7 @@ import errno
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from secrets import randbits
 from typing import NamedTuple
@@ -34,7 +34,7 @@ from crdtstore.storage.sqlite import SqliteState
 from crdtstore_node.backup.checkpoint import Walk
 from crdtstore_node.backup.ends import Ends
 from crdtstore_node.backup.logcopy import NewLog
-from crdtstore_node.backup.point import Point, parse_point
+from crdtstore_node.backup.point import Point, Wanted, parse_wanted, point_of, unix_ms
 from crdtstore_node.backup.source import Backup, check_ends, check_rows, entries_of
 from crdtstore_node.identity import FILE_NAME, LOG_NAME, RestoredFrom, write_identity
 
@@ -67,8 +67,9 @@ def restore(
     node: str,
     at: str | None = None,
     segment_bytes: int = SEGMENT_BYTES,
+    later: Sequence[Backup] = (),
 ) -> Restored:
-    """Make a data directory from a backup, all of it or up to a point in time.
+    """Make a data directory from a backup, all of it or up to a point in time; ``later`` backups go on with its log.
 
     Cost:    one object in memory; what an interrupted restore left beside the directory is removed first.
     Raises:  UsageError when the backup, the cluster file and the directory do not go together, StorageError naming object or file. There is
@@ -85,14 +86,20 @@ def restore(
         partial.mkdir(mode=0o750)
     try:
         walk = _restore_rows(backup, partial)
-        point = parse_point(at, cluster.nonce, walk.checkpoint, backup.manifest.taken) if at is not None else None
-        commits, left_out = _restore_log(backup, partial / LOG_NAME, walk, point, segment_bytes)
+        line = [backup, *later]
+        point = None
+        if at is not None:
+            wanted = parse_wanted(at, cluster.nonce)
+            _check_reached(line[-1], wanted)
+            point = point_of(wanted, walk.checkpoint)
+        commits, left_out = _restore_log(line, partial / LOG_NAME, walk, point, segment_bytes)
         restored_from = RestoredFrom(
             replica=backup.manifest.replica,
             manifest=backup.hash,
             taken=backup.manifest.taken,
             restored=rfc3339(int(time.time() * 1000)),
             at=at,
+            log_of=[each.hash for each in later] or None,
         )
         write_identity(partial, cluster, replica, restored_from)
         reach("snapshot-rename-before")
@@ -125,6 +132,14 @@ def _check_free(directory: Path) -> None:
         raise UsageError(f"{directory} is not empty; a backup is restored into a new directory. Nothing changed.")
 
 
+def _check_reached(last: Backup, wanted: Wanted) -> None:
+    taken = last.manifest.taken
+    if isinstance(wanted, int) and wanted > unix_ms(taken):
+        raise UsageError(
+            f"{rfc3339(wanted)} is after {last.name} was taken ({taken}), and no backup here goes on with its log. Nothing changed."
+        )
+
+
 def _clear(partial: Path) -> None:
     """Remove what an interrupted restore left, and nothing else."""
     if partial.is_dir():
@@ -146,7 +161,7 @@ def _restore_rows(backup: Backup, partial: Path) -> Walk:
             uncommitted += len(rows)
             if (
                 uncommitted >= _COMMIT_ROWS
-            ):  # the directory does not count yet, and one great transaction would need twice the space
+            ):  # the directory does not count yet, and one great transaction needs twice the space
                 store.commit()
                 uncommitted = 0
         store.commit()
@@ -154,27 +169,41 @@ def _restore_rows(backup: Backup, partial: Path) -> Walk:
     return walk
 
 
-def _restore_log(backup: Backup, log: Path, walk: Walk, point: Point | None, segment_bytes: int) -> tuple[int, int]:
+def _restore_log(
+    line: Sequence[Backup], log: Path, walk: Walk, point: Point | None, segment_bytes: int
+) -> tuple[int, int]:
     """Copy the log, without what does not belong to the point; return how many commits above the checkpoint, and how many left out."""
-    ends, held = Ends(backup.manifest.cluster, walk.checkpoint), backup.manifest.log
-    room = held.end - held.needed + 2 * segment.OVERHEAD_BYTES
-    new = NewLog(log, min(segment_bytes, max(_LEAST_SEGMENT_BYTES, room)), held.needed)
-    left_out = 0
-    for where, position, records in backup.blocks():
-        at, kept = f"{where} at position {position}", []
-        for record in records:
-            entries = entries_of(record, at)
-            chosen = list(_chosen(entries, ends, point, at))
-            left_out += sum(entry.group != NOTE_GROUP for entry in entries) - len(chosen)
-            if chosen:
-                kept.append(record if len(chosen) == len(entries) else encode_record(chosen))
-        if kept:
-            new.write(kept)
+    held = line[0].manifest
+    ends = Ends(held.cluster, walk.checkpoint)
+    room = line[-1].manifest.log.end - held.log.needed + 2 * segment.OVERHEAD_BYTES
+    new = NewLog(log, min(segment_bytes, max(_LEAST_SEGMENT_BYTES, room)), held.log.needed)
+    left_out, reached = 0, held.log.needed
+    for backup in line:
+        for where, position, records in backup.blocks():
+            if position < reached:  # the backup before had it
+                continue
+            kept, left = _kept(records, ends, point, f"{where} at position {position}")
+            left_out += left
+            if kept:
+                new.write(kept)
+        reached = backup.manifest.log.end
+        check_ends(backup, ends)
     new.close()
-    check_ends(backup, ends)
     if point is not None:
         point.finish()
     return ends.commits - left_out, left_out
+
+
+def _kept(records: list[bytes], ends: Ends, point: Point | None, where: str) -> tuple[list[bytes], int]:
+    """What of a block goes into the new log, and how many commits do not."""
+    kept, left_out = [], 0
+    for record in records:
+        entries = entries_of(record, where)
+        chosen = list(_chosen(entries, ends, point, where))
+        left_out += sum(entry.group != NOTE_GROUP for entry in entries) - len(chosen)
+        if chosen:
+            kept.append(record if len(chosen) == len(entries) else encode_record(chosen))
+    return kept, left_out
 
 
 def _chosen(entries: list[Entry], ends: Ends, point: Point | None, where: str) -> Iterator[Entry]:

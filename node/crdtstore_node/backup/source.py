@@ -19,6 +19,7 @@ from crdtstore.storage.protocol import Entry, Row
 from crdtstore.storage.record import decode_record
 from crdtstore.storage.snapshot import (
     MANIFEST_NAME,
+    Edge,
     Manifest,
     ObjectPart,
     decode_manifest,
@@ -30,7 +31,21 @@ from crdtstore_node.backup.ends import Ends
 from crdtstore_node.backup.take import NAME, group_part, manifest_hash
 from crdtstore_node.backup.target import Target, open_target
 
-__all__ = ["Backup", "Check", "Listed", "listing", "open_backup", "prune", "verify"]
+__all__ = [
+    "Backup",
+    "Check",
+    "Listed",
+    "backups_of",
+    "check_ends",
+    "check_rows",
+    "checked",
+    "entries_of",
+    "is_backup",
+    "listing",
+    "open_backup",
+    "prune",
+    "verify",
+]
 
 
 class Backup:
@@ -85,27 +100,43 @@ def entries_of(record: bytes, where: str) -> list[Entry]:
         raise StorageError(f"{where}: {error.detail}. Nothing changed.", file=where) from error
 
 
+def is_backup(target: Target) -> bool:
+    """Whether this is a backup itself, and not where backups are kept."""
+    try:
+        target.get(MANIFEST_NAME)
+    except StorageError as error:
+        if not error.more.get("is_missing"):
+            raise
+        return False
+    return True
+
+
 def open_backup(source: str, *, newest: bool = False) -> Backup:
     """The backup at this address; with ``newest`` the address may also be that of a target, for the newest backup there.
 
     Raises:  UsageError when there is none, StorageError when its manifest is not what was written.
     """
-    return _find(open_target(source), newest=newest)
-
-
-def _find(target: Target, *, newest: bool) -> Backup:
-    try:
+    target = open_target(source)
+    if is_backup(target):
         return Backup(target, "", target.get(MANIFEST_NAME))
-    except StorageError as error:
-        if not error.more.get("is_missing"):
-            raise
-    listed = listing(target)
-    whole = [each.name for each in listed if each.is_whole]
+    whole = [each.name for each in listing(target) if each.is_whole]
     if newest and whole:
-        return Backup(target, f"{whole[-1]}/", target.get(f"{whole[-1]}/{MANIFEST_NAME}"))
+        return _open(target, whole[-1])
     if whole:
         raise UsageError(f"{target.shown} holds the backups {', '.join(whole[-5:])}: name one. Nothing changed.")
     raise UsageError(f"{target.shown}: there is no backup (no {MANIFEST_NAME}). Nothing changed.")
+
+
+def _open(target: Target, name: str) -> Backup:
+    return Backup(target, f"{name}/", target.get(f"{name}/{MANIFEST_NAME}"))
+
+
+def backups_of(target: Target) -> list[Backup]:
+    """All backups of a target, the oldest first.
+
+    Raises:  StorageError when a manifest is not what was written.
+    """
+    return [_open(target, each.name) for each in listing(target) if each.is_whole]
 
 
 class Listed(NamedTuple):
@@ -225,8 +256,9 @@ def check_ends(backup: Backup, ends: Ends) -> None:
     ends.check_reached(backup.name)
     said = {group: part.end for group, part in backup.manifest.groups.items()}
     found = {group: ends.edge(group) for group in ends.groups}
+    nothing = Edge(vector={}, chains={})
     for group in sorted({*said, *found}):
-        if said.get(group) != found.get(group):
+        if said.get(group, nothing) != found.get(group, nothing):
             raise StorageError(
                 f"{backup.name}: {group}: vector and chain heads at the end are not those in the manifest"
             )

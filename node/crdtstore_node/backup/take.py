@@ -19,7 +19,7 @@ from secrets import token_hex
 from typing import Any, NamedTuple
 
 from crdtstore.causal import ReplicaId, node_of
-from crdtstore.clock import rfc3339
+from crdtstore.clock import physical_ms, rfc3339
 from crdtstore.engine.checkpoint import Saved
 from crdtstore.errors import UsageError
 from crdtstore.storage.cutting import pinned
@@ -39,7 +39,7 @@ from crdtstore.storage.snapshot import (
     pack_rows,
     part_of,
 )
-from crdtstore_node.backup.checkpoint import END, Checkpoint, open_rows, read_checkpoint
+from crdtstore_node.backup.checkpoint import END, Checkpoint, newest_stamp, open_rows, read_checkpoint
 from crdtstore_node.backup.ends import Ends
 from crdtstore_node.backup.logcopy import Found, end_of, read_blocks
 from crdtstore_node.backup.target import Target
@@ -80,14 +80,18 @@ class _Objects:
 
 
 def take(
-    data: Path, target: Target, progress: Progress = lambda what, size: None, chunk_bytes: int = CHUNK_BYTES
+    data: Path,
+    target: Target,
+    progress: Progress = lambda what, size: None,
+    chunk_bytes: int = CHUNK_BYTES,
+    now_s: Callable[[], float] = time.time,
 ) -> Taken:
     """Copy what recovery needs of a data directory, and nothing else.
 
     Cost:    one object in memory; a restart begins anew, and what an interrupted one left is no backup (``unfinished``).
     Raises:  UsageError when there is no node in the directory, StorageError for what cannot be read or written. No backup is made then.
     """
-    began, began_s = time.time(), time.monotonic()
+    began, began_s = now_s(), time.monotonic()
     identity = read_identity(data)
     if identity is None:
         raise UsageError(f"{data}: there is no node in this directory. Nothing changed.")
@@ -166,7 +170,7 @@ def group_part(saved: Saved | None, end: Edge | None) -> GroupPart:
     """What a manifest says of a group, from what its checkpoint does."""
     end = end or Edge(vector={}, chains={})
     if saved is None:
-        return GroupPart(members=[], configuration=None, checkpoint=None, stable={}, digest=None, end=end)
+        return GroupPart(members=[], configuration=None, checkpoint=None, stable={}, digest=None, newest_ms=0, end=end)
     at = list(zip(saved.members, saved.applied, saved.heads, strict=True))
     return GroupPart(
         members=saved.members,
@@ -177,6 +181,7 @@ def group_part(saved: Saved | None, end: Edge | None) -> GroupPart:
         ),
         stable={member: seq for member, seq in zip(saved.members, saved.stable, strict=True) if seq},
         digest=saved.digest.hex(),
+        newest_ms=physical_ms(newest_stamp(saved)),
         end=end,
     )
 
