@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from threading import Event, Thread
 from typing import NamedTuple
 
@@ -131,6 +131,7 @@ class LogWriter:
                     is_told = True
                     tell(self._on_full, error)
                 self._gives_up.wait(RETRY_S)
+                self._cut_waiting()  # what is cut makes room
             except Exception as error:  # whatever it is, nobody may take these records for durable
                 broken = StorageError(f"the commit log failed: {type(error).__name__}: {error}")
                 broken.effect = "unknown"
@@ -139,6 +140,18 @@ class LogWriter:
             else:
                 tell(self._written, item.number, position)
                 return
+
+    def _cut_waiting(self) -> None:
+        """Nothing but cuts is handed over while records find no room."""
+        while True:
+            try:
+                item = self._queue.get_nowait()
+            except Empty:
+                return
+            if not isinstance(item, _Cut):
+                self._queue.put(item)
+                return
+            self._cut(item.position)
 
     def _cut(self, position: int) -> None:
         try:

@@ -306,6 +306,21 @@ async def test_a_log_that_cannot_be_cut_is_named_and_goes_on(
         await until(lambda: bool(log.cuts))
 
 
+async def test_the_log_is_cut_while_its_disk_is_full(log: FailingLog, state: FailingState) -> None:
+    """Nothing else may ever make room."""
+    async with running(log, state) as shop:
+        await shop.declare()
+        log.failure = full()
+        await shop.add()
+        await until(lambda: shop.driver.full is not None)
+        log.cuts.clear()
+        shop.driver._writer.cut(100)
+        await until(lambda: log.cuts == [100])
+        log.failure = None
+        await until(lambda: shop.driver.full is None)
+        assert isinstance(await shop.add(), dict)
+
+
 # --- what cannot be read
 
 
