@@ -6,12 +6,15 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
+from crdtstore.errors import StorageError
 from crdtstore.storage import crashpoints
 from crdtstore.storage.log import SegmentedLog
+from crdtstore.testing import powercut
 
 WRITER = """
 import os, sys
@@ -19,7 +22,8 @@ from crdtstore.causal import ReplicaId
 from crdtstore.storage.log import SegmentedLog
 from crdtstore.storage.protocol import Entry
 
-directory, needed, count = sys.argv[1], sys.argv[1] + ".needed", int(sys.argv[2])
+directory, count = sys.argv[1], int(sys.argv[2])
+needed = os.path.join(os.path.dirname(directory), "needed")
 if not os.path.exists(needed):
     with open(needed, "w") as file:
         file.write("0 1")
@@ -48,9 +52,11 @@ print("end")
 LOG_POINTS = [name for name in crashpoints.NAMES if name.startswith("log-")]
 
 
-def run(directory: Path, setting: str | None, plant: str = "pass") -> tuple[int, int, bool]:
+def run(
+    directory: Path, setting: str | None, plant: str = "pass", shim: Mapping[str, str] | None = None
+) -> tuple[int, int, bool]:
     """Let a child write; the last number it tried, the last one it acknowledged, and whether it came to its end."""
-    variables = dict(os.environ)
+    variables = os.environ | (shim or {})
     variables.pop(crashpoints.VARIABLE, None)
     if setting:
         variables[crashpoints.VARIABLE] = setting
@@ -67,7 +73,7 @@ def run(directory: Path, setting: str | None, plant: str = "pass") -> tuple[int,
 
 def check(directory: Path, tried: int, got: int) -> None:
     """The log holds all from what is needed on, without a gap, up to what was acknowledged, and nothing nobody tried."""
-    position, first = map(int, directory.with_name(directory.name + ".needed").read_text().split())
+    position, first = map(int, directory.with_name("needed").read_text().split())
     with SegmentedLog.open(directory, 8192) as log:
         held = [
             int(entry.data.split()[0]) for at, entries in log.replay(position) for entry in entries if at >= position
@@ -89,6 +95,30 @@ def test_a_process_that_dies_here_loses_nothing_it_acknowledged(tmp_path: Path, 
     tried, now, is_ended = run(directory, None)
     assert is_ended
     check(directory, tried, now)
+
+
+@pytest.mark.skipif(powercut.available() is not None, reason=str(powercut.available()))
+@pytest.mark.parametrize("leak", [None, 5])
+def test_a_power_cut_at_any_of_them_loses_nothing_either(tmp_path: Path, leak: int | None) -> None:
+    """Whatever was not synced is gone with the process, or half of its sectors are, in recycled segments too."""
+    directory = tmp_path / "log"
+    directory.mkdir()
+    got = 0
+    for number, point in enumerate(LOG_POINTS):
+        shim = powercut.environment(directory, leak=None if leak is None else leak + number)
+        tried, now, is_ended = run(directory, f"{point}:2", shim=shim)
+        assert not is_ended
+        got = max(got, now)
+        check(directory, tried, got)
+
+
+@pytest.mark.skipif(powercut.available() is not None, reason=str(powercut.available()))
+def test_without_its_sync_a_power_cut_is_noticed(tmp_path: Path) -> None:
+    (tmp_path / "log").mkdir()
+    shim = powercut.environment(tmp_path / "log", ignore_sync=True)
+    tried, got, _ = run(tmp_path / "log", "log-write-before:30", shim=shim)
+    with pytest.raises((AssertionError, StorageError)):
+        check(tmp_path / "log", tried, got)
 
 
 def test_one_who_acknowledges_before_he_writes_is_found_out(tmp_path: Path) -> None:
