@@ -119,6 +119,38 @@ async def test_a_restored_node_serves_reads_and_refuses_writes(
         await node.stop()
 
 
+async def test_a_drill_of_a_point_in_time(
+    place: Path,
+    make_nodes: Callable[..., Nodes],  # noqa: F811
+) -> None:
+    nodes = await a_shop(make_nodes)
+    target = str(place / "backups")
+    taken = document("backup", target, "--data", str(nodes.directory / "data-us"))
+    drilled = await asyncio.to_thread(document, "drill", "restore", target, "--at", taken["taken"])
+    assert drilled["ok"]
+    assert drilled["checks"][2]["more"]["left_out"] == 0
+    cluster = str(nodes.directory / "cluster.toml")
+    arguments = ["--data", str(place / "new"), "--cluster", cluster, "--node", "us-1", "--at", taken["taken"]]
+    assert "0 after the point left out" in crdtstore("restore", target, *arguments).output
+    identity = json.loads((place / "new" / "identity.json").read_text())
+    assert identity["restored_from"]["at"] == taken["taken"]
+    refused = crdtstore("drill", "restore", target, "--at", "2020-01-01T00:00:00Z", code=2)
+    assert "beyond this point" in refused.output
+
+
+async def test_a_drill_of_a_backup_without_a_checkpoint_needs_the_cluster_file(
+    place: Path,
+    make_nodes: Callable[..., Nodes],  # noqa: F811
+) -> None:
+    nodes = make_nodes(name="young")
+    await declare(await nodes.start("us"), "shop", "counter")
+    await nodes.stop_all()
+    document("backup", str(place), "--data", str(nodes.directory / "data-us"))
+    assert "--cluster" in crdtstore("drill", "restore", str(place), code=2).output
+    cluster = str(nodes.directory / "cluster.toml")
+    assert (await asyncio.to_thread(document, "drill", "restore", str(place), "--cluster", cluster))["ok"]
+
+
 async def test_a_drill_of_a_damaged_backup_fails(
     place: Path,
     make_nodes: Callable[..., Nodes],  # noqa: F811
