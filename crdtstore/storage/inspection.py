@@ -146,15 +146,17 @@ class _Reached:
         return True
 
 
-def inspect(directory: Path) -> Iterator[Finding]:
+def inspect(directory: Path, needed: int = 0) -> Iterator[Finding]:
     """Everything in the log of a directory, in order. A ``Torn`` comes last but for what is prepared.
+
+    Segments that lie wholly below ``needed`` are passed over: a cut that was not finished leaves any of them.
 
     Raises:  StorageError when the directory cannot be read, or a segment has another format.
     """
     last: _Reached | None = None
     prepared: list[Prepared] = []
     with segment.naming(directory):
-        generations = segment.generations(directory)
+        generations = _needed(directory, segment.generations(directory), needed)
     for generation in generations:
         path = segment.path_of(directory, generation)
         if last is not None:
@@ -187,6 +189,18 @@ def inspect(directory: Path) -> Iterator[Finding]:
         if each.torn:
             yield Torn(each.path, 0, each.torn)
         yield each
+
+
+def _needed(directory: Path, generations: list[int], needed: int) -> list[int]:
+    """The segments from the one on that holds a position, as far as headers say it; all of them when none does."""
+    if not needed:
+        return generations
+    found = 0
+    for generation in generations:
+        header = segment.header_of(_read(segment.path_of(directory, generation), 0, OVERHEAD_BYTES)[0])
+        if header is not None and header.generation == generation and header.position <= needed:
+            found = generation
+    return [generation for generation in generations if generation >= found]
 
 
 def _started(path: Path, generation: int, data: Octets) -> Started | Prepared:

@@ -93,7 +93,7 @@ def verify(log: Path, chains: Chains | None = None, needed: int | None = None) -
     """
     report = Report(chains=chains)
     last: Started | None = None
-    for finding in inspect(log):
+    for finding in inspect(log, needed or 0):
         if type(finding) is Part:
             report.blocks += 1
             report.records += finding.records

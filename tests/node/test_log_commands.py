@@ -235,6 +235,20 @@ def test_what_the_checkpoint_needs_has_to_be_there(tmp_path: Path, monkeypatch: 
         assert is_sound or f"{needed}" in result.stdout
 
 
+def test_what_a_cut_left_below_what_is_needed_is_no_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Names that were removed become durable in any order, and nobody needs what they named."""
+    positions = make(tmp_path)
+    log = tmp_path / "log"
+    starts = [each.position for each in inspect(log) if isinstance(each, Started)]
+    assert len(starts) > 4
+    segment.path_of(log, 2).unlink()
+    assert run("verify", tmp_path).exit_code == 1
+    for needed, is_sound in ((starts[2], True), (positions[-1], True), (starts[2] - 1, False), (starts[1], False)):
+        checkpoint = Checkpoint(needed, {}, {})
+        monkeypatch.setattr(cli_log, "checkpoint_of", lambda _, found=checkpoint: found)
+        assert run("verify", tmp_path).exit_code == (0 if is_sound else 1)
+
+
 def test_a_record_that_is_none_is_damage_for_who_decodes(tmp_path: Path) -> None:
     make(tmp_path, 3)
     with SegmentedLog.open(tmp_path / "log", 4096) as log:
