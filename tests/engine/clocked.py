@@ -1,5 +1,7 @@
 """Nodes whose clocks can be set and which stop in every way, on wires that deliver at once, with disks that sync when time passes.
 
+Each may have a state store; then its log is cut as early as it may be, and a start begins with a checkpoint.
+
 Whatever happens, some things are checked at every output: stamps of a replica strictly increase, and none is at or below what one of its
 heartbeats promised, in this life or an earlier one; staleness is never negative.
 """
@@ -17,8 +19,10 @@ from crdtstore.engine.options import Options
 from crdtstore.errors import CrdtStoreError
 from crdtstore.host import Host, HostOutput
 from crdtstore.messages import Ack, Digest, Row, decode_message
+from crdtstore.saving import Save, Saved
 from crdtstore.service import Event, PeerChanged, Received, Request, Service
 from crdtstore.storage.memory import MemoryLog
+from crdtstore.storage.memory_state import MemoryState
 from crdtstore_node.clock import WallClock
 from tests.engine.wire import START_MS, cluster_of
 
@@ -35,7 +39,9 @@ class Site:
         self.off_ms = 0
         """How far its clock is ahead."""
         self.log = MemoryLog()
-        self.staged: list[tuple[int, int]] = []
+        self.state = MemoryState() if world.has_stores else None
+        self.staged: list[tuple[int, int, int]] = []
+        self.saves: list[Save] = []
         self.is_up = False
         self.promised: dict[str, int] = defaultdict(int)
         """Per group the latest stamp that was promised, in whatever life."""
@@ -49,8 +55,8 @@ class Site:
         return self.service.host
 
     def start(self) -> None:
-        host = Host(self.world.cluster, self.replica, self.world.options, Random(1))
-        host.recover(self.log.replay())
+        host = Host(self.world.cluster, self.replica, self.world.options, Random(1), self.state, self.log.read)
+        host.recover(self.log.replay(host.needed))
         self.service, self.is_up = Service(host), True
         self.clock = WallClock(lambda: (self.world.time_ms + self.off_ms) / 1000, lambda: self.world.time_ms / 1000)
         self.step(Tick())
@@ -67,7 +73,9 @@ class Site:
                 self.log.stage([self.log.encode([last])])
             self.log.sync()
         self.log.crash()
-        self.staged = []
+        self.staged, self.saves = [], []
+        if self.state is not None:
+            self.state.crash()
         for other in self.world.sites.values():
             if other is not self and other.is_up:
                 other.step(PeerChanged(self.replica, False))
@@ -81,7 +89,11 @@ class Site:
                 assert stamp > self.promised[group], f"stamped {self.promised[group] - stamp} below a promise"
                 self.made[group] = stamp
         if out.persist_number:
-            self.staged.append((self.log.stage([self.log.encode(out.persist)]), out.persist_number))
+            position = self.log.position
+            self.staged.append((self.log.stage([self.log.encode(out.persist)]), out.persist_number, position))
+        self.saves += out.save
+        if out.cut is not None:
+            self.log.cut(out.cut)
         for peer, data in out.send:
             message = decode_message(data)
             if isinstance(message, Digest | Ack):
@@ -96,18 +108,30 @@ class Site:
 
     def sync(self) -> None:
         """The disk has written everything."""
-        while self.staged:
-            upto, number = self.staged.pop(0)
-            self.log.sync(upto)
-            self.step(Persisted(number))
+        while self.staged or self.saves:
+            if self.staged:
+                upto, number, position = self.staged.pop(0)
+                self.log.sync(upto)
+                self.step(Persisted(number, position))
+            else:
+                self._save(self.saves.pop(0))
+
+    def _save(self, save: Save) -> None:
+        assert self.state is not None
+        if save.part is None:
+            self.state.commit()
+            self.step(Saved(save.number))
+        else:
+            self.step(Saved(save.number, *self.state.write(save.part)))
 
 
 class World:
     """Mutable. ``time_ms`` is the true time."""
 
-    def __init__(self, *names: str, **options: Any) -> None:
+    def __init__(self, *names: str, has_stores: bool = False, **options: Any) -> None:
         self.cluster = cluster_of(*names)
-        self.options = Options(**options)
+        self.has_stores = has_stores
+        self.options = Options(**{"checkpoint_ms": 100, "history_bytes": 1024, "retain_bytes": 1024, **options})
         self.time_ms = START_MS
         self.waiting: list[tuple[ReplicaId, ReplicaId, bytes]] = []
         self.replies: dict[int, Any] = {}
@@ -175,9 +199,9 @@ class World:
         self.run(1_000)
 
 
-def shop(*names: str, **options: Any) -> World:
+def shop(*names: str, has_stores: bool = False, **options: Any) -> World:
     """Nodes that share a domain with some collections."""
-    world = World(*names, **options)
+    world = World(*names, has_stores=has_stores, **options)
     first = names[0]
     world.ask(first, "declare_domain", domain="shop")
     for name, type_name in (("visits", "counter"), ("notes", "lww_register")):

@@ -24,10 +24,16 @@ def drifted(site: Site) -> int:
     return sum(engine.clock.drifted for engine in site.host.groups.values())
 
 
+@pytest.fixture(params=[False, True], ids=["log", "checkpoints"])
+def has_stores(request: pytest.FixtureRequest) -> bool:
+    """Whether nodes start from a log alone, or from a checkpoint and what follows it in the log."""
+    return bool(request.param)
+
+
 @pytest.mark.parametrize(("jump", "there", "back"), ROUTES, ids=named)
-def test_a_clock_that_is_set_and_set_right_again(jump: int, there: str, back: str) -> None:
+def test_a_clock_that_is_set_and_set_right_again(jump: int, there: str, back: str, has_stores: bool) -> None:
     """``clocked`` checks stamps, promises and staleness at every output."""
-    world = shop("us-1", "eu-1")
+    world = shop("us-1", "eu-1", has_stores=has_stores)
     us, eu = world.sites["us-1"], world.sites["eu-1"]
     acknowledged = 0
 
@@ -65,6 +71,7 @@ def test_a_clock_that_is_set_and_set_right_again(jump: int, there: str, back: st
     engines = [site.host.groups["shop/0"] for site in (us, eu)]
     assert engines[0].digest == engines[1].digest
     assert engines[0].stability.stable == engines[0].applied, "everybody knows that everybody has everything"
+    assert bool(us.log.first_position) == has_stores, "the log was cut"
 
 
 def test_without_the_mark_a_clock_set_back_over_a_restart_breaks_a_promise(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -76,6 +83,28 @@ def test_without_the_mark_a_clock_set_back_over_a_restart_breaks_a_promise(monke
     world.set_clock("us-1", -HOUR_MS, "crashed")
     with pytest.raises(AssertionError, match="below a promise"):
         world.write("us-1", "add")
+
+
+def test_without_the_mark_in_the_checkpoint_so_does_one_with_a_log_that_was_cut(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    mark = Promises.__dict__["mark_ms"]
+    monkeypatch.setattr(Promises, "mark_ms", property(lambda self: 0, mark.fset))
+
+    def restart_often() -> None:
+        for wait_ms in range(0, 600, 20):  # a mark is renewed within that time, a checkpoint made more often
+            world = shop("us-1", "eu-1", has_stores=True)
+            world.run(wait_ms)
+            for _ in range(4):  # what is needed of the log begins somewhere here, and mostly holds no mark
+                world.write("us-1", "set", "notes", op_fields={"value": "x" * 600})
+            world.run(160)
+            world.set_clock("us-1", -HOUR_MS, "crashed")
+            world.write("us-1", "add")
+
+    with pytest.raises(AssertionError, match="below a promise"):
+        restart_often()
+    monkeypatch.setattr(Promises, "mark_ms", mark)
+    restart_often()
 
 
 @pytest.mark.parametrize("how", ["crashed", "stopped"])
@@ -98,8 +127,8 @@ def test_a_restart_stamps_ahead_by_the_rest_of_the_mark_and_after_a_stop_in_orde
 
 @pytest.mark.parametrize("jump", [HOUR_MS, TEN_YEARS_MS], ids=named)
 @pytest.mark.parametrize("how", HOW)
-def test_nothing_that_a_clock_ahead_took_for_expired_is_removed(jump: int, how: str) -> None:
-    world = shop("us-1", "eu-1")
+def test_nothing_that_a_clock_ahead_took_for_expired_is_removed(jump: int, how: str, has_stores: bool) -> None:
+    world = shop("us-1", "eu-1", has_stores=has_stores)
     world.write("us-1", "set", "notes", op_fields={"value": "kept"})
     world.write("us-1", "expire", "notes", op_fields={"ttl_ms": HOUR_MS // 2})
     world.run(500)
@@ -117,9 +146,9 @@ def test_nothing_that_a_clock_ahead_took_for_expired_is_removed(jump: int, how: 
 @pytest.mark.parametrize("jump", [-HOUR_MS, -TEN_YEARS_MS], ids=named)
 @pytest.mark.parametrize("how", HOW)
 def test_what_is_written_with_a_clock_set_back_to_before_a_key_ended_is_not_removed_with_it(
-    jump: int, how: str
+    jump: int, how: str, has_stores: bool
 ) -> None:
-    world = shop("us-1", "eu-1", fold_interval_ms=100)
+    world = shop("us-1", "eu-1", has_stores=has_stores, fold_interval_ms=100)
     world.write("eu-1", "set", "notes", op_fields={"value": "old"})
     world.write("eu-1", "expire", "notes", op_fields={"ttl_ms": 1_000})
     world.run(10_000)
@@ -134,9 +163,11 @@ def test_what_is_written_with_a_clock_set_back_to_before_a_key_ended_is_not_remo
 
 @pytest.mark.parametrize("jump", [-HOUR_MS, -TEN_YEARS_MS], ids=named)
 @pytest.mark.parametrize("how", HOW)
-def test_an_operation_that_was_forgotten_is_not_taken_for_new_with_a_clock_set_back(jump: int, how: str) -> None:
+def test_an_operation_that_was_forgotten_is_not_taken_for_new_with_a_clock_set_back(
+    jump: int, how: str, has_stores: bool
+) -> None:
     """Its id says when it was made, so a node that has forgotten it refuses it for good, whatever its clock shows."""
-    world = shop("us-1", "eu-1", fold_interval_ms=100, retry_window_ms=2_000)
+    world = shop("us-1", "eu-1", has_stores=has_stores, fold_interval_ms=100, retry_window_ms=2_000)
     made_ms = world.time_ms
     name = f"~{made_ms >> 16:08x}-{made_ms & 0xFFFF:04x}-7000-8000-000000000001"
     assert not isinstance(world.write("us-1", "add", id=name), CrdtStoreError)
@@ -153,8 +184,8 @@ def test_an_operation_that_was_forgotten_is_not_taken_for_new_with_a_clock_set_b
     assert [world.read(name)["value"] for name in world.sites] == [1, 1]
 
 
-def test_several_restarts_with_a_clock_set_back_each_time() -> None:
-    world = shop("us-1", "eu-1", "ap-1")
+def test_several_restarts_with_a_clock_set_back_each_time(has_stores: bool) -> None:
+    world = shop("us-1", "eu-1", "ap-1", has_stores=has_stores)
     us = world.sites["us-1"]
     stamps = []
     for count in range(1, 7):
