@@ -9,6 +9,10 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
+from crdtstore_node.backup.take import take
+from crdtstore_node.backup.target import Folder
+from tests.backup.world import World, random_life
+
 _MEMORY = Path("/dev/shm")
 
 
@@ -19,3 +23,22 @@ def place(tmp_path: Path) -> Iterator[Path]:
         return
     with TemporaryDirectory(prefix="crdtstore-test-", dir=_MEMORY) as directory:
         yield Path(directory)
+
+
+def a_life(place: Path) -> World:
+    """A node alone, with a checkpoint and more behind it."""
+    world = World(place / "world", 1)
+    random_life(world, 30, checkpoint_at=(15,))
+    return world
+
+
+@pytest.fixture
+def folder(place: Path) -> Path:
+    """A backup of several objects of each kind."""
+    world = a_life(place)
+    try:
+        taken = take(world.first.directory, Folder(place / "backups"), chunk_bytes=1_500)
+    finally:
+        world.close()
+    assert {part.kind for part in taken.manifest.objects} == {"rows", "blocks"}
+    return place / "backups" / taken.name

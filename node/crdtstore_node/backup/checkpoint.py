@@ -15,7 +15,7 @@ from msgspec import MsgspecError, Struct, field
 from msgspec.msgpack import Decoder
 
 from crdtstore.causal import ReplicaId
-from crdtstore.engine.checkpoint import Saved, SavedNode
+from crdtstore.engine.checkpoint import FORMAT, Saved, SavedNode
 from crdtstore.errors import DecodeError, StorageError
 from crdtstore.leaves import Branch, Entry
 from crdtstore.shares import MODULUS, Shares
@@ -92,7 +92,7 @@ def _checkpoint_of(rows: Iterable[Row], where: str) -> Checkpoint:
         if space == META:
             try:
                 _take_meta(checkpoint, number, parts, data)
-            except MsgspecError as error:
+            except (MsgspecError, DecodeError) as error:
                 raise StorageError(f"{where}: the row of {describe(path)} is not one: {error}") from error
     return checkpoint
 
@@ -100,10 +100,17 @@ def _checkpoint_of(rows: Iterable[Row], where: str) -> Checkpoint:
 def _take_meta(checkpoint: Checkpoint, number: int, parts: list[Any], data: bytes) -> None:
     if parts == ["group"]:
         saved = _decode(data)
+        _check_format(saved.format)
         checkpoint.groups[saved.group] = saved
         checkpoint.numbers[number] = saved.group
     elif parts == ["node"]:
         checkpoint.node = _decode_node(data)
+        _check_format(checkpoint.node.format)
+
+
+def _check_format(found: int) -> None:
+    if found != FORMAT:
+        raise DecodeError(f"a checkpoint of format {found}, this program reads {FORMAT}")
 
 
 def newest_stamp(saved: Saved) -> int:

@@ -30,6 +30,7 @@ __all__ = ["commands"]
 
 _TAKE = "take"
 _MIB = 1 << 20
+_REDRAW_S = 0.1
 
 
 class _Backup(click.Group):
@@ -158,7 +159,7 @@ def restore(source: str, data: Path, cluster: Path, node: str, at: str | None, a
     crdtstore restore /mnt/backups/20260105T100000Z-us-1-0123abcd --data /var/lib/restored --cluster cluster.toml --node us-1
     """
     found, later = open_line(source, at)
-    done = restore_backup(found, data, load_cluster(cluster), node, at, later=later)
+    done = restore_backup(found, data, load_cluster(cluster), node, at, later=later, progress=_progress("restored"))
     document = {
         "replica": done.replica,
         "data": str(data),
@@ -208,12 +209,14 @@ def drill_restore_(source: str, cluster: Path | None, at: str | None, scratch: P
 
 def _progress(verb: str) -> Callable[[str, int], None]:
     """A line on standard error that is written over, when somebody looks."""
-    total = {"bytes": 0}
+    total = shown_s = 0.0
 
     def show(what: str, size: int) -> None:
-        total["bytes"] += size
-        if sys.stderr.isatty():
-            click.echo(f"\r{verb} {total['bytes'] / _MIB:,.1f} MiB ({what})  ", err=True, nl=False)
+        nonlocal total, shown_s
+        total += size
+        if sys.stderr.isatty() and time.monotonic() - shown_s > _REDRAW_S:
+            shown_s = time.monotonic()
+            click.echo(f"\r{verb} {total / _MIB:,.1f} MiB ({what})  ", err=True, nl=False)
 
     return show
 

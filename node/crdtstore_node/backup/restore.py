@@ -36,6 +36,7 @@ from crdtstore_node.backup.ends import Ends
 from crdtstore_node.backup.logcopy import NewLog
 from crdtstore_node.backup.point import Point, Wanted, parse_wanted, point_of, unix_ms
 from crdtstore_node.backup.source import Backup, check_ends, check_rows, entries_of
+from crdtstore_node.backup.take import Progress
 from crdtstore_node.identity import FILE_NAME, LOG_NAME, RestoredFrom, write_identity
 
 __all__ = ["PARTIAL", "Restored", "restore"]
@@ -68,6 +69,7 @@ def restore(
     at: str | None = None,
     segment_bytes: int = SEGMENT_BYTES,
     later: Sequence[Backup] = (),
+    progress: Progress = lambda what, size: None,
 ) -> Restored:
     """Make a data directory from a backup, all of it or up to a point in time; ``later`` backups go on with its log.
 
@@ -85,14 +87,14 @@ def restore(
         directory.parent.mkdir(parents=True, exist_ok=True)
         partial.mkdir(mode=0o750)
     try:
-        walk = _restore_rows(backup, partial)
+        walk = _restore_rows(backup, partial, progress)
         line = [backup, *later]
         point = None
         if at is not None:
             wanted = parse_wanted(at, cluster.nonce)
             _check_reached(line[-1], wanted)
             point = point_of(wanted, walk.checkpoint)
-        commits, left_out = _restore_log(line, partial / LOG_NAME, walk, point, segment_bytes)
+        commits, left_out = _restore_log(line, partial / LOG_NAME, walk, point, segment_bytes, progress)
         restored_from = RestoredFrom(
             replica=backup.manifest.replica,
             manifest=backup.hash,
@@ -152,12 +154,13 @@ def _clear(partial: Path) -> None:
             shutil.rmtree(partial)
 
 
-def _restore_rows(backup: Backup, partial: Path) -> Walk:
+def _restore_rows(backup: Backup, partial: Path, progress: Progress) -> Walk:
     walk, uncommitted = Walk(backup.name), 0
     with SqliteState.open(partial) as store:
         for rows in backup.rows():
             walk.take(rows)
             store.write(Slice(rows=rows))
+            progress("rows", sum(len(path) + len(data) for path, data in rows))
             uncommitted += len(rows)
             if (
                 uncommitted >= _COMMIT_ROWS
@@ -170,7 +173,7 @@ def _restore_rows(backup: Backup, partial: Path) -> Walk:
 
 
 def _restore_log(
-    line: Sequence[Backup], log: Path, walk: Walk, point: Point | None, segment_bytes: int
+    line: Sequence[Backup], log: Path, walk: Walk, point: Point | None, segment_bytes: int, progress: Progress
 ) -> tuple[int, int]:
     """Copy the log, without what does not belong to the point; return how many commits above the checkpoint, and how many left out."""
     held = line[0].manifest
@@ -186,6 +189,7 @@ def _restore_log(
             left_out += left
             if kept:
                 new.write(kept)
+                progress("blocks", sum(map(len, kept)))
         reached = backup.manifest.log.end
         check_ends(backup, ends)
     new.close()
