@@ -131,7 +131,7 @@ class Saving:
     def open(self, engine: Engine) -> Checkpoint:
         """Give a group its place in the store."""
         number = self._numbers.setdefault(engine.group, len(self._numbers) + 1)
-        return Checkpoint(engine, self._store, number, self.usage, self._counts.get(engine.group, 0))
+        return Checkpoint(engine, self._store, number, self.usage, self._counts.get(engine.group))
 
     # --- what happens
 

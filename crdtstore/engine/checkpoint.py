@@ -19,7 +19,7 @@ from crdtstore.errors import ProtocolError, StorageError
 from crdtstore.ledger import Ledger
 from crdtstore.residence import Residence, Usage
 from crdtstore.storage.protocol import Slice, StateRows, StateStore
-from crdtstore.storage.rows import META, key_range, row_path
+from crdtstore.storage.rows import META, row_path
 
 if TYPE_CHECKING:
     from crdtstore.engine.engine import Engine
@@ -132,14 +132,14 @@ def read_saved(rows: StateRows, number: int) -> Saved | None:
 class Checkpoint:
     """The checkpoints of one group. Mutable; part of the engine once there is a store."""
 
-    def __init__(self, engine: Engine, store: StateStore, number: int, usage: Usage, rows: int) -> None:
+    def __init__(self, engine: Engine, store: StateStore, number: int, usage: Usage, rows: int | None) -> None:
+        """``rows`` are in the store; None: it has never heard of this group, so nothing has to be read, and nothing can fail."""
         self._engine = engine
-        self.rows = rows
+        self.rows = rows or 0
         """How many rows there are of this group, of every kind."""
         self._store = store
         self.number = number
-        start, end = key_range(number, META, [])
-        self._is_new = not store.rows(start, end, 1)
+        self._is_new = rows is None
         self.residence = Residence(engine.keyspace.tree, store, number, usage, is_empty=self._is_new)
         engine.keyspace.tree.residence = self.residence
         self._ledgers: list[Ledger] = [*engine.keyspace.ledgers, *engine.rights.ledgers]
@@ -188,7 +188,7 @@ class Checkpoint:
         yield Slice(rows=[(saved_path(self.number), self._saved)])
 
     def written(self, rows: int, data_bytes: int) -> None:
-        """The next part was written: by so much what is saved has changed. What is not leaves is never let go, so it is not counted there."""
+        """The next part was written: by so much what is saved has changed. What is not leaves is never let go, and so not counted."""
         total, leaves, leaf_bytes = self._written
         self.rows += rows
         if self._has_leaves.popleft():
@@ -253,9 +253,13 @@ class Checkpoint:
 
         Raises:  StorageError when it cannot be read, or is of other members.
         """
+        if self._is_new:
+            return None
         saved = read_saved(self._store, self.number)
         if saved is None:
-            return None
+            raise StorageError(
+                f"the checkpoint does not hold the group {self._engine.group} any more. Nothing changed."
+            )
         engine = self._engine
         self._loaded = saved
         if saved.group != engine.group or saved.members != [str(member) for member in engine.members]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -79,10 +80,11 @@ def run(seed: int, scenario: str | None, workload: str | None, plant: str | None
 def fuzz(seeds: range, jobs: int, scenario: str | None, workload: str | None, plant: str | None, as_json: bool) -> None:
     """Many runs, each with faults of its own. Exit code 1 when a seed failed."""
     began = time.perf_counter()
-    events, busy_s, failed = 0, 0.0, []
+    events, busy_s, failed, storage = 0, 0.0, [], Counter[str]()
     for result in fuzz_seeds(seeds, scenario, plant, jobs, workload):
         events += result.events
         busy_s += result.real_s
+        storage.update(result.storage)
         if not result.is_ok:
             failed.append(result.seed)
         if as_json:
@@ -97,6 +99,7 @@ def fuzz(seeds: range, jobs: int, scenario: str | None, workload: str | None, pl
         "events": events,
         "seconds": round(took_s, 2),
         "jobs": jobs,
+        "storage": dict(storage),
         "events_per_s": round(events / took_s),
         "events_per_s_per_process": round(events / busy_s),
         "verdict": "failed" if failed else "ok",

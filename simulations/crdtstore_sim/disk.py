@@ -1,5 +1,5 @@
-"""The disk of a simulated node: a log in memory that syncs later than it is asked, a state store that commits later, and a power cut that
-takes what was not synced.
+"""The disk of a simulated node: a log in memory that syncs later than it is asked, a state store that commits later, a power cut that
+takes what was not synced, and now and then something that cannot be written, or read.
 
 The question: what is durable, told by somebody who is not the engine? The disk says how many records are synced; which commits these
 hold is counted here, from the entries that were written, and every checker of durability asks this.
@@ -12,21 +12,35 @@ from collections.abc import Callable, Sequence
 from random import Random
 from typing import NamedTuple
 
+from crdtstore.errors import StorageError
 from crdtstore.saving import Save, Saved
 from crdtstore.storage.memory import MemoryLog
 from crdtstore.storage.memory_state import MemoryState
-from crdtstore.storage.protocol import Entry
+from crdtstore.storage.protocol import Entry, Row
 from crdtstore_sim import scenario
 from crdtstore_sim.timeline import Timeline
 
 __all__ = ["SimulatedDisk"]
 
 _LONGEST_STALL_US = 3_000_000
+_LONGEST_FULL_US = 2_000_000
 
 
 class _Pending(NamedTuple):
     number: int
     entries: Sequence[Entry]
+
+
+class _State(MemoryState):
+    """A state store that cannot always be read."""
+
+    def __init__(self, disk: SimulatedDisk) -> None:
+        super().__init__()
+        self._disk = disk
+
+    def rows(self, start: bytes, end: bytes, limit: int = -1) -> list[Row]:
+        self._disk.may_fail("the state")
+        return super().rows(start, end, limit)
 
 
 class SimulatedDisk:
@@ -43,8 +57,12 @@ class SimulatedDisk:
         on_saved: Callable[[Saved], None],
     ) -> None:
         self.log = MemoryLog()
-        self.state = MemoryState()
+        self.state = _State(self)
         self.syncs = 0
+        self.failed_saves = 0
+        self.failed_reads = 0
+        self.is_asked = False
+        """Whether it is the node that reads, in a step: only then may it fail."""
         self._timeline = timeline
         self._random = random
         self._slowest_us = options.slowest_ms * 1000
@@ -57,6 +75,8 @@ class SimulatedDisk:
         self._written: list[_Pending] = []
         """What the sync under way makes durable, one block of the log."""
         self._saves: deque[Save] = deque()
+        self._save_fails, self._read_fails = options.save_fails, options.read_fails
+        self._full_until_us = 0
         self._is_syncing = False
         self._life = 0
 
@@ -104,6 +124,13 @@ class SimulatedDisk:
         if life != self._life:
             return
         save = self._saves.popleft()
+        failure = self._failure()
+        if failure is not None:
+            self.failed_saves += 1
+            self.state.rollback()
+            self._saves.clear()
+            self._on_saved(Saved(save.number, failure=failure))
+            return
         rows = data_bytes = 0
         if save.part is None:
             self.state.commit()
@@ -112,6 +139,35 @@ class SimulatedDisk:
         if self._saves:
             self._timeline.after(self._delay_us(), self._done, self._life)
         self._on_saved(Saved(save.number, rows, data_bytes))
+
+    def _failure(self) -> StorageError | None:
+        """Whether the next thing the store is asked for fails."""
+        if not self._save_fails:
+            return None
+        now_us = self._timeline.now_us
+        if now_us >= self._full_until_us:
+            if self._random.random() >= self._save_fails:
+                return None
+            if self._random.random() < 0.5:
+                return StorageError("state: it cannot be written")
+            self._full_until_us = now_us + int(self._random.random() * _LONGEST_FULL_US)
+        return StorageError("state: the disk is full", code="storage-full")
+
+    def may_fail(self, what: str) -> None:
+        """Raise StorageError now and then, when a node reads."""
+        if self._read_fails and self.is_asked and self._random.random() < self._read_fails:
+            self.failed_reads += 1
+            raise StorageError(f"{what}: it cannot be read")
+
+    def heal(self) -> None:
+        """From now on everything can be written and read."""
+        self._save_fails = self._read_fails = 0.0
+        self._full_until_us = 0
+
+    def read_log(self, position: int) -> tuple[list[Entry], int]:
+        """``CommitLog.read``, which may fail."""
+        self.may_fail("the log")
+        return self.log.read(position)
 
     def finish(self, last: Sequence[Entry]) -> None:
         """The process ends in order: all that waits is written, and this after it; nobody is told any more."""

@@ -46,6 +46,7 @@ class Faults:
         def when(seconds: float) -> int:
             return min(int(seconds * _SECOND_US), end_us)
 
+        at(end_us, self._on_end)
         for cut in scenario.cuts:
             at(when(cut.from_s), self._on_cut, cut)
             if cut.to_s is not None:
@@ -64,6 +65,10 @@ class Faults:
             index = ascii_lowercase.index(step.replica)
             if index < len(self._nodes):
                 at(when(step.at_s), self._on_step, (index, step.ms))
+
+    def _on_end(self, _: None) -> None:
+        for node in self._nodes:
+            node.disk.heal()
 
     def _on_cut(self, cut: Cut) -> None:
         self._trace.note(self._timeline.now_us, _CUT, 0)

@@ -6,6 +6,7 @@ bytes or a plain request; everything that leaves is carried out in the order of 
 
 from __future__ import annotations
 
+from collections import Counter
 from random import Random
 from typing import Any, Protocol
 
@@ -26,10 +27,23 @@ from crdtstore_sim.network import SimulatedNetwork
 from crdtstore_sim.observer import Observer
 from crdtstore_sim.timeline import Timeline, Trace
 
-__all__ = ["Node", "Users"]
+__all__ = ["STORED", "Node", "Users"]
 
 _MESSAGE, _CLOSED, _OPENED, _TICK, _SYNCED, _REQUEST, _CRASH, _START, _SAVED = range(9)
 _LONGEST_WAIT_US = 1_000_000
+STORED = (
+    "checkpoints",
+    "failed checkpoints",
+    "failed saves",
+    "failed reads",
+    "cuts of the log",
+    "keys let go",
+    "keys read back",
+    "starts from a checkpoint",
+    "with more in the log",
+    "scrubs",
+)
+"""What happens to stores, as runs count it."""
 
 
 class Users(Protocol):
@@ -61,6 +75,8 @@ class Node:
         self.is_alive = False
         self.life = 0
         """How often it was started."""
+        self.counts: Counter[str] = Counter(dict.fromkeys(STORED, 0))
+        """How often what happened to its store."""
         self.service: Service
         self.workload: Users
         self._cluster = cluster
@@ -90,8 +106,11 @@ class Node:
         self._observer.facts.told.pop(self.index, None)
         self._trace.note(self._timeline.now_us, _START, self.index)
         log, seeded = self.disk.log, Random(self._random.random())  # noqa: S311
-        host = Host(self._cluster, self.replica, self._options, seeded, self.disk.state, log.read)
-        host.recover(log.replay(host.needed))
+        host = Host(self._cluster, self.replica, self._options, seeded, self.disk.state, self.disk.read_log)
+        applied = host.recover(log.replay(host.needed))
+        if self.disk.state.commits:
+            self.counts["starts from a checkpoint"] += 1
+            self.counts["with more in the log"] += applied > 0
         self.service = Service(host)
         self._observer.on_recovered(self.index, host.groups)
         self._asked_ms = None
@@ -103,6 +122,8 @@ class Node:
         if not self.is_alive:
             return
         self.is_alive = False
+        self._count()
+        self._observer.on_down(self.index, self.service.host.groups)
         if is_orderly:
             last = self.service.host.close()
             self.disk.finish([last] if last is not None else [])
@@ -111,6 +132,25 @@ class Node:
         log = self.disk.log
         self._observer.on_crash(self.index, [entries for _, entries in log.replay(log.first_position)])
         self.workload.on_crash(self.index)
+
+    def _count(self) -> None:
+        """Take note of what this life did with its store."""
+        saving = self.service.host.saving
+        assert saving is not None
+        self.counts["checkpoints"] += saving.checkpoints
+        self.counts["failed checkpoints"] += saving.failures
+        self.counts["scrubs"] += saving.scrub.runs
+        for engine in self.service.host.groups.values():
+            assert engine.checkpoint is not None
+            self.counts["keys let go"] += engine.checkpoint.residence.evictions
+            self.counts["keys read back"] += engine.checkpoint.residence.loads
+
+    def storage(self) -> Counter[str]:
+        """How often each thing happened to its store, up to the end of the run."""
+        if self.is_alive:
+            self._count()
+        self.counts["failed saves"], self.counts["failed reads"] = self.disk.failed_saves, self.disk.failed_reads
+        return self.counts
 
     def pause(self, is_paused: bool) -> None:
         """The process stands still; what comes meanwhile is taken in at once afterwards."""
@@ -190,14 +230,19 @@ class Node:
         service, observer, index = self.service, self._observer, self.index
         now_us = self._timeline.now_us
         now_ms = self.clock.now_ms(now_us)
+        self.disk.is_asked = True
         out = service.step(events, now_ms)
+        self.disk.is_asked = False
         if out.persist_number:
             observer.on_applied(index, out.persist, service.host.groups, has_between=len(events) > 1)
             self.disk.append(out.persist_number, out.persist)
         if out.save:
             self.disk.save(out.save)
         if out.cut is not None:
+            before = self.disk.log.first_position
             self.disk.log.cut(out.cut)
+            self.counts["cuts of the log"] += self.disk.log.first_position > before
+            observer.on_saved(index, self.disk.state, self.disk.log)
         observer.on_stepped(index, service.host.groups)
         if out.send:
             peers, send = self._peers, self._network.send

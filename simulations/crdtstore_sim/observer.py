@@ -13,7 +13,9 @@ from typing import Any
 from crdtstore.causal import Dot
 from crdtstore.engine.engine import Engine
 from crdtstore.errors import CrdtStoreError
-from crdtstore.storage.protocol import Entry
+from crdtstore.host import Host
+from crdtstore.storage.memory import MemoryLog
+from crdtstore.storage.protocol import Entry, StateStore
 from crdtstore_sim.checkers import (
     Bounds,
     Causality,
@@ -23,9 +25,11 @@ from crdtstore_sim.checkers import (
     Pages,
     Progress,
     Refusals,
+    Restarts,
     Sessions,
     Stability,
     Stamps,
+    Stores,
     Values,
 )
 from crdtstore_sim.facts import AskedOp, Facts, Span
@@ -51,6 +55,8 @@ class Observer:
         self.sessions = Sessions(facts)
         self.refusals = Refusals(facts)
         self.progress = Progress(facts)
+        self.restarts = Restarts(facts)
+        self.stores = Stores(facts)
 
     # --- what a step did
 
@@ -192,6 +198,14 @@ class Observer:
         self.convergence.forget()
         self.stability.forget(node)
 
+    def on_down(self, node: int, engines: dict[str, Engine]) -> None:
+        """A node is about to lose its memory."""
+        self.restarts.on_down(node, engines)
+
+    def on_saved(self, node: int, state: StateStore, log: MemoryLog) -> None:
+        """A checkpoint of a node is on its disk, and its log is cut."""
+        self.stores.on_saved(node, state, log)
+
     def on_recovered(self, node: int, engines: dict[str, Engine]) -> None:
         for name, group in self.facts.groups.items():
             engine = engines.get(name)
@@ -199,11 +213,15 @@ class Observer:
             self.durability.on_recovered(group, node, applied)
             if engine is not None:
                 self.convergence.on_step(group, node, engine)
+                self.convergence.on_scrub(group, node, engine)
+        self.restarts.on_recovered(node, engines)
 
     # --- whole readings
 
-    def look_around(self, node: int, engines: dict[str, Engine]) -> None:
-        """At some steps: one key, and the digest computed anew."""
+    def look_around(self, node: int, host: Host) -> None:
+        """At some steps: one key, the digest computed anew, and what is in memory of what is on disk."""
+        engines = host.groups
+        self.stores.on_look(node, host)
         for name in sorted(engines):
             group = self.facts.groups.get(name)
             if group is None:

@@ -56,6 +56,7 @@ def document(result: Result, plant: str | None = None) -> dict[str, Any]:
         "divergence_window_ms": dict(zip(("p50", "p99", "max"), windows, strict=True)) if windows else None,
         "closed_form_ms": dict(zip(("expected", "measured"), result.cut_ms, strict=True)) if result.cut_ms else None,
         "settled_s": result.settled_s,
+        "storage": result.storage,
         "sale": [_shop(one) for one in result.sold] if result.sold else None,
         "checkers": {name: "failed" if name in failed(result) else "ok" for name in _checkers(result)},
         "violations": [
@@ -106,6 +107,8 @@ def lines(result: Result, plant: str | None = None) -> Iterable[str]:
         )
     if result.settled_s is not None:
         yield f" equal everywhere    {result.settled_s:.2f} s after the last write and fault"
+    if any(result.storage.values()):
+        yield " stores              " + " · ".join(f"{what} {count}" for what, count in result.storage.items() if count)
     found = failed(result)
     yield " checkers            " + " · ".join(
         f"{name} {'FAILED' if name in found else 'ok'}" for name in _checkers(result)

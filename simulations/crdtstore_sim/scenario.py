@@ -60,11 +60,17 @@ class Network(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Disk(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A sync takes from ``sync_ms`` to ``slowest_ms``; ``stalls``: share of syncs that take up to 3 s longer."""
+    """A sync takes from ``sync_ms`` to ``slowest_ms``; ``stalls``: share of syncs that take up to 3 s longer.
+
+    ``save_fails`` is the share of writes and commits of the state store that fail, half of them because it is full for up to 2 s,
+    ``read_fails`` that of reads from the store and the log, but for those at a start.
+    """
 
     sync_ms: Annotated[float, Meta(gt=0, le=10_000)] = 0.2
     slowest_ms: Annotated[float, Meta(gt=0, le=10_000)] = 3.0
     stalls: _Rate = 0.0
+    save_fails: _Rate = 0.0
+    read_fails: _Rate = 0.0
 
 
 class Clocks(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

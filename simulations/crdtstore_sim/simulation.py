@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 import time
 import traceback
+from collections import Counter
 from typing import NamedTuple
 from unittest.mock import patch
 
@@ -20,7 +21,7 @@ from crdtstore_sim.connections import Connections
 from crdtstore_sim.facts import Facts, Violation
 from crdtstore_sim.faults import Faults
 from crdtstore_sim.network import SimulatedNetwork
-from crdtstore_sim.node import Node
+from crdtstore_sim.node import STORED, Node
 from crdtstore_sim.observer import Observer
 from crdtstore_sim.sale import Sale, Sold
 from crdtstore_sim.scenario import Cut, Scenario, names
@@ -60,6 +61,8 @@ class Result(NamedTuple):
     settled_s: float | None
     """From the end of users and faults until everybody had everything; None when that did not happen."""
     violations: list[Violation]
+    storage: dict[str, int]
+    """How often what happened to the stores of all nodes."""
     sold: list[Sold] | None = None
     """Of a sale: how both shops did."""
 
@@ -158,7 +161,7 @@ class Simulation:
             self._next_look = self.timeline.events + self._looks.randint(1, 2 * _LOOK_EVERY)
             node = self._looks.choice(self.nodes)
             if node.is_alive:
-                self.observer.look_around(node.index, node.service.host.groups)
+                self.observer.look_around(node.index, node.service.host)
         return bool(self.facts.violations) and len(self.facts.violations) >= _MAX_VIOLATIONS
 
     def _settle(self) -> float | None:
@@ -213,6 +216,7 @@ class Simulation:
             cut_ms=_closed_form(self.scenario, facts.windows_us),
             settled_s=settled_s,
             violations=facts.violations,
+            storage=dict(sum((node.storage() for node in self.nodes if node.life), Counter(dict.fromkeys(STORED, 0)))),
             sold=self.sale.result() if self.sale else None,
         )
 

@@ -81,7 +81,7 @@ def _with_store(drawn: Scenario, random: Random) -> Scenario:
     """Often with so little memory that keys and history live on disk, and checkpoints in many small parts."""
     if random.random() < 0.3:
         return drawn
-    store = replace(
+    options = replace(
         drawn.engine,
         checkpoint_ms=random.choice((100, 300, 1_000, 3_000)),
         checkpoint_bytes=random.choice((1_024, 4_096, 64 << 20)),
@@ -91,7 +91,10 @@ def _with_store(drawn: Scenario, random: Random) -> Scenario:
         retain_bytes=random.choice((1_024, 1_024, 16_384)),
         scrub_every_ms=random.choice((200, 1_000, 3_600_000)),
     )
-    return replace(drawn, engine=store)
+    disk = drawn.disk
+    if random.random() < 0.4:
+        disk = replace(disk, save_fails=random.choice((0.01, 0.1, 0.3)), read_fails=random.choice((0, 0, 0.02, 0.2)))
+    return replace(drawn, engine=options, disk=disk)
 
 
 def _with_restarts(drawn: Scenario, random: Random) -> Scenario:

@@ -14,9 +14,11 @@ from crdtstore_sim.checkers.durability import Durability
 from crdtstore_sim.checkers.pages import Pages
 from crdtstore_sim.checkers.progress import Progress
 from crdtstore_sim.checkers.refusals import Refusals
+from crdtstore_sim.checkers.restarts import Restarts
 from crdtstore_sim.checkers.sessions import Sessions
 from crdtstore_sim.checkers.stability import Stability
 from crdtstore_sim.checkers.stamps import Stamps
+from crdtstore_sim.checkers.stores import Stores
 from crdtstore_sim.checkers.values import Values
 
 __all__ = [
@@ -29,9 +31,11 @@ __all__ = [
     "Pages",
     "Progress",
     "Refusals",
+    "Restarts",
     "Sessions",
     "Stability",
     "Stamps",
+    "Stores",
     "Values",
 ]
 
@@ -47,5 +51,7 @@ NAMES = (
     "stamps",
     "refusals",
     "progress",
+    "restarts",
+    "stores",
 )
 """In the order of reports. ``errors`` joins them when a node raises."""
