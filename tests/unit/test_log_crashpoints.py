@@ -22,12 +22,7 @@ from crdtstore.causal import ReplicaId
 from crdtstore.storage.log import SegmentedLog
 from crdtstore.storage.protocol import Entry
 
-directory, count = sys.argv[1], int(sys.argv[2])
-needed = os.path.join(os.path.dirname(directory), "needed")
-if not os.path.exists(needed):
-    with open(needed, "w") as file:
-        file.write("0 1")
-position, first = map(int, open(needed).read().split())
+directory, count, position, first = sys.argv[1], *map(int, sys.argv[2:])
 log = SegmentedLog.open(directory, 8192)
 number, positions = first - 1, {}
 for at, entries in log.replay(position):
@@ -43,13 +38,20 @@ for _ in range(count):
     positions[number] = log.write([log.encode([Entry("shop/0", me, b"%d " % number * (number % 40 * 30 + 1))])])
     os.write(1, b"got %d\\n" % number)
     if number % 25 == 0:
-        with open(needed + ".new", "w") as file:
-            file.write(f"{positions[number - 5]} {number - 5}")
-        os.rename(needed + ".new", needed)
+        os.write(1, b"needed %d %d\\n" % (positions[number - 5], number - 5))
         log.cut(positions[number - 5])
 print("end")
 """
 LOG_POINTS = [name for name in crashpoints.NAMES if name.startswith("log-")]
+
+
+def needed(directory: Path) -> tuple[int, int]:
+    """From which position and number on the log is needed: the last thing that a child said before it cut."""
+    said = directory.with_name("needed")
+    if not said.exists():
+        return 0, 1
+    position, number = said.read_text().split()[1:]
+    return int(position), int(number)
 
 
 def run(
@@ -60,9 +62,12 @@ def run(
     variables.pop(crashpoints.VARIABLE, None)
     if setting:
         variables[crashpoints.VARIABLE] = setting
-    command = [sys.executable, "-c", WRITER.replace("PLANT", plant), str(directory), "90"]
+    command = [sys.executable, "-c", WRITER.replace("PLANT", plant), str(directory), "90", *map(str, needed(directory))]
     child = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=60, check=False)
     lines = child.stdout.splitlines()
+    for line in lines:
+        if line.startswith("needed"):
+            directory.with_name("needed").write_text(line)
     is_ended = "end" in lines
     assert child.returncode == (0 if is_ended else -signal.SIGKILL), child.stderr
     tried, got = (
@@ -73,7 +78,7 @@ def run(
 
 def check(directory: Path, tried: int, got: int) -> None:
     """The log holds all from what is needed on, without a gap, up to what was acknowledged, and nothing nobody tried."""
-    position, first = map(int, directory.with_name("needed").read_text().split())
+    position, first = needed(directory)
     with SegmentedLog.open(directory, 8192) as log:
         held = [
             int(entry.data.split()[0]) for at, entries in log.replay(position) for entry in entries if at >= position
