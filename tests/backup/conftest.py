@@ -28,6 +28,9 @@ def place(tmp_path: Path) -> Iterator[Path]:
 def a_life(place: Path) -> World:
     """A node alone, with a checkpoint and more behind it."""
     world = World(place / "world", 1)
+    world.declare(0, "shop", "counter")
+    op = {"collection": "counter", "key": "a", "op": "add"}
+    world.ask(0, "commit", domain="shop", ops=[op], id="mine")  # an operation id is a row too
     random_life(world, 30, checkpoint_at=(15,))
     return world
 

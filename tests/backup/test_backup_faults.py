@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import pytest
 
 from crdtstore.errors import CrdtStoreError, StorageError, UsageError
 from crdtstore.storage import snapshot
+from crdtstore.storage.rows import LEAVES, OPERATIONS
 from crdtstore.storage.snapshot import MANIFEST_NAME, decode_manifest, encode_manifest
 from crdtstore_node.backup import restore as restore_module
 from crdtstore_node.backup import source
@@ -124,11 +126,16 @@ def exchanged(folder: Path, kind: str, change: Callable[[list[Any]], None]) -> N
     """Change what an object holds, and let object and manifest fit: what no hash can notice."""
     manifest = decode_manifest((folder / MANIFEST_NAME).read_bytes(), "")
     parts = list(manifest.objects)
-    at, part = next((at, part) for at, part in enumerate(parts) if part.kind == kind)
-    data = (folder / part.name).read_bytes()
     unpack = snapshot.unpack_rows if kind == "rows" else snapshot.unpack_blocks
-    content: list[Any] = unpack(part, data, "")
-    change(content)
+    content: list[Any] = []
+    for at, part in enumerate(parts):  # noqa: B007 - the one that holds what is to be changed
+        if part.kind == kind:
+            content = unpack(part, (folder / part.name).read_bytes(), "")  # type: ignore[assignment]
+            with suppress(StopIteration):
+                change(content)
+                break
+    else:
+        pytest.fail("nothing to change")
     data = snapshot._pack(content)
     (folder / part.name).write_bytes(data)
     parts[at] = snapshot.part_of(part.name, part.kind, data, len(content))
@@ -136,7 +143,12 @@ def exchanged(folder: Path, kind: str, change: Callable[[list[Any]], None]) -> N
 
 
 def lose_a_leaf(rows: list[Any]) -> None:
-    at = next(at for at, (path, _) in enumerate(rows) if path[2] == 1)
+    at = next(at for at, (path, _) in enumerate(rows) if path[2] == LEAVES)
+    del rows[at]
+
+
+def lose_an_operation(rows: list[Any]) -> None:
+    at = next(at for at, (path, _) in enumerate(rows) if path[2] == OPERATIONS)
     del rows[at]
 
 
@@ -146,7 +158,11 @@ def lose_a_block(blocks: list[Any]) -> None:
 
 @pytest.mark.parametrize(
     ("kind", "change", "why"),
-    [("rows", lose_a_leaf, "the rows give the state digest"), ("blocks", lose_a_block, "goes from commit")],
+    [
+        ("rows", lose_a_leaf, "the rows give the state digest"),
+        ("rows", lose_an_operation, "rows per group"),
+        ("blocks", lose_a_block, "goes from commit"),
+    ],
 )
 def test_what_fits_its_hashes_still_has_to_fit_digest_and_chains(
     folder: Path, place: Path, kind: str, change: Callable[[list[Any]], None], why: str

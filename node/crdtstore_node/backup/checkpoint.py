@@ -6,6 +6,7 @@ rows are the leaves, so one walk over them in any order, with nothing else in me
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,7 +23,7 @@ from crdtstore.shares import MODULUS, Shares
 from crdtstore.storage.leafrows import decode_leaves
 from crdtstore.storage.protocol import Row, StateRows
 from crdtstore.storage.rows import LEAVES, META, describe, key_range, split_path
-from crdtstore.storage.sqlite import FILE_NAME, SqliteState
+from crdtstore.storage.sqlite import SqlitePin
 
 __all__ = ["END", "Checkpoint", "Walk", "newest_stamp", "open_rows", "read_checkpoint"]
 
@@ -50,17 +51,15 @@ class Checkpoint(Struct):
 def open_rows(data: Path) -> Iterator[StateRows | None]:
     """The rows of a data directory as they are now, whatever its node commits meanwhile; None: it has no checkpoint yet.
 
-    Raises:  StorageError naming the file.
+    Raises:  StorageError naming the file, also when there is a row in it that could not be found.
     """
-    if not (data / FILE_NAME).exists():
+    pin = SqlitePin.open(data)
+    if pin is None:
         yield None
         return
-    with SqliteState.open(data) as store:
-        pin = store.pin()
-        try:
-            yield pin
-        finally:
-            pin.close()
+    with pin:
+        pin.check()
+        yield pin
 
 
 def read_checkpoint(rows: StateRows | None, where: str) -> Checkpoint:
@@ -127,6 +126,8 @@ class Walk:
     def __init__(self, where: str) -> None:
         self.checkpoint = Checkpoint()
         self.rows = 0
+        self.counts: Counter[int] = Counter()
+        """Per number of a group how many rows there are."""
         self._where = where
         self._shares: dict[int, Shares] = {}
         self._digests: dict[str, int] = {}
@@ -140,6 +141,7 @@ class Walk:
         for path, data in rows:
             try:
                 number, space, parts = split_path(path)
+                self.counts[number] += 1
                 if space == META:
                     _take_meta(self.checkpoint, number, parts, data)
                 elif space == LEAVES:
@@ -156,6 +158,16 @@ class Walk:
         leaves = decode_leaves(data, lambda origin: shares.origin(parts, origin))
         entry: Entry = leaves[0] if len(leaves) == 1 else Branch(leaves, {})
         self._digests[group] = (self._digests.get(group, 0) + shares.here(parts, entry)) % MODULUS
+
+    def check_counts(self) -> None:
+        """There are as many rows as were written: what is no leaf is in no digest.
+
+        Raises:  StorageError.
+        """
+        node = self.checkpoint.node
+        said = {0: 1} | {node.groups[group]: count for group, count in node.counts.items()} if node is not None else {}
+        if self.counts != said:
+            raise StorageError(f"{self._where}: there are {dict(self.counts)} rows per group, {said} were written")
 
     def digest(self, group: str) -> str:
         """The digest of a group as a manifest writes it."""

@@ -246,6 +246,7 @@ def check_rows(backup: Backup, walk: Walk) -> None:
             raise StorageError(f"{backup.name}: {group}: what the rows say of it is not what the manifest says")
         if digest != found.digest:
             raise StorageError(f"{backup.name}: {group}: the rows give the state digest {digest}, not {found.digest}")
+    walk.check_counts()
 
 
 def check_ends(backup: Backup, ends: Ends) -> None:
