@@ -87,7 +87,7 @@ from crdtstore_node.writer import LogWriter
 
 def put(self, number, record, put=LogWriter.put):
     put(self, number, record)
-    self._loop.call_soon(self._on_written, number)
+    self._loop.call_soon(self._on_written, number, -1)
 
 def fdatasync(descriptor, fdatasync=os.fdatasync):
     time.sleep(0.02)

@@ -124,6 +124,7 @@ static int opened(int fd, int is_new) {
     snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
     ssize_t length = readlink(link, path, sizeof path - 1);
     size_t prefix = strlen(directory);
+    if (length >= 4 && !memcmp(path + length - 4, "-shm", 4)) length = 0; /* shared memory of SQLite: mapped, never synced */
     if (length > (ssize_t)prefix && !strncmp(path, directory, prefix) && path[prefix] == '/' && !real_fstat(fd, &status) &&
         S_ISREG(status.st_mode)) {
         pthread_mutex_lock(&lock);
