@@ -142,6 +142,8 @@ class Node:
             recovered=self.recovered,
             cut=self.log.torn,
         )
+        if self.host.reads_only:
+            event(_log, logging.WARNING, "restored from a backup and not joined: reads only", source=self.host.replica)
 
     async def stop(self) -> None:
         """Finish what is in flight, close everything."""

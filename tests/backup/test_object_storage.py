@@ -86,13 +86,20 @@ def test_what_a_storage_says_is_shown_without_secrets(place: Path, bucket: Stora
         f"az://container/x?sig={SECRET}",
         f"gs://bucket/x#{SECRET}",
         f"nfs://u:{SECRET}@h/x",
+        f"s3:/key:{SECRET}@b",
     ],
 )
 def test_an_address_with_a_secret_is_refused_and_not_repeated(url: str) -> None:
     with pytest.raises(UsageError) as refused:
         open_target(url)
     assert SECRET not in str(refused.value)
-    assert url.partition("://")[0] in str(refused.value)
+    assert url.partition(":")[0] in str(refused.value)
+
+
+def test_an_address_that_is_no_url_is_not_repeated() -> None:
+    with pytest.raises(UsageError, match="no URL") as refused:
+        open_target(f"s3://[{SECRET}")
+    assert SECRET not in str(refused.value)
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,8 @@ __all__ = ["Bucket", "Folder", "Target", "open_target"]
 
 SCHEMES = ("s3", "gs", "az", "file")
 _UNFINISHED = ".new"
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:/")
+"""With one slash too: a folder of the name ``s3:`` is not what was meant."""
 _SECRET = re.compile(
     r"(?i)(?:secret|token|password|passwd|signature|sig|credential|access_?key|account_?key|sas)[\w-]*\s*[=:]\s*\S+"
 )
@@ -72,13 +74,18 @@ def open_target(text: str, environ: Mapping[str, str] = os.environ) -> Target:
 
     Raises:  UsageError; nothing changed.
     """
-    scheme = text.partition("://")[0].lower() if "://" in text else ""
-    if not scheme:
+    if not _URL.match(text):
         return Folder(Path(text))
-    url = urlsplit(text)
+    try:
+        url = urlsplit(text)
+    except ValueError as error:
+        raise UsageError(f"the address of the target is no URL: {error}. Nothing changed.") from None
+    scheme = url.scheme
     shown = f"{scheme}://{url.hostname or ''}{url.path}"
     if scheme not in SCHEMES:
-        raise UsageError(f"{shown}: expected a folder or a URL of {', '.join(SCHEMES)}. Nothing changed.")
+        raise UsageError(f"{scheme}: expected a folder or a URL of {', '.join(SCHEMES)}. Nothing changed.")
+    if scheme != "file" and not url.netloc:
+        raise UsageError(f"expected {scheme}://bucket/folder. Nothing changed.")
     if url.username is not None or url.password is not None or url.query or url.fragment:
         raise UsageError(
             f"{shown}: credentials and settings of an object storage come from the environment (such as AWS_ACCESS_KEY_ID, "
