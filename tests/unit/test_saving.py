@@ -261,7 +261,7 @@ def test_a_log_that_lost_what_the_checkpoint_stands_on_is_refused() -> None:
     made.add("k0")
     made.pass_time()
     made.save()
-    with pytest.raises(StorageError, match="needed|acknowledged commits are missing"):
+    with pytest.raises(StorageError, match=r"needed|acknowledged commits are missing"):
         One(cut_off(made.log, before), made.state)
 
 
