@@ -170,7 +170,7 @@ ANY = [Call.WRITE, Call.SYNC, Call.SYNC_DIRECTORY, Call.CREATE, Call.RENAME, Cal
 async def test_whatever_fails_once_takes_nothing_that_was_acknowledged(directory: Path) -> None:
     random = Random(4)
     async with bench(directory) as made:
-        for _ in range(short_or_long(3, 60)):
+        for _ in range(short_or_long(2, 60)):
             call, error = random.choice(ANY), random.choice((errno.EIO, errno.ENOSPC, errno.EROFS))
             number = random.randint(1, 30 if call in (Call.WRITE, Call.SYNC) else 2)
             keep_bytes = random.choice((-1, -1, 100))
@@ -223,7 +223,7 @@ async def test_a_start_that_fails_anywhere_says_so_and_takes_nothing(directory: 
     """Every call of a start fails once; then the next start has everything."""
     random = Random(5)
     async with bench(directory) as made:
-        for _ in range(short_or_long(3, 40)):
+        for _ in range(short_or_long(2, 40)):
             assert await made.write_until_refused(30) == []
             await made.api.cluster.kill(REGION)
             call = random.choice([*ANY, Call.OPEN, Call.READ, Call.MKDIR])

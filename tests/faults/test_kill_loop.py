@@ -167,5 +167,5 @@ async def test_in_a_cluster_each_write_counts_once_wherever_it_is_repeated(direc
 
 @pytest.mark.skipif(diskfaults.available() is not None, reason=f"kills at no chosen call: {diskfaults.available()}")
 async def test_writers_that_repeat_under_new_ids_are_found_out(directory: Path) -> None:
-    ledger, values, _ = await kill_again_and_again(directory, ["us"], 4, seed=3, has_new_ids=True)
+    ledger, values, _ = await kill_again_and_again(directory, ["us"], 3, seed=3, has_new_ids=True)
     assert values["us"] > ledger.acknowledged

@@ -47,7 +47,7 @@ pytestmark = [
 ]
 
 SAMPLES = short_or_long(200, 2_000)
-STARTED = short_or_long(2, 36)
+STARTED = short_or_long(1, 36)
 PLANTED_SAMPLES = 200
 
 Pick = tuple[int, int | None]
@@ -173,18 +173,16 @@ async def with_a_failing_checkpoint(run: Run, call: int, name: str) -> None:
     assert await run.write(range(161, 201)) == []
 
 
-FAILING_CHECKPOINTS = [
-    (number, name) for number in (range(1, 5) if IS_SOAK else (2,)) for name in ("state.sqlite-wal", "state.sqlite")
-]
+FAILING_CHECKPOINTS = [(number, name) for number in range(1, 5) for name in ("state.sqlite-wal", "state.sqlite")]
 
 
-@pytest.mark.xfail(reason="a start does not write again what it reads in the log of SQLite", strict=False)
+@pytest.mark.skipif(not IS_SOAK, reason="long; test_state_power_cut has the short form, make soak runs this")
 @pytest.mark.parametrize(("call", "name"), FAILING_CHECKPOINTS)
 def test_after_a_failed_sync_of_the_state_nothing_is_lost(call: int, name: str) -> None:
     with fast_directory() as directory:
         failed = record(directory, lambda run: with_a_failing_checkpoint(run, call, name))
         begun = next(at for at, event in enumerate(failed.events) if event.kind is EventKind.SYNC_FAILED)
-        picks = [pick for pick in sampled(failed, 4 * SAMPLES) if pick[0] > begun][:SAMPLES]
+        picks = [pick for pick in sampled(failed, 2_000) if pick[0] > begun][: short_or_long(200, 500)]
         assert wrong(failed, picks) == []
 
 
@@ -194,7 +192,7 @@ def test_after_a_failed_sync_the_next_start_builds_on_nothing_that_was_lost() ->
         failed = record(directory, with_a_failing_sync)
         assert sum(event.kind is EventKind.SYNC_FAILED for event in failed.events) == 1
         begun = next(at for at, event in enumerate(failed.events) if event.kind is EventKind.SYNC_FAILED)
-        picks = [pick for pick in sampled(failed, 4 * SAMPLES) if pick[0] > begun][:SAMPLES]
+        picks = [pick for pick in sampled(failed, 2_000) if pick[0] > begun][: short_or_long(200, 500)]
         assert wrong(failed, picks) == []
 
 
