@@ -89,11 +89,14 @@ def sampled(recorded: Recorded, count: int, seed: int = 4) -> list[Pick]:
 
 
 def test_the_run_is_worth_cutting(recorded: Recorded) -> None:
-    """Several segments, writes that share a sync, and calls between which something is open."""
+    """Several segments, some used again, checkpoints, writes that share a sync, and calls between which something is open."""
     names = {event.name for event in recorded.events if event.name.startswith("log/0")}
     assert len(names) >= 4
-    syncs = sum(event.kind.name == "SYNCED" for event in recorded.events)
-    assert 20 < syncs < 190
+    renamed = [event.name for event in recorded.events if event.kind is EventKind.RENAME]
+    assert any(name.startswith("log/") and name.endswith(".log") for name in renamed)
+    synced = [event.name for event in recorded.events if event.kind is EventKind.SYNCED]
+    assert synced.count("state.sqlite-wal") > 5
+    assert 20 < sum(name.startswith("log/") for name in synced) < 190
     points = uncertain_cut_points(recorded.events)
     assert len(points) > 100
     different = {tuple(sorted(cut.image.items())) for cut in images(recorded, sampled(recorded, 100))}
@@ -226,6 +229,26 @@ def test_a_start_that_believes_what_it_reads_is_found_out() -> None:
     with fast_directory() as directory:
         planted = record(directory, with_a_failing_sync, command=[sys.executable, "-c", WRITES_NOTHING_AGAIN, "node"])
         found = wrong(planted, sampled(planted, 2 * PLANTED_SAMPLES))
+    assert any("does not start" in each or "is not there" in each for each in found)
+
+
+CUTS_EARLY = """
+from crdtstore.cli import main
+from crdtstore.storage.sqlite import SqliteState
+
+def init(self, path, init=SqliteState.__init__):
+    init(self, path)
+    self._writer.execute("PRAGMA synchronous = OFF")
+
+SqliteState.__init__ = init
+main(prog_name="crdtstore")
+"""
+
+
+def test_a_node_that_cuts_its_log_behind_a_checkpoint_that_is_not_synced_is_found_out() -> None:
+    with fast_directory() as directory:
+        planted = record(directory, command=[sys.executable, "-c", CUTS_EARLY, "node"])
+        found = wrong(planted, sampled(planted, PLANTED_SAMPLES))
     assert any("does not start" in each or "is not there" in each for each in found)
 
 
