@@ -25,6 +25,12 @@ def place(tmp_path: Path) -> Iterator[Path]:
         yield Path(directory)
 
 
+@pytest.fixture(autouse=True)
+def _as_important_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A backup gives way to its node; run inside of a test, all later tests would."""
+    monkeypatch.setattr(os, "nice", lambda increment: 0)
+
+
 def a_life(place: Path) -> World:
     """A node alone, with a checkpoint and more behind it."""
     world = World(place / "world", 1)

@@ -106,6 +106,34 @@ def test_a_restore_that_is_killed_leaves_nothing_or_all(folder: Path, place: Pat
     assert "not empty" in refused.stderr
 
 
+@pytest.mark.skipif(available() is not None, reason=str(available()))
+def test_processes_that_are_killed_at_any_call(folder: Path, place: Path) -> None:
+    """Some calls on the disk of each: what is left is no backup and no data directory, and the same command goes through afterwards."""
+    world = a_life(place / "other")
+    world.close()
+    disk_directory = place / "disk"
+    disk_directory.mkdir()
+    backup = ["backup", str(disk_directory / "backups"), "--data", str(world.first.directory)]
+    restoring = ["restore", str(folder), "--data", str(disk_directory / "new"), "--node", "r0-1"]
+    restoring += ["--cluster", write_cluster(place)]
+    calls = Call.WRITE | Call.SYNC | Call.RENAME
+    with DiskFaults(disk_directory, place / "control") as disk:
+        for arguments, at in ((backup, 2), (backup, 5), (restoring, 3), (restoring, 9), (restoring, 16)):
+            rule = disk.put(calls, stop=1 + at % 2, first=at)
+            died = crdtstore(*arguments, **disk.environment())
+            assert (died.returncode, rule.hits) == (-9, 1), (arguments[0], at, died.stderr)
+            disk.clear()
+            assert not any(each.is_whole for each in listing(Folder(disk_directory / "backups")))
+            assert not (disk_directory / "new").exists()
+    for arguments in (backup, restoring):
+        done = crdtstore(*arguments)
+        assert done.returncode == 0, done.stderr
+    assert not (disk_directory / "new.partial").exists()
+    with Reader(CLUSTER, disk_directory / "new"):
+        pass
+    assert [each.is_whole for each in listing(Folder(disk_directory / "backups"))].count(True) == 1
+
+
 # --- disks
 
 CHILD = """

@@ -26,7 +26,8 @@ def open_line(source: str, at: str | None) -> tuple[Backup, list[Backup]]:
         return open_backup(source), []
     if is_backup(open_target(source)):
         base = open_backup(source)
-        others = backups_of(open_target(source.rstrip("/").rpartition("/")[0] or "."))
+        beside = source.rstrip("/").rpartition("/")[0] or ("/" if source.startswith("/") else ".")
+        others = backups_of(open_target(beside))
         return base, _continued(base, others, parse_wanted(at, bytes.fromhex(base.manifest.nonce)))
     found = backups_of(open_target(source))
     if not found:
