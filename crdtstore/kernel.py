@@ -90,7 +90,7 @@ class Tree(State):
                 self._drop(path, cut, kind)
             if siblings is not None:
                 others = siblings.get(leaf_name(path, kind))
-                if others is not None and self.at(path) is None:
+                if others is not None and self.here(path) is None:
                     continue  # the operation is spent here, and no level must be left behind for it
             if residence is not None:
                 residence.note(path)

@@ -219,6 +219,10 @@ class State:
             return self.root
         if self.residence is not None and len(path) > 1:
             self.residence.bring(path[0], path[1])
+        return self.here(path)
+
+    def here(self, path: Sequence[Any]) -> Entry | None:
+        """The same where the key was brought in before: reads nothing, so it never fails, also where there was nothing to bring in."""
         levels = walk(self.root, path)
         return levels[-1].children.get(path[-1]) if levels else None
 

@@ -140,9 +140,11 @@ class Engine:
         elif isinstance(event, Persisted):
             self._on_persisted(event, now_ms, out)
         elif isinstance(event, Tick):
-            self.antientropy.on_tick(now_ms, out)
-            self.upkeep.on_tick(now_ms, out)
-            self.rights.on_tick(now_ms, out)
+            for part in (self.antientropy, self.upkeep, self.rights):
+                try:
+                    part.on_tick(now_ms, out)  # type: ignore[attr-defined]
+                except StorageError as error:  # what cannot be read here does not stop the others
+                    self.note_unreadable(error)
         else:
             self.antientropy.on_peer_changed(event.peer, event.is_connected, now_ms, out)
 
@@ -225,7 +227,7 @@ class Engine:
             raise
         self.measures.note_issued(now_ms)
         if values is None:
-            values = keyspace.shown(draft.ops, dot, operation, now_ms)
+            values = keyspace.shown(draft.ops, dot, operation, now_ms, is_brought=True)
         return Committed(draft.ticket, me, commit.seq, values), commit
 
     def issue(self, effects: list[Any], reason: str, now_ms: int, out: Output) -> None:

@@ -11,6 +11,7 @@ from heapq import heapify, heappop, heappush
 from typing import TYPE_CHECKING, Any
 
 from crdtstore.engine.output import Output
+from crdtstore.errors import StorageError
 from crdtstore.ledger import Ledger
 from crdtstore.storage.rows import ENDED_HOLDS, HOLDS
 from crdtstore.types.bounded_counter import EXPIRED, end_hold, ended_by, forget_hold, live_hold
@@ -22,6 +23,8 @@ __all__ = ["Agenda", "Holds", "Place"]
 
 SLICE = 200
 """How many are ended, and how many forgotten, in one commit."""
+_AGAIN_MS = 1_000
+"""What could not be read is looked at again so much later."""
 MAX_ENDED = 1_000
 """Of so many holds of a key it is remembered how they ended, of the latest; of the others less long."""
 
@@ -74,13 +77,12 @@ class Agenda:
             heappop(heap)
         return heap[0][0] if heap else None
 
-    def take_due(self, now_ms: int, most: int) -> list[Place]:
-        """Those whose time has come, at most so many; they are not here any more."""
-        due: list[Place] = []
+    def take_due(self, now_ms: int, most: int) -> list[tuple[Place, int]]:
+        """Those whose time has come, at most so many, with their amounts; they are not here any more."""
+        due: list[tuple[Place, int]] = []
         while len(due) < most and (at_ms := self.next_ms()) is not None and at_ms <= now_ms:
             place = heappop(self._heap)[1]
-            self.pop(place)
-            due.append(place)
+            due.append((place, self.pop(place)))
         return due
 
 
@@ -152,18 +154,28 @@ class Holds:
         """End what has expired, forget what was remembered long enough; a slice of each. What is gone already is passed over."""
         engine, effects = self._engine, []
         me = engine.members[engine.me]
-        for place in self._open.take_due(now_ms, SLICE):
+        for place, amount in self._open.take_due(now_ms, SLICE):
             collection, key, hold = place
-            live = live_hold(engine.keyspace.view(collection, key), hold)
+            try:
+                live = live_hold(engine.keyspace.view(collection, key), hold)
+            except StorageError as error:  # another time
+                engine.note_unreadable(error)
+                self._open.set(place, now_ms + _AGAIN_MS, amount)
+                continue
             if live is not None and live.replica == me:
                 effects += _below(place, end_hold(hold, EXPIRED, now_ms))
         if effects:
             engine.issue(effects, "holds expired", now_ms, out)
         effects = []
-        for place in self._ended.take_due(now_ms, SLICE):
+        for place, _ in self._ended.take_due(now_ms, SLICE):
             collection, key, hold = place
+            try:
+                marks = ended_by(engine.keyspace.view(collection, key), hold)
+            except StorageError as error:
+                engine.note_unreadable(error)
+                self._ended.set(place, now_ms + _AGAIN_MS)
+                continue
             self.forgotten(place)
-            marks = ended_by(engine.keyspace.view(collection, key), hold)
             if any(live.replica == me for live in marks):
                 effects += _below(place, forget_hold(hold))
         if effects:

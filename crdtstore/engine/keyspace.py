@@ -64,11 +64,21 @@ class Keyspace:
         """The key's share of the state digest, hex in quotes; an expired key is as one that was never written."""
         return f'"{self.tree.share([collection, key], now_ms):032x}"'
 
-    def shown(self, ops: Sequence[Op], dot: int, operation: bytes | None, now_ms: int | None = None) -> list[Any]:
-        """What a reply shows after each operation of a commit, as of now; null where the type does not show it."""
+    def shown(
+        self,
+        ops: Sequence[Op],
+        dot: int,
+        operation: bytes | None,
+        now_ms: int | None = None,
+        *,
+        is_brought: bool = False,
+    ) -> list[Any]:
+        """What a reply shows after each operation of a commit, as of now; null where the type does not show it. Where all keys were
+        brought in for the commit itself nothing is read again: it stands, so nothing may fail any more.
+        """
         shown: list[Any] = []
         for index, op in enumerate(ops):
-            entry = self.tree.entry(op.collection, op.key)
+            entry = self.tree.here([op.collection, op.key]) if is_brought else self.tree.entry(op.collection, op.key)
             shown.append(self._shown(op, entry, now_ms, (dot, 0, operation, index)) if op.crdt.shows_value else None)
         return shown
 
@@ -183,7 +193,7 @@ class Keyspace:
 
     def _note_clash(self, path: Sequence[Any]) -> None:
         """A field of a map that is there with two types is a conflict that no leaf shows."""
-        entry = self.tree.entry(path[0], path[1])
+        entry = self.tree.here(path[:2])
         for part in path[2:]:
             if type(entry) is not Branch or not isinstance(part, str):
                 return

@@ -27,7 +27,7 @@ from crdtstore.engine.demand import Demand, Key
 from crdtstore.engine.events import Draft
 from crdtstore.engine.holds import Holds
 from crdtstore.engine.output import Output, Refused
-from crdtstore.errors import InsufficientRights
+from crdtstore.errors import InsufficientRights, StorageError
 from crdtstore.leaves import ADD, DROP, PUT
 from crdtstore.ledger import Ledger
 from crdtstore.messages import Want
@@ -188,8 +188,12 @@ class Rights:
         """Ask others for what a refused draft needs; return whether it waits for that now, or is to be refused."""
         before = self._retried.pop(draft.ticket, None)
         until_ms = before.until_ms if before is not None else now_ms + min(draft.wait_ms, self._options.max_wait_ms)
-        needs = self._needs(draft)
-        accounts = {key: account(self._engine.keyspace.view(*key)).rights for key in needs}
+        try:
+            needs = self._needs(draft)
+            accounts = {key: account(self._engine.keyspace.view(*key)).rights for key in needs}
+        except StorageError as unreadable:
+            self._engine.note_unreadable(unreadable)
+            return False
         if not needs or any(sum(max(0, n) for n in accounts[key].values()) < amount for key, amount in needs.items()):
             return False
         is_parked = now_ms < until_ms and len(self._parked) < self._options.max_parked
@@ -199,7 +203,7 @@ class Rights:
                 self._waiting.setdefault(key, {})[draft.ticket] = None
             self._wake_at(until_ms)
         for key, amount in needs.items():
-            self._ask(key, 0 if is_parked else amount, now_ms, out)
+            self._ask(key, 0 if is_parked else amount, now_ms, out)  # of keys that were just read
         return is_parked
 
     def _needs(self, draft: Draft) -> dict[Key, int]:
@@ -237,7 +241,11 @@ class Rights:
         self._retried = {}
         while self._news and not self._retried:
             news, self._news = self._news, {}
-            found = dict.fromkeys(ticket for key in news for ticket in self._hopeful(key))
+            try:
+                found = dict.fromkeys(ticket for key in news for ticket in self._hopeful(key))
+            except StorageError:
+                self._news = news  # they are looked at again
+                raise
             self._retried = {ticket: self._parked[ticket] for ticket in found}
         for parked in self._retried.values():
             self._unpark(parked)
@@ -331,6 +339,12 @@ class Rights:
         if now_ms < self.wake_ms and not self._spent_of:
             return
         self.wake_ms = _NEVER
+        try:
+            self._do_due(now_ms, out)
+        finally:  # also when something could not be read
+            self._plan(now_ms)
+
+    def _do_due(self, now_ms: int, out: Output) -> None:
         for parked in [parked for parked in self._parked.values() if now_ms >= parked.until_ms]:
             self._unpark(parked)
             reply = Refused(parked.draft.ticket, parked.error)
@@ -346,7 +360,6 @@ class Rights:
                 self._ask(key, 0, now_ms, out)
         for key in [key for key, asked in self._asked.items() if now_ms >= asked.next_ms and key not in self._waiting]:
             del self._asked[key]
-        self._plan(now_ms)
 
     def _plan(self, now_ms: int) -> None:
         times = [now_ms] if self._spent_of else []

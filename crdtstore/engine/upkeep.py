@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from crdtstore.clock import physical_ms
 from crdtstore.engine.output import Output
+from crdtstore.errors import StorageError
 from crdtstore.leaves import DROP, deadline_of, is_expired
 
 if TYPE_CHECKING:
@@ -77,7 +78,12 @@ class Upkeep:
         effects: list[Any] = []
         paths = expiry.passed(before_ms, REMOVE_SLICE)
         for path in paths:
-            entry = tree.at(path)
+            try:
+                entry = tree.at(path)
+            except StorageError as error:  # the next round looks at it again
+                engine.note_unreadable(error)
+                expiry.plan(path, before_ms)
+                continue
             is_there, due_ms = deadline_of(entry)
             if entry is None or not is_there or due_ms is None:
                 continue

@@ -239,10 +239,12 @@ class Node:
         if out.save:
             self.disk.save(out.save)
         if out.cut is not None:
-            before = self.disk.log.first_position
-            self.disk.log.cut(out.cut)
-            self.counts["cuts of the log"] += self.disk.log.first_position > before
-            observer.on_saved(index, self.disk.state, self.disk.log)
+            log = self.disk.log
+            before = log.first_position
+            observer.on_saved(index, self.disk.state, log)
+            log.cut(out.cut)
+            self.counts["cuts of the log"] += log.first_position > before
+            observer.on_cut(index, self.disk.state, log)
         observer.on_stepped(index, service.host.groups)
         if out.send:
             peers, send = self._peers, self._network.send

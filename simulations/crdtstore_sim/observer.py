@@ -203,8 +203,11 @@ class Observer:
         self.restarts.on_down(node, engines)
 
     def on_saved(self, node: int, state: StateStore, log: MemoryLog) -> None:
-        """A checkpoint of a node is on its disk, and its log is cut."""
+        """A checkpoint of a node is on its disk."""
         self.stores.on_saved(node, state, log)
+
+    def on_cut(self, node: int, state: StateStore, log: MemoryLog) -> None:
+        self.stores.on_cut(node, state, log)
 
     def on_recovered(self, node: int, engines: dict[str, Engine]) -> None:
         for name, group in self.facts.groups.items():

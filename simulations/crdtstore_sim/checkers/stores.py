@@ -33,12 +33,9 @@ class Stores:
     # --- what a checkpoint says
 
     def on_saved(self, node: int, state: StateStore, log: MemoryLog) -> None:
-        """A checkpoint was committed, and the log cut."""
+        """A checkpoint was committed; the log is not cut yet."""
         saved_node = read_node(state)
         assert saved_node is not None, "a checkpoint says something of its node"
-        needed = saved_node.needed
-        if log.first_position > needed:
-            self._report(node, "", f"cut its log up to {log.first_position}, of which it needs all from {needed} on")
         found: dict[str, Saved] = {}
         for name, number in saved_node.groups.items():
             saved = read_saved(state, number)
@@ -47,11 +44,19 @@ class Stores:
             if (group := self._facts.groups.get(name)) is not None:
                 self._check(group, node, saved)
         for position, entries in log.replay(log.first_position):
-            if position >= needed:
+            if position >= saved_node.needed:
                 break
             for name, origin, data in entries:
                 if name in found:
                     self._check_below(node, found[name], self._facts.index[origin], head_of(data)[0])
+
+    def on_cut(self, node: int, state: StateStore, log: MemoryLog) -> None:
+        """The log was cut."""
+        saved_node = read_node(state)
+        assert saved_node is not None, "a checkpoint says something of its node"
+        if log.first_position > saved_node.needed:
+            held, needed = log.first_position, saved_node.needed
+            self._report(node, "", f"holds its log from {held} on, and needs it from {needed} on")
 
     def _check(self, group: Group, node: int, saved: Saved) -> None:
         vector, name = saved.applied, group.name
