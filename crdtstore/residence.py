@@ -35,6 +35,8 @@ ROW_BYTES = 400
 _DATA_FACTOR = 2
 _CHUNK = 256
 """Rows that a scan reads at once."""
+_MOST_READ = 1 << 16
+"""Of so many keys it is remembered that they were read; then anew."""
 
 
 _Found = tuple[list[Any], bytes]
@@ -103,8 +105,9 @@ class Residence:
         if not len(residents) & 0xFFF:
             branch = self._state.root.children.get(collection)
             live = branch.children if type(branch) is Branch else {}
-            if len(residents) > 2 * len(live) + 0x2000:
-                self._residents[collection] = deque(live)
+            if len(residents) > 2 * (len(live) + self.unsaved.count(collection)) + 0x2000:
+                gone = [each for each in residents if each not in live and self.unsaved.has(collection, each)]
+                self._residents[collection] = deque(dict.fromkeys([*live, *gone]))  # they may come back unseen
 
     # --- what is cold
 
@@ -124,6 +127,8 @@ class Residence:
         branch = self._state.root.children.get(collection)
         if type(branch) is Branch and key in branch.children:
             if self.is_pressed:
+                if len(self._read) >= _MOST_READ:  # keys that are gone stand there too
+                    self._read.clear()
                 self._read.add((collection, key))
             return
         if self.is_whole or self.unsaved.has(collection, key):
@@ -266,8 +271,13 @@ class Residence:
         if is_last:
             self._warmed, self.is_whole = None, True
         else:
-            self._warmed = after_path(row_path(self._number, LEAVES, rows[-1][0][:2]))
+            self._warmed = self._behind(rows[-1][0])
         return not self.is_whole
+
+    def _behind(self, path: list[Any]) -> bytes:
+        """Behind all rows of the key that this path belongs to; what stands at a collection itself is one row."""
+        where = row_path(self._number, LEAVES, path[:2])
+        return after_path(where) if len(path) > 1 else where + b"\0"
 
     def cold(self, path: Sequence[Any]) -> Iterator[tuple[list[Any], Entry]]:
         """What is on disk only at a path and below, key by key, without bringing it in.
@@ -293,7 +303,7 @@ class Residence:
                     yield at, entry
             if len(rows) < _CHUNK:
                 return
-            start = after_path(row_path(self._number, LEAVES, rows[-1][0][:2]))
+            start = self._behind(rows[-1][0])
 
     # --- what is let go
 

@@ -181,7 +181,9 @@ class Saving:
         is_busy = self._is_warming or self._tidy()
         if self.usage.memory_bytes > self._options.memory_bytes:
             is_busy = self._relieve() or is_busy
-        self.wake_ms = now_ms + _PAUSE_MS if is_busy else min(self._next_ms, self._scrub_ms)
+        is_awaited = not self._turn and (self.log_bytes > 0 or self.failure is not None)
+        next_ms = min(self._next_ms, self._scrub_ms) if is_awaited else self._scrub_ms
+        self.wake_ms = now_ms + _PAUSE_MS if is_busy else next_ms
 
     @property
     def unsaved_bytes(self) -> int:

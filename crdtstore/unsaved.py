@@ -62,6 +62,10 @@ class Unsaved:
         now, frozen = self._changes.get(collection), self._frozen.get(collection)
         return (now is not None and key in now) or (frozen is not None and key in frozen)
 
+    def count(self, collection: str) -> int:
+        """How many keys of a collection have such changes, at most."""
+        return len(self._changes.get(collection, ())) + len(self._frozen.get(collection, ()))
+
     # --- what changes
 
     def note(self, path: Sequence[Any]) -> None:

@@ -271,3 +271,25 @@ def cut_off(log: MemoryLog, position: int) -> MemoryLog:
         if at < position:
             short.write([short.encode(entries)])
     return short
+
+
+def test_nobody_is_woken_for_a_checkpoint_that_waits_for_somebody_else_or_has_nothing_to_hold() -> None:
+    """Else a node ticks a thousand times a second for as long as its log finds no room."""
+    made = shop(scrub_every_ms=3_600_000)
+    made.pass_time()
+    for _ in range(3):
+        assert made.saving.is_under_way
+        assert made.saving.wake_ms > made.now_ms
+        made.now_ms += 2_000
+        made.step(Tick())
+    made.sync()
+    made.save()
+    made.save()
+    while made.waiting or made.saves or made.saving.is_under_way:
+        made.sync()
+        made.save()
+    made.saving.log_bytes = 0  # as at a node that serves reads only
+    made.now_ms += 60_000
+    made.saving.on_tick(made.now_ms)
+    made.saving.on_step(made.now_ms, HostOutput())
+    assert made.saving.wake_ms > made.now_ms
