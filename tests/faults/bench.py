@@ -102,9 +102,9 @@ class Bench:
 
 @asynccontextmanager
 async def bench(
-    directory: Path, command: Sequence[str] = NODE_COMMAND, env: Mapping[str, str] | None = None
+    directory: Path, command: Sequence[str] = NODE_COMMAND, env: Mapping[str, str] | None = None, **options: Any
 ) -> AsyncIterator[Bench]:
-    """A node with the collection of ``recorded`` declared; ``env`` is for settings of the node."""
+    """A node with the collection of ``recorded`` declared; ``env`` is for settings of the node, ``options`` for the cluster."""
     with DiskFaults(directory / f"{REGION}-1", directory / "control") as disk:
         async with running(
             directory, [REGION], env={**disk.environment(), **(env or {})}, command=command, **TABLES
