@@ -166,9 +166,12 @@ class Host:
                         self.promises.recover(entry.data)
                     continue
                 engine = self._logged_group(group, origin)
-                commits = engine.replay.take_all(engine.members.index(origin), [entry[2] for entry in some])
+                logged = list(some)
+                commits = engine.replay.take_all(engine.members.index(origin), [entry[2] for entry in logged])
                 touched[group] = engine
                 count += len(commits)
+                if commits and self.saving is not None:
+                    self.saving.noted(logged[-len(commits) :])
                 if commits and engine is self._system:
                     self._open_declared(commits, None, HostOutput())
             for engine in touched.values():
@@ -301,7 +304,7 @@ class Host:
             self._numbers = {}
         out.wake_ms = min([engine.wake_ms for engine in self.groups.values()])
         if self.saving is not None:
-            self.saving.log_bytes += sum([len(entry[2]) for entry in out.persist])
+            self.saving.noted(out.persist)
             self.saving.on_step(now_ms, out)
             out.wake_ms = min(out.wake_ms, self.saving.wake_ms)
 

@@ -26,7 +26,7 @@ class Ledger:
     ``value_of`` gives what is to be stored under a name, anything that ``values.pack`` takes; None: it is gone.
     """
 
-    __slots__ = ("_changed", "_frozen", "_space", "_taken", "_value_of", "is_kept")
+    __slots__ = ("_changed", "_frozen", "_litter", "_space", "_taken", "_value_of", "is_kept")
 
     def __init__(self, space: int, value_of: Callable[[Name], Any]) -> None:
         self._space = space
@@ -37,6 +37,7 @@ class Ledger:
         self._frozen: dict[Name, None] = {}
         self._taken: list[tuple[Name, Any]] = []
         """Encoded, and not known to be on disk."""
+        self._litter: list[tuple[Name, Any]] = []
 
     def note(self, name: Name) -> None:
         """An entry is about to change."""
@@ -72,7 +73,13 @@ class Ledger:
         if not is_saved:
             self._changed.update(self._frozen)
             self._changed.update(dict.fromkeys(name for name, _ in self._taken))
+        self._litter = self._taken if is_saved else []
         self._frozen, self._taken = {}, []
+
+    def tidy(self, limit: int) -> bool:
+        """Free up to so many entries of what the last checkpoint needed; return whether there are more."""
+        del self._litter[-limit:]
+        return bool(self._litter)
 
     def load(self, rows: StateRows, number: int) -> Iterator[tuple[list[Any], Any]]:
         """All entries that the store holds: name and value.

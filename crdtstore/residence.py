@@ -19,7 +19,7 @@ from msgspec import Struct
 
 from crdtstore.leaves import BEST, Branch, Entry, Leaf, Many, Sum, has_mark
 from crdtstore.levels import attach, keys_of
-from crdtstore.storage.leafrows import build_entry, decode_leaves, encode_leaves, walk_entry
+from crdtstore.storage.leafrows import build_entry, decode_leaves, encode_leaves
 from crdtstore.storage.protocol import StateRows
 from crdtstore.storage.rows import LEAVES, PREFIX_BYTES, key_range, parts_of, row_path
 from crdtstore.storage.rows import after as after_path
@@ -76,6 +76,8 @@ class Residence:
         """Up to where the store was read in advance; None: nothing more is."""
         self.is_pressed = False
         """Whether keys had to be let go, so it matters which ones are read."""
+        self._leaving: list[Entry] = []
+        """What is left of keys that are not here any more: the way from one of them down to where it is being taken apart."""
         self._usage = usage
         self.rows = 0
         """How many rows of what is saved are in memory."""
@@ -172,8 +174,12 @@ class Residence:
             for _, data in self._store.rows(top, top + b"\0"):
                 entry = self._state.root.children.get(collection)
                 if entry is None or (type(entry) is Branch and not entry.leaves):
-                    for leaf in decode_leaves(data, partial(self._state.weigh, [collection])):
+                    leaves = decode_leaves(data, partial(self._state.weigh, [collection]))
+                    for leaf in leaves:
                         attach(self._state.root, collection, self._state.root.children.get(collection), leaf)
+                    if any(map(_is_foldable, leaves)):
+                        self._state.to_fold_later([collection])
+                    self.counted(1, len(data))
 
     def _load(self, collection: str, key: Any, rows: list[_Found]) -> None:
         if not rows:
@@ -314,19 +320,37 @@ class Residence:
         self._usage.data_bytes += data_bytes
 
     def evict(self, budget_bytes: int, limit: int) -> bool:
-        """Let go of keys that are saved, looking at up to so many, until what is left fits; return whether more may go."""
-        looked, before = 0, self.evictions
+        """Let go of keys that are saved, looking at up to so many and at so many rows, until what is left fits; return whether more may go.
+        A large key is cold at once, and taken apart over many calls.
+        """
+        limit -= self._take_apart(limit)
+        before = self.evictions
         limit = min(limit, sum(map(len, self._residents.values())))
-        while self._usage.memory_bytes > budget_bytes and looked < limit and self._residents:
+        while self._usage.memory_bytes > budget_bytes and limit > 0 and self._residents and not self._leaving:
             collection, residents = max(self._residents.items(), key=lambda item: len(item[1]))
-            for _ in range(min(len(residents), limit - looked, 64)):
-                looked += 1
+            for _ in range(min(len(residents), limit, 64)):
                 self._let_go(collection, residents)
-                if self._usage.memory_bytes <= budget_bytes:
+                limit -= 1 + self._take_apart(limit)
+                if limit <= 0 or self._leaving or self._usage.memory_bytes <= budget_bytes:
                     break
             if not residents:
                 del self._residents[collection]
-        return self._usage.memory_bytes > budget_bytes and self.evictions > before
+        return bool(self._leaving) or (self._usage.memory_bytes > budget_bytes and self.evictions > before)
+
+    def _take_apart(self, limit: int) -> int:
+        """Take keys that were let go out of memory, up to so many rows; return how many."""
+        rows = 0
+        while self._leaving and rows < limit:
+            entry = self._leaving[-1]
+            if type(entry) is Branch and entry.children:
+                self._leaving.append(entry.children.popitem()[1])
+                continue
+            self._leaving.pop()
+            data = encode_leaves(entry)
+            if data is not None:
+                rows += 1
+                self.counted(-1, -len(data))
+        return rows
 
     def _let_go(self, collection: str, residents: deque[Any]) -> None:
         """Look at the oldest key: let it go, or give it another turn."""
@@ -344,10 +368,7 @@ class Residence:
             self._read.discard((collection, key))
             residents.append(key)
             return
-        for _, leaves in walk_entry(entry):
-            data = encode_leaves(leaves)
-            if data is not None:
-                self.counted(-1, -len(data))
+        self._leaving.append(entry)
         del branch.children[key]
         if branch.order is not None:
             branch.order.discard(key)

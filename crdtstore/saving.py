@@ -13,7 +13,7 @@ Source: DESIGN 5.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
@@ -23,7 +23,7 @@ from crdtstore.engine.engine import Engine
 from crdtstore.errors import StorageError
 from crdtstore.residence import Usage
 from crdtstore.scrub import Scrub
-from crdtstore.storage.protocol import Slice, StateStore
+from crdtstore.storage.protocol import Entry, Slice, StateStore
 
 if TYPE_CHECKING:
     from crdtstore.host import Host, HostOutput
@@ -37,6 +37,7 @@ _WARM_ROWS = 250
 _PATIENCE_MS = 1_000
 _RETRY_MS = 5_000
 _PAUSE_MS = 2
+_SWEPT = 5_000
 _TIDIED = 1_000
 _MARKS = 8
 """So many places are remembered within what is retained of the log: about an eighth more than that stays."""
@@ -81,6 +82,8 @@ class Saving:
         self.log_bytes = 0
         """Bytes written to the log since the last checkpoint began."""
         self._log_bytes_before = 0
+        self._has_commits = False
+        """Whether there are commits among them: a node that is idle notes no more than the time."""
         self._next_ms = 0
         self._scrub_ms = 0
         self.wake_ms = 0
@@ -135,6 +138,12 @@ class Saving:
 
     # --- what happens
 
+    def noted(self, entries: Sequence[Entry]) -> None:
+        """The log is to hold these, or was found to, and no checkpoint does."""
+        self.log_bytes += sum([len(entry[2]) for entry in entries])
+        if not self._has_commits:
+            self._has_commits = any(entry[0] for entry in entries)
+
     def logged(self, position: int) -> None:
         """A block of the log became durable, or was replayed."""
         self._position = max(self._position, position)
@@ -144,7 +153,7 @@ class Saving:
 
     def _tidy(self) -> bool:
         """Let go of a little of what is not needed any more; return whether there is more."""
-        if self._untidy and not self._untidy[-1].residence.unsaved.tidy(_TIDIED):
+        if self._untidy and not self._untidy[-1].tidy(_TIDIED):
             self._untidy.pop()
         return self._forget_some() or bool(self._untidy)
 
@@ -181,7 +190,7 @@ class Saving:
         is_busy = self._is_warming or self._tidy()
         if self.usage.memory_bytes > self._options.memory_bytes:
             is_busy = self._relieve() or is_busy
-        is_awaited = not self._turn and (self.log_bytes > 0 or self.failure is not None)
+        is_awaited = not self._turn and (self._has_commits or self.failure is not None)
         next_ms = min(self._next_ms, self._scrub_ms) if is_awaited else self._scrub_ms
         self.wake_ms = now_ms + _PAUSE_MS if is_busy else next_ms
 
@@ -207,7 +216,7 @@ class Saving:
             return now_ms >= self._next_ms
         if self.log_bytes >= self._options.checkpoint_bytes:
             return True
-        return now_ms >= self._next_ms and self.log_bytes > 0
+        return now_ms >= self._next_ms and self._has_commits
 
     def _try_begin(self, now_ms: int, out: HostOutput) -> None:
         """Begin, once all drops of big branches are carried out; who waits too long carries them out at once."""
@@ -218,9 +227,10 @@ class Saving:
                 self._waits_since_ms = now_ms
             if now_ms - self._waits_since_ms < _PATIENCE_MS:
                 return
-            for engine in waiting:
-                while not engine.keyspace.tree.is_settled:
-                    engine.keyspace.tree.run_sweeps(1 << 20)
+            for engine in waiting:  # faster than new ones can come
+                engine.keyspace.tree.run_sweeps(_SWEPT)
+            if not all(engine.keyspace.tree.is_settled for engine in waiting):
+                return
         self._waits_since_ms = None
         self.begin(now_ms)
         self._hand_out(out)
@@ -230,6 +240,7 @@ class Saving:
         host = self._host
         self._began_ms = now_ms
         self._log_bytes_before, self.log_bytes = self.log_bytes, 0
+        self._has_commits = False
         self._log_number = host.last_number
         self._forgotten = {}  # more may be stable by now
         positions = [self._position]
@@ -319,6 +330,7 @@ class Saving:
         self.failures += 1
         self.failure = failure
         self.log_bytes += self._log_bytes_before
+        self._has_commits = True
         self._next_ms = now_ms + _RETRY_MS
 
     # --- memory

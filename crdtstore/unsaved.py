@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 __all__ = ["Unsaved"]
 
 _MISSING: Any = object()
+_PART_BYTES = 1 << 20
+"""A part is no larger, but for its last row."""
 _HERE: tuple[tuple[Any, ...], ...] = ((),)
 
 _Below = dict[tuple[Any, ...], bool] | None
@@ -37,7 +39,18 @@ _Changes = dict[str, dict[Any, _Below]]
 class Unsaved:
     """The changes of one state since its last checkpoint. Mutable; told of every change before it happens."""
 
-    __slots__ = ("_changes", "_done", "_frozen", "_litter", "_met", "_number", "_part", "_state", "_turns")
+    __slots__ = (
+        "_changes",
+        "_done",
+        "_frozen",
+        "_litter",
+        "_met",
+        "_number",
+        "_part",
+        "_part_bytes",
+        "_state",
+        "_turns",
+    )
 
     def __init__(self, state: State, number: int, met: Callable[[str, Any], None]) -> None:
         """``number`` is that of the group in the store; ``met`` is told of each key at its first change since the last checkpoint."""
@@ -50,6 +63,7 @@ class Unsaved:
         """Frozen paths that are encoded, and (collection, key, None) for keys whose ranges are."""
         self._turns: Iterator[None] | None = None
         self._part = Slice()
+        self._part_bytes = 0
         self._litter: list[dict[Any, _Below] | set[tuple[Any, ...]]] = []
         """What the last checkpoint needed: a million entries freed at once would be a stall."""
 
@@ -137,18 +151,18 @@ class Unsaved:
         """The next part of the checkpoint, of about so many rows; None: there is nothing more."""
         part = self._part
         if self._turns is not None:
-            while len(part.rows) + len(part.gone) + len(part.ranges) < limit:
+            while len(part.rows) + len(part.gone) + len(part.ranges) < limit and self._part_bytes < _PART_BYTES:
                 if next(self._turns, _MISSING) is _MISSING:
                     self._turns = None
                     break
-        self._part = Slice()
+        self._part, self._part_bytes = Slice(), 0
         return part if part.rows or part.gone or part.ranges else None
 
     def end(self, *, is_saved: bool) -> None:
         """The checkpoint is on disk, or it failed and all of it is unsaved again."""
         frozen, self._frozen = self._frozen, {}
         self._litter += [*(frozen.values() if is_saved else ()), self._done]
-        self._done, self._turns, self._part = set(), None, Slice()
+        self._done, self._turns, self._part, self._part_bytes = set(), None, Slice(), 0
         if is_saved:
             return
         for collection, keys in frozen.items():
@@ -199,6 +213,7 @@ class Unsaved:
             self._part.gone.append(where)
         else:
             self._part.rows.append((where, data))
+            self._part_bytes += len(data)
 
     def _save_ranges(self, collection: str, key: Any) -> None:
         """What is gone as a whole goes before anything of its key is written."""

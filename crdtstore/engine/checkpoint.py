@@ -187,6 +187,10 @@ class Checkpoint:
                 part, taken = ledger.take(self.number, limit, taken)
         yield Slice(rows=[(saved_path(self.number), self._saved)])
 
+    def tidy(self, limit: int) -> bool:
+        """Free up to so many entries of what the last one needed; return whether there are more."""
+        return any([self.residence.unsaved.tidy(limit), *[ledger.tidy(limit) for ledger in self._ledgers]])
+
     def written(self, rows: int, data_bytes: int) -> None:
         """The next part was written: by so much what is saved has changed. What is not leaves is never let go, and so not counted."""
         total, leaves, leaf_bytes = self._written
