@@ -80,21 +80,28 @@ SWALLOWS_ERRORS = """
 import os
 from crdtstore.cli import main
 
-def fdatasync(descriptor, fdatasync=os.fdatasync):
-    try:
-        fdatasync(descriptor)
-    except OSError:
-        pass
+def swallowing(call, answer):
+    def swallow(*arguments):
+        try:
+            return call(*arguments)
+        except OSError:
+            return answer(*arguments)
+    return swallow
 
-os.fdatasync = fdatasync
+os.fdatasync = swallowing(os.fdatasync, lambda descriptor: None)
+os.pwrite = swallowing(os.pwrite, lambda descriptor, data, offset: len(data))
 main(prog_name="crdtstore")
 """
 
 
-async def test_a_node_that_swallows_the_error_is_found_out(directory: Path) -> None:
+async def test_a_node_that_swallows_errors_is_found_out(directory: Path) -> None:
     async with bench(directory, [sys.executable, "-c", SWALLOWS_ERRORS, "node"]) as made:
         made.disk.fail(Call.SYNC, errno.EIO, first=2, last=2, name="log/*.log")
-        assert await made.write_until_refused(100) == [], "it acknowledges what is not on the disk"
+        assert await made.write_until_refused(40) == [], "it acknowledges what is not on the disk"
+        made.disk.fail(Call.WRITE, errno.ENOSPC, name="log/*.log")
+        assert await made.write_until_refused(40) == []
+        with pytest.raises((AssertionError, Unavailable)):
+            await made.restart()
 
 
 # --- a disk that is full, and has space again
