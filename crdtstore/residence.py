@@ -319,6 +319,11 @@ class Residence:
         self._usage.rows += rows
         self._usage.data_bytes += data_bytes
 
+    @property
+    def is_leaving(self) -> bool:
+        """Whether something that was let go is still counted."""
+        return bool(self._leaving)
+
     def evict(self, budget_bytes: int, limit: int) -> bool:
         """Let go of keys that are saved, looking at up to so many and at so many rows, until what is left fits; return whether more may go.
         A large key is cold at once, and taken apart over many calls.

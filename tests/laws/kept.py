@@ -13,16 +13,17 @@ from typing import Any, NamedTuple
 from crdtstore.causal import ReplicaId
 from crdtstore.commit import FORMAT, Commit, decode_commit, encode_commit
 from crdtstore.engine.keyspace import Keyspace
-from crdtstore.leaves import DROP
+from crdtstore.leaves import DROP, Branch
 from crdtstore.residence import Residence, Usage
 from crdtstore.storage.memory_state import MemoryState
 from crdtstore.storage.protocol import Slice
 from crdtstore.storage.rows import CONTESTED, LEAVES, OPERATIONS, PLANS, key_range
 from crdtstore.testing.laws import BASE_MS, Bare, World
-from crdtstore.testing.strategies import Step
+from crdtstore.testing.strategies import Fold, Step
 from crdtstore.types import CrdtType
+from tests.laws.test_foreign import KEYS, Foreign
 
-__all__ = ["Kept", "Twins"]
+__all__ = ["Kept", "Mirrored", "Twins", "check_counts", "disturb"]
 
 NUMBER = 7
 _EVERYTHING = 1 << 40
@@ -218,6 +219,39 @@ class Kept(Bare):
         assert self.usage == Usage(), f"nothing is there, and {self.usage} is counted"
 
 
+def disturb(kept: Kept, random: Random) -> None:
+    """What no reading shows, or a crash."""
+    for _ in range(random.choice((0, 1, 1, 2, 4))):
+        what = random.random()
+        if what < 0.3:
+            kept.begin()
+        elif what < 0.5:
+            kept.take(random.choice((1, 2, 3)))
+        elif what < 0.65:
+            kept.finish(random.choice((1, 2, 3)))
+        elif what < 0.7:
+            kept.fail()
+        elif what < 0.85:
+            kept.evict()
+            check_counts(kept)
+        elif what < 0.92:
+            kept.warm_up(random.choice((1, 2, 5, 1000)))
+        else:
+            kept.restart()
+
+
+def check_counts(kept: Kept) -> None:
+    """When nothing is unsaved and everything was let go, nothing is in memory, and nothing is counted."""
+    if not len(kept.residence.unsaved) and kept.keyspace.tree.is_settled:
+        branches = {name: branch for name, branch in kept.keyspace.tree.root.children.items() if type(branch) is Branch}
+        left = {name: list(branch.children) for name, branch in branches.items()}
+        assert not any(left.values()), f"these could have gone: {left}"
+        if not any(branch.leaves for branch in branches.values()) and len(branches) == len(
+            kept.keyspace.tree.root.children
+        ):
+            assert kept.usage == Usage(), f"nothing is in memory, and {kept.usage} is counted"
+
+
 class Twins:
     """Two worlds that are told the same, one of them with stores. Mutable."""
 
@@ -232,39 +266,11 @@ class Twins:
 
     def run(self, steps: list[Step]) -> None:
         for step in steps:
-            self.disturb(self.replicas[step.replica % len(self.replicas)])
+            disturb(self.replicas[step.replica % len(self.replicas)], self.random)
             self.plain.step(step)
             self.kept.step(step)
             assert self.plain.commits == self.kept.commits, "with a store other commits are made"
             self.compare(step.replica % len(self.replicas))
-
-    def disturb(self, kept: Kept) -> None:
-        """What no reading shows, or a crash."""
-        random = self.random
-        for _ in range(random.choice((0, 1, 1, 2, 4))):
-            what = random.random()
-            if what < 0.3:
-                kept.begin()
-            elif what < 0.5:
-                kept.take(random.choice((1, 2, 3)))
-            elif what < 0.65:
-                kept.finish(random.choice((1, 2, 3)))
-            elif what < 0.7:
-                kept.fail()
-            elif what < 0.85:
-                kept.evict()
-                self.check_counts(kept)
-            elif what < 0.92:
-                kept.warm_up(random.choice((1, 2, 5, 1000)))
-            else:
-                kept.restart()
-
-    def check_counts(self, kept: Kept) -> None:
-        """When nothing is unsaved and everything was let go, nothing is in memory, and nothing is counted."""
-        if not len(kept.residence.unsaved) and kept.keyspace.tree.is_settled:
-            left = {name: list(branch.children) for name, branch in kept.keyspace.tree.root.children.items()}
-            assert not any(left.values()), f"these could have gone: {left}"
-            assert kept.usage == Usage(), f"nothing is in memory, and {kept.usage} is counted"
 
     def compare(self, at: int) -> None:
         one, other = self.plain.replicas[at], self.replicas[at]
@@ -293,7 +299,7 @@ class Twins:
             self.compare(at)
             kept.checkpoint()
             kept.evict()
-            self.check_counts(kept)
+            check_counts(kept)
             kept.restart()
             self.compare(at)
 
@@ -321,3 +327,81 @@ class Twins:
             assert not tree.digest, "nothing is there, and the digest is not 0"
             kept.restart()
             assert not kept.keyspace.tree.root.children
+
+
+class _Told(Bare):
+    """A bare replica that remembers in which order it was told."""
+
+    def __init__(self, me: int, replicas: list[ReplicaId], *, has_true_clock: bool = False) -> None:
+        super().__init__(me, replicas, has_true_clock=has_true_clock)
+        self.log: list[tuple[int, bytes]] = []
+
+    def apply(self, origin: int, data: bytes) -> None:
+        super().apply(origin, data)
+        self.log.append((origin, data))
+
+
+class Mirrored(Foreign):
+    """Effects that no type knows, at collections too; beside each replica one with a store is told the same. Mutable."""
+
+    def __init__(self, type_name: str, random: Random) -> None:
+        super().__init__(type_name, random)
+        ids, is_true = self.replicas[0].replicas, self.replicas[0].has_true_clock
+        self.told = [_Told(at, ids, has_true_clock=is_true) for at in range(len(ids))]
+        self.replicas = list(self.told)
+        self.kept = [Kept(at, ids, has_true_clock=is_true) for at in range(len(ids))]
+        self.done = [0] * len(ids)
+
+    def step(self, step: Step) -> None:
+        super().step(step)
+        self.mirror(step.replica)
+
+    def write(self, replica: Bare) -> None:
+        super().write(replica)
+        self.mirror(replica.me)
+
+    def _fold(self, replica: Bare, step: Fold) -> None:
+        self.mirror(replica.me)
+        kept, stable = self.kept[replica.me], self.stable(replica)
+        kept.keyspace.forget(stable, self.frontier(replica))
+        kept.keyspace.tree.fold(stable, step.budget)
+        kept.keyspace.tree.run_sweeps(step.budget)
+        super()._fold(replica, step)
+
+    def mirror(self, at: int) -> None:
+        """Tell the replica with a store what the other was told."""
+        told, kept = self.told[at], self.kept[at]
+        disturb(kept, self.random)
+        for origin, data in told.log[self.done[at] :]:
+            kept.apply(origin, data)
+        self.done[at] = len(told.log)
+        if told.keyspace.tree.is_settled and kept.keyspace.tree.is_settled:
+            assert told.digest == kept.digest, "with a store the digest is another one"
+        if self.random.random() < 0.3:
+            self.compare(at)
+
+    def compare(self, at: int) -> None:
+        path = f"things:{self.crdt.name}"
+        one, other = self.told[at].keyspace.tree, self.kept[at].keyspace.tree
+        if self.random.random() < 0.5:
+            assert one.share([path]) == other.share([path]), "the collection is another one"
+        there = [
+            [
+                key for key in bare.keyspace.tree.keys(path) if bare.keyspace.view(path, key).exists
+            ]  # a drop may be on its way
+            for bare in (self.told[at], self.kept[at])
+        ]
+        assert there[0] == there[1], "other keys"
+        for key in KEYS:
+            assert one.share([path, key]) == other.share([path, key]), "another etag"
+        assert one.share([]) == other.share([]) == one.digest == other.digest, "the digest is not that of the state"
+
+    def finish(self) -> None:
+        """At the end everything is the same, and stays it over a restart from a checkpoint."""
+        for at, kept in enumerate(self.kept):
+            self.mirror(at)
+            kept.checkpoint()
+            kept.evict()
+            check_counts(kept)
+            kept.restart()
+            self.compare(at)

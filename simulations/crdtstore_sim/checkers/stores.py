@@ -89,6 +89,13 @@ class Stores:
             return
         if not all(engine.keyspace.tree.is_settled for engine in host.groups.values()):
             return
+        if any(
+            engine.checkpoint is not None and engine.checkpoint.residence.is_leaving for engine in host.groups.values()
+        ):
+            return
+        kept = [engine.checkpoint for engine in host.groups.values() if engine.checkpoint is not None]
+        if any(checkpoint.residence.is_leaving for checkpoint in kept):
+            return
         rows = data_bytes = 0
         for engine in host.groups.values():
             for data in self._look(node, engine, saving._store):
