@@ -21,7 +21,7 @@ from msgspec import Struct
 from crdtstore.engine.checkpoint import FORMAT, NODE_PATH, Checkpoint, SavedNode, encode_node, read_node
 from crdtstore.engine.engine import Engine
 from crdtstore.errors import StorageError
-from crdtstore.residence import Usage
+from crdtstore.residence import ROW_BYTES, Usage
 from crdtstore.scrub import Scrub
 from crdtstore.storage.protocol import Entry, Slice, StateStore
 
@@ -37,6 +37,7 @@ _WARM_ROWS = 250
 _PATIENCE_MS = 1_000
 _RETRY_MS = 5_000
 _PAUSE_MS = 2
+_LOOK_BYTES = 256 << 10
 _SWEPT = 5_000
 _TIDIED = 1_000
 _MARKS = 8
@@ -72,8 +73,7 @@ class Saving:
         self.usage = Usage()
         self.needed = 0
         """From where a start replays the log, by the checkpoint that is on disk."""
-        self.checkpoints = 0
-        self.failures = 0
+        self.checkpoints = self.failures = 0
         self.failure: StorageError | None = None
         """Why the last checkpoint failed; None: it did not."""
         self.last_ms: int | None = None
@@ -82,10 +82,12 @@ class Saving:
         self.log_bytes = 0
         """Bytes written to the log since the last checkpoint began."""
         self._log_bytes_before = 0
+        self._look_bytes = _LOOK_BYTES
+        """When the log has grown by so much, it is looked at how many keys are unsaved."""
         self._has_commits = False
         """Whether there are commits among them: a node that is idle notes no more than the time."""
         self._next_ms = 0
-        self._scrub_ms = 0
+        self._scrub_ms = self._began_ms = 0
         self.wake_ms = 0
         """When a tick may have something to do: never later than it has."""
         self._is_warming = False
@@ -97,7 +99,6 @@ class Saving:
         """Places in the log, ascending, and what stood up to there, by group."""
         self._position = 0
         """The block that was the last to become durable."""
-        self._began_ms = 0
         self._waits_since_ms: int | None = None
         self.scrub = Scrub(host, store)
         self._turn: dict[str, Checkpoint] = {}
@@ -204,6 +205,14 @@ class Saving:
         return bool(self._turn)
 
     @property
+    def is_late(self) -> bool:
+        """Whether the next checkpoint may become due before this one is done: what is unsaved is in memory, whatever it takes."""
+        return (
+            self.log_bytes * 2 > self._options.checkpoint_bytes
+            or self.unsaved * ROW_BYTES > self._options.memory_bytes // 2
+        )
+
+    @property
     def unsaved(self) -> int:
         """Keys whose last changes no checkpoint holds."""
         return sum(len(checkpoint.residence.unsaved) for checkpoint in self._checkpoints())
@@ -216,6 +225,10 @@ class Saving:
             return now_ms >= self._next_ms
         if self.log_bytes >= self._options.checkpoint_bytes:
             return True
+        if self.log_bytes >= self._look_bytes:
+            self._look_bytes = self.log_bytes + _LOOK_BYTES
+            if self.unsaved * ROW_BYTES > self._options.memory_bytes // 4:
+                return True
         return now_ms >= self._next_ms and self._has_commits
 
     def _try_begin(self, now_ms: int, out: HostOutput) -> None:
@@ -240,6 +253,7 @@ class Saving:
         host = self._host
         self._began_ms = now_ms
         self._log_bytes_before, self.log_bytes = self.log_bytes, 0
+        self._look_bytes = _LOOK_BYTES
         self._has_commits = False
         self._log_number = host.last_number
         self._forgotten = {}  # more may be stable by now

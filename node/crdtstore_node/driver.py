@@ -195,7 +195,9 @@ class Driver:
             self.commits_logged += sum(entry.group != NOTE_GROUP for entry in out.persist)
             if self.failure is None:
                 self._writer.put(out.persist_number, self._log.encode(out.persist))
-        if self._saver is not None:
+        if self._saver is not None and out.save:
+            saving = self.service.host.saving
+            self._saver.hurry(saving is not None and saving.is_late)
             for save in out.save:
                 self._saver.put(save)
         if out.cut is not None:
