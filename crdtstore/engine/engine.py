@@ -307,10 +307,6 @@ class Engine:
                 if seq <= applied[origin] or (early and early.has(origin, seq)):
                     self.trust.check_same(origin, seq, data)
                     twice += 1
-                    if (
-                        seq == applied[origin] + 1
-                    ):  # it waits, and nothing has come since that would let it be tried again
-                        self._apply_early(out)
                 elif seq > applied[origin] + 1 or not self._try_apply(origin, commit, data, out):
                     early.add(origin, commit, data, applied, starts.get((origin, seq)))
                 elif early:
@@ -321,11 +317,8 @@ class Engine:
             except StorageError as error:  # so it does here; the rest is asked for again
                 self.note_unreadable(error)
                 break
-        if twice and early:  # what is sent again may wait here since a key could not be read
-            try:
-                self._apply_early(out)
-            except StorageError as error:
-                self.note_unreadable(error)
+        if twice and early:
+            self._try_early(out)
         self.measures.note_received(frame.commits, twice)
         if out.persist:
             self._note_applied(now_ms, out)
@@ -359,6 +352,13 @@ class Engine:
         """Whether everything a commit's issuer had seen is applied here."""
         applied = self.applied
         return all(applied[replica] >= seq for replica, seq in resolved)
+
+    def _try_early(self, out: Output) -> None:
+        """What is sent again may wait here since a key could not be read."""
+        try:
+            self._apply_early(out)
+        except StorageError as error:
+            self.note_unreadable(error)
 
     def _apply_early(self, out: Output) -> None:
         """Apply what waited and can be applied now; what turns out not to be true is dropped, with all that stands on it."""
