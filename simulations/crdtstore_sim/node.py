@@ -75,8 +75,8 @@ class Node:
         self.is_alive = False
         self.life = 0
         """How often it was started."""
-        self.counts: Counter[str] = Counter(dict.fromkeys(STORED, 0))
-        """How often what happened to its store."""
+        self._counts: Counter[str] = Counter()
+        """How often what happened to its store, in lives that are over."""
         self.service: Service
         self.workload: Users
         self._cluster = cluster
@@ -109,8 +109,8 @@ class Node:
         host = Host(self._cluster, self.replica, self._options, seeded, self.disk.state, self.disk.read_log)
         applied = host.recover(log.replay(host.needed))
         if self.disk.state.commits:
-            self.counts["starts from a checkpoint"] += 1
-            self.counts["with more in the log"] += applied > 0
+            self._counts["starts from a checkpoint"] += 1
+            self._counts["with more in the log"] += applied > 0
         self.service = Service(host)
         self._observer.on_recovered(self.index, host.groups)
         self._asked_ms = None
@@ -122,7 +122,7 @@ class Node:
         if not self.is_alive:
             return
         self.is_alive = False
-        self._count()
+        self._counts += self._lived()
         self._observer.on_down(self.index, self.service.host.groups)
         if is_orderly:
             last = self.service.host.close()
@@ -133,24 +133,24 @@ class Node:
         self._observer.on_crash(self.index, [entries for _, entries in log.replay(log.first_position)])
         self.workload.on_crash(self.index)
 
-    def _count(self) -> None:
-        """Take note of what this life did with its store."""
+    def _lived(self) -> Counter[str]:
+        """What happened to its store in this life."""
         saving = self.service.host.saving
         assert saving is not None
-        self.counts["checkpoints"] += saving.checkpoints
-        self.counts["failed checkpoints"] += saving.failures
-        self.counts["scrubs"] += saving.scrub.runs
+        lived = Counter(
+            {"checkpoints": saving.checkpoints, "failed checkpoints": saving.failures, "scrubs": saving.scrub.runs}
+        )
         for engine in self.service.host.groups.values():
             assert engine.checkpoint is not None
-            self.counts["keys let go"] += engine.checkpoint.residence.evictions
-            self.counts["keys read back"] += engine.checkpoint.residence.loads
+            lived["keys let go"] += engine.checkpoint.residence.evictions
+            lived["keys read back"] += engine.checkpoint.residence.loads
+        return lived
 
+    @property
     def storage(self) -> Counter[str]:
-        """How often each thing happened to its store, up to the end of the run."""
-        if self.is_alive:
-            self._count()
-        self.counts["failed saves"], self.counts["failed reads"] = self.disk.failed_saves, self.disk.failed_reads
-        return self.counts
+        """How often what happened to its store, in all its lives."""
+        failed = Counter({"failed saves": self.disk.failed_saves, "failed reads": self.disk.failed_reads})
+        return self._counts + failed + (self._lived() if self.is_alive else Counter())
 
     def pause(self, is_paused: bool) -> None:
         """The process stands still; what comes meanwhile is taken in at once afterwards."""
@@ -243,7 +243,7 @@ class Node:
             before = log.first_position
             observer.on_saved(index, self.disk.state, log)
             log.cut(out.cut)
-            self.counts["cuts of the log"] += log.first_position > before
+            self._counts["cuts of the log"] += log.first_position > before
             observer.on_cut(index, self.disk.state, log)
         observer.on_stepped(index, service.host.groups)
         if out.send:

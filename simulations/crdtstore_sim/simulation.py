@@ -9,7 +9,6 @@ from __future__ import annotations
 import gc
 import time
 import traceback
-from collections import Counter
 from typing import NamedTuple
 from unittest.mock import patch
 
@@ -195,6 +194,7 @@ class Simulation:
 
     def _result(self, real_s: float, settled_s: float | None) -> Result:
         work, network, facts = self.workload, self.network, self.facts
+        stores = [node.storage for node in self.nodes]
         return Result(
             seed=self.seed,
             scenario=self.scenario,
@@ -216,7 +216,7 @@ class Simulation:
             cut_ms=_closed_form(self.scenario, facts.windows_us),
             settled_s=settled_s,
             violations=facts.violations,
-            storage=dict(sum((node.storage() for node in self.nodes if node.life), Counter(dict.fromkeys(STORED, 0)))),
+            storage={what: sum(stored[what] for stored in stores) for what in STORED},
             sold=self.sale.result() if self.sale else None,
         )
 

@@ -9,6 +9,7 @@ import pytest
 from crdtstore.types import REGISTRY
 from crdtstore_sim.fuzz import fuzz, run_seed
 from crdtstore_sim.mixes import collections
+from crdtstore_sim.node import STORED
 from crdtstore_sim.report import line
 from crdtstore_sim.scenario import DIRECTORY
 from crdtstore_sim.swarm import draw
@@ -26,6 +27,21 @@ def test_seeds_of_the_swarm_hold_every_law(first: int) -> None:
 def test_seeds_of_all_types_hold_every_law(first: int) -> None:
     failed = [line(result) for result in fuzz(range(first, first + 5), None, None, 1, "all-types") if not result.is_ok]
     assert not failed, "\n".join(failed)
+
+
+FAILED_ONCE = [
+    (8, "basic", "a group could not be opened, since its rows could not be read"),
+    (14, "all-types", "a commit was refused after it was applied, since its key could not be read again"),
+    (85, "basic", "a clock was set back an hour between two attempts"),
+    (273, "basic", "commits that wait for others were not tried again after a key could not be read"),
+]
+
+
+def test_seeds_that_failed_once_hold_every_law_and_reach_all_that_happens_to_stores() -> None:
+    results = [run_seed(seed, mix=mix) for seed, mix, _ in FAILED_ONCE]
+    assert [line(result) for result in results if not result.is_ok] == []
+    reached = {what: sum(result.storage[what] for result in results) for what in STORED}
+    assert all(reached.values()), reached
 
 
 def test_all_types_work_with_faults_deadlines_and_slices() -> None:
