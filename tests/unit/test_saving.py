@@ -293,3 +293,64 @@ def test_nobody_is_woken_for_a_checkpoint_that_waits_for_somebody_else_or_has_no
     made.saving.on_tick(made.now_ms)
     made.saving.on_step(made.now_ms, HostOutput())
     assert made.saving.wake_ms > made.now_ms
+
+
+def _expiring(count: int, ttl_ms: int) -> One:
+    """Keys that end by themselves, on disk only."""
+    made = One(memory_bytes=1_024, fold_interval_ms=100)
+    made.do("declare_domain", domain="shop")
+    made.do("declare", domain="shop", collection="carts", type="lww_register")
+    for at in range(count):
+        ops = [{"op": "set", "value": at}, {"op": "expire", "ttl_ms": ttl_ms}]
+        made.do("commit", domain="shop", ops=[{"collection": "carts", "key": f"k{at}", **op} for op in ops])
+    _let_go(made)
+    return made
+
+
+def _let_go(made: One) -> None:
+    for _ in range(3):
+        made.pass_time()
+        made.save()
+        made.sync()
+        made.save()
+    residence = made.host.groups["shop/0"].checkpoint.residence
+    while residence.evict(-1, 1 << 20):
+        pass
+    assert not residence.rows
+
+
+def test_what_ends_while_it_cannot_be_read_is_removed_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = _expiring(100, 60_000)
+    engine, read = made.host.groups["shop/0"], made.state.rows
+
+    def rows(start: bytes, end: bytes, limit: int = -1) -> Any:
+        if b"k5" in start:
+            raise StorageError("this cannot be read")
+        return read(start, end, limit)
+
+    monkeypatch.setattr(made.state, "rows", rows)
+    made.now_ms += 100_000
+    for _ in range(20):
+        made.pass_time(10)
+    assert engine.failure is not None
+    assert len(engine.keyspace.expiry) == 11, "k5 and k50 to k59; the others are gone"
+    monkeypatch.setattr(made.state, "rows", read)
+    for _ in range(10):
+        made.pass_time()
+        made.save()
+    assert len(engine.keyspace.expiry) == 0
+    assert not made.state.rows(*key_range(2, LEAVES, ["carts:lww_register"]))
+
+
+def test_what_was_deleted_early_is_not_remembered_until_its_deadline_when_it_is_on_disk_only() -> None:
+    made = _expiring(60, 3_600_000)
+    made.host.groups["shop/0"].upkeep._next_ms = 1 << 60  # a round has other plans to look at, while they are in memory
+    for at in range(59):
+        made.do("commit", domain="shop", ops=[{"collection": "carts", "key": f"k{at}", "op": "delete"}])
+    engine = made.host.groups["shop/0"]
+    _let_go(made)
+    assert len(engine.keyspace.expiry) == 60
+    engine.upkeep._next_ms = 0
+    for _ in range(10):
+        made.pass_time(100)
+    assert len(engine.keyspace.expiry) == 1
