@@ -58,6 +58,8 @@ PREFIX_BYTES = _PREFIX.size
 CHECK_BYTES = 4
 """Bytes of the checksum after the data of a row."""
 
+_SHOWN = 2
+"""Collection and key."""
 _TEXT, _BYTES, _ZERO = 0x20, 0x30, 0x14
 _SHORT = 8
 _MOST = (1 << 16) - 1
@@ -202,7 +204,7 @@ def unseal(rows: Iterable[Row], file: str) -> list[Row]:
 
 
 def describe(path: bytes) -> str:
-    """A row as an error may name it: where it stands, nothing of what it holds."""
+    """A row as an error may name it: where it stands, nothing of what it holds. Below a key parts are data: elements, names of fields."""
     try:
         group_number, space, parts = split_path(path)
     except DecodeError:
@@ -210,6 +212,6 @@ def describe(path: bytes) -> str:
     except TypeError:
         return "no path"
     name = _NAMES[space] if space < len(_NAMES) else f"space {space}"
-    return f"group {group_number}, {name}, " + " / ".join(
-        show(part) if not isinstance(part, bytes) else f"bytes {part[:20].hex()}" for part in parts
-    )
+    shown = [show(part) if not isinstance(part, bytes) else f"bytes {part[:20].hex()}" for part in parts[:_SHOWN]]
+    below = [f"{len(parts) - _SHOWN} below"] if len(parts) > _SHOWN else []
+    return f"group {group_number}, {name}, " + " / ".join([*shown, *below])

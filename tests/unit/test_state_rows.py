@@ -125,12 +125,12 @@ def test_a_row_that_is_not_even_bytes_is_found(row: Any) -> None:
 
 
 def test_an_error_names_the_row_and_nothing_of_its_data() -> None:
-    [(path, sealed)] = seal([(row_path(2, LEAVES, ["d:c", "key", 7, b"\x01"]), b"the secret")])
+    [(path, sealed)] = seal([(row_path(2, LEAVES, ["d:c", "key", 7, "a secret element"]), b"the secret")])
     with pytest.raises(StorageError) as error:
         unseal([(path, b"X" + sealed[1:])], "here/state.sqlite")
     text = str(error.value)
     assert "here/state.sqlite" in text
-    assert 'group 2, leaves, "d:c" / "key" / 7 / bytes 01' in text
+    assert 'group 2, leaves, "d:c" / "key" / 2 below' in text
     assert "secret" not in text
 
 
