@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 ARGS   ?=
 JOBS   ?= auto
 
-.PHONY: help setup demo test check format bench planted readme types-page clean
+.PHONY: help setup demo test soak check format bench planted readme types-page clean
 
 help: ## what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,6 +29,10 @@ demo: setup ## three regions, one blizzard, one cut, one proof (under a minute);
 test: setup ## the whole suite
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -q -rs $(ARGS)
 
+soak: setup ## the long forms of the fault tests: kills, power cuts, disks that fail (up to 15 minutes)
+	CRDTSTORE_SOAK=1 timeout --signal=INT 900 $(BIN)/python -m pytest -n 2 --dist worksteal -v -rs --durations=0 \
+	  --durations-min=5 tests/faults tests/node/test_log_large.py $(ARGS)
+
 check: setup ## formatting, lint, types, who may import whom
 	$(BIN)/ruff format --check --quiet .
 	$(BIN)/ruff check --quiet .
@@ -39,7 +43,7 @@ format: setup ## let ruff format the code
 	$(BIN)/ruff check --fix --quiet .
 	$(BIN)/ruff format --quiet .
 
-bench: setup ## the figures of docs/benchmarks.md, measured here
+bench: setup ## the figures of docs/benchmarks.md, measured here; ARGS="--only durability" for those of state on disk
 	$(BIN)/python -m benchmarks $(ARGS)
 
 planted: setup ## plants bugs and prints which checker found each
