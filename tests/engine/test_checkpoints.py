@@ -272,3 +272,69 @@ def test_a_commit_that_was_applied_is_acknowledged_whatever_can_be_read_afterwar
     answer = node.ask("commit", domain="d", ops=ops)
     assert not isinstance(answer, CrdtStoreError), answer
     assert answer["values"] == [0]
+
+
+def _until(node: Alone, done: Any) -> None:
+    """Let time pass until something is so."""
+    for _ in range(100):
+        if done():
+            return
+        node.now_ms += 100
+        node.step(Tick())
+    raise AssertionError("it never was so")
+
+
+def test_a_hold_whose_key_cannot_be_read_is_ended_once_it_can(node: Alone) -> None:
+    node.ask("declare", domain="d", collection="stock", type="bounded_counter")
+    at = {"collection": "stock", "key": "k"}
+    node.ask("commit", domain="d", ops=[{**at, "op": "grant", "amount": 5}])
+    node.ask("commit", domain="d", ops=[{**at, "op": "reserve", "amount": 2, "ttl_ms": 1_000}])
+    node.checkpoint()
+    node.start()
+    engine = node.host.groups["d/0"]
+    assert engine.rights.holds.open == 1
+    node.store.is_readable = False
+    unreadable = engine.measures.unreadable
+    node.now_ms += 2_000
+    _until(node, lambda: engine.measures.unreadable > unreadable)
+    assert engine.rights.holds.open == 1
+    node.store.is_readable = True
+    _until(node, lambda: engine.rights.holds.open == 0)
+    assert node.ask("read", domain="d", **at)["value"] == 5
+
+
+def test_a_key_that_ends_and_cannot_be_read_is_removed_once_it_can(node: Alone) -> None:
+    node.write("a", "b")
+    ops = [{"collection": "things", "key": key, "op": "expire", "ttl_ms": 1_000} for key in ("a", "b")]
+    node.ask("commit", domain="d", ops=ops)
+    node.checkpoint()
+    node.start()
+    engine = node.host.groups["d/0"]
+    assert len(engine.keyspace.expiry) == 2
+    node.store.is_readable = False
+    unreadable = engine.measures.unreadable
+    node.now_ms += 2_000
+    _until(node, lambda: engine.measures.unreadable > unreadable + 1)
+    assert len(engine.keyspace.expiry) == 2
+    node.store.is_readable = True
+    _until(node, lambda: len(engine.keyspace.expiry) == 0)
+    node.checkpoint()
+    assert not engine.keyspace.tree.digest
+    assert not list(engine.keyspace.tree.keys("things:counter"))
+
+
+def test_what_cannot_be_sent_does_not_stop_what_is_to_be_done_here(
+    node: Alone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = node.host.groups["d/0"]
+    node.write("a")
+    dirty = engine.keyspace.tree.dirty_count
+
+    def unreadable(now_ms: int, out: Any) -> None:
+        raise StorageError("it cannot be read")
+
+    monkeypatch.setattr(engine.antientropy, "on_tick", unreadable)
+    node.write("a")
+    node.write("a")
+    assert engine.keyspace.tree.dirty_count >= dirty
+    _until(node, lambda: engine.keyspace.tree.dirty_count == 0)

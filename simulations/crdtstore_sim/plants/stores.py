@@ -170,7 +170,10 @@ def _stored(mix: str, *types: str, **work: Any) -> Callable[[int], Scenario]:
             for at, name in enumerate(names(scenario.replicas))
         ]
         changes = {"types": list(types), **work} if types else work
-        return altered(scenario, engine=engine, crashes=crashes, work=altered(scenario.work, **changes))
+        seconds = min(scenario.seconds, 5.0)
+        return altered(
+            scenario, seconds=seconds, engine=engine, crashes=crashes, work=altered(scenario.work, **changes)
+        )
 
     return drawn
 
