@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from crdtstore.leaves import BEST, Branch, Entry, Leaf, Many, One, Sum, covers, has_mark, narrow
 from crdtstore.values import element_order
 
-__all__ = ["extent", "fold_entry"]
+__all__ = ["extent", "fold_entry", "is_foldable"]
 
 
 def fold_entry(entry: Entry, stable: Sequence[int]) -> tuple[Entry | None, bool]:
@@ -49,6 +49,13 @@ def extent(entry: Entry) -> int:
     for run in entry.runs:  # type: ignore[union-attr]
         held += len(run.older or ()) + (0 if run.loose is None else len(run.loose.rows))
     return held
+
+
+def is_foldable(leaf: Leaf) -> bool:
+    """Whether there may be something to fold once it is stable."""
+    if isinstance(leaf, Sum):
+        return leaf.shadows is not None or any(run.older is not None or run.loose is not None for run in leaf.runs)
+    return has_mark(leaf) or (isinstance(leaf, Many) and (leaf.kind in BEST or leaf.shadows is not None))
 
 
 def _is_stable(leaf: Leaf, stable: Sequence[int]) -> bool:

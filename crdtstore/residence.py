@@ -17,11 +17,13 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
-from crdtstore.leaves import BEST, Branch, Entry, Leaf, Many, Sum, has_mark
+from crdtstore.errors import DecodeError, StorageError
+from crdtstore.folding import is_foldable
+from crdtstore.leaves import Branch, Entry, Leaf
 from crdtstore.levels import attach, keys_of
 from crdtstore.storage.leafrows import build_entry, decode_leaves, encode_leaves
 from crdtstore.storage.protocol import StateRows
-from crdtstore.storage.rows import LEAVES, PREFIX_BYTES, key_range, parts_of, row_path
+from crdtstore.storage.rows import LEAVES, PREFIX_BYTES, describe, key_range, parts_of, row_path
 from crdtstore.storage.rows import after as after_path
 from crdtstore.unsaved import Unsaved
 
@@ -37,7 +39,6 @@ _CHUNK = 256
 """Rows that a scan reads at once."""
 _MOST_READ = 1 << 16
 """Of so many keys it is remembered that they were read; then anew."""
-
 
 _Found = tuple[list[Any], bytes]
 """The path that a row stands for, and its data."""
@@ -146,6 +147,13 @@ class Residence:
     def _found(self, start: bytes, end: bytes, limit: int = -1) -> list[_Found]:
         return [(parts_of(where, PREFIX_BYTES), data) for where, data in self._store.rows(start, end, limit)]
 
+    def _leaves(self, path: list[Any], data: bytes) -> list[Leaf]:
+        try:
+            return decode_leaves(data, partial(self._state.weigh, path))
+        except DecodeError as error:  # of a later version: no peer is to blame
+            where = row_path(self._number, LEAVES, path)
+            raise StorageError(f"{describe(where)} cannot be read here: {error.detail}. Nothing changed.") from error
+
     def bring_path(self, path: Sequence[Any]) -> None:
         """Have in memory what stands at a path: a key, or everything in a collection.
 
@@ -174,10 +182,10 @@ class Residence:
             for _, data in self._store.rows(top, top + b"\0"):
                 entry = self._state.root.children.get(collection)
                 if entry is None or (type(entry) is Branch and not entry.leaves):
-                    leaves = decode_leaves(data, partial(self._state.weigh, [collection]))
+                    leaves = self._leaves([collection], data)
                     for leaf in leaves:
                         attach(self._state.root, collection, self._state.root.children.get(collection), leaf)
-                    if any(map(_is_foldable, leaves)):
+                    if any(map(is_foldable, leaves)):
                         self._state.to_fold_later([collection])
                     self.counted(1, len(data))
 
@@ -185,11 +193,11 @@ class Residence:
         if not rows:
             return
         built: list[tuple[list[Any], list[Leaf]]] = []
-        weigh, dirty = self._state.weigh, self._state.to_fold_later
+        dirty = self._state.to_fold_later
         for path, data in rows:
-            leaves = decode_leaves(data, partial(weigh, path))
+            leaves = self._leaves(path, data)
             built.append((path[2:], leaves))
-            if any(map(_is_foldable, leaves)):
+            if any(map(is_foldable, leaves)):
                 dirty(path)
         entry = build_entry(built)
         if entry is None:
@@ -293,7 +301,6 @@ class Residence:
         if self.is_whole:
             return
         start, end = key_range(self._number, LEAVES, list(path[:2]))
-        weigh = self._state.weigh
         while True:
             rows = self._found(start, end, _CHUNK)
             for at, group in _by_key(rows):
@@ -303,7 +310,7 @@ class Residence:
                     continue
                 if len(rows) == _CHUNK and group[-1] is rows[-1]:
                     group = self._found(*key_range(self._number, LEAVES, at))  # noqa: PLW2901
-                found = [(path[2:], decode_leaves(data, partial(weigh, path))) for path, data in group]
+                found = [(path[2:], self._leaves(path, data)) for path, data in group]
                 entry = build_entry(found)
                 if entry is not None:
                     yield at, entry
@@ -392,10 +399,3 @@ def _by_key(rows: list[_Found]) -> Iterator[tuple[list[Any], list[_Found]]]:
 def _is_swept(entry: Entry) -> bool:
     """Whether a drop is still being carried out at an entry or below."""
     return type(entry) is Branch and (entry.sweep is not None or any(map(_is_swept, entry.children.values())))
-
-
-def _is_foldable(leaf: Leaf) -> bool:
-    """Whether there may be something to fold once it is stable."""
-    if isinstance(leaf, Sum):
-        return leaf.shadows is not None or any(run.older is not None or run.loose is not None for run in leaf.runs)
-    return has_mark(leaf) or (isinstance(leaf, Many) and (leaf.kind in BEST or leaf.shadows is not None))

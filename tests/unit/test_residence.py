@@ -7,10 +7,13 @@ from collections.abc import Iterator
 import pytest
 
 from crdtstore import residence as module
+from crdtstore.errors import StorageError
 from crdtstore.kernel import Tree
 from crdtstore.leaves import DROP, PUT, SEQ_BITS
 from crdtstore.residence import Residence, Usage
 from crdtstore.storage.memory_state import MemoryState
+from crdtstore.storage.protocol import Slice
+from crdtstore.storage.rows import LEAVES, row_path
 from crdtstore.testing.laws import members
 
 NUMBER = 1
@@ -98,3 +101,15 @@ def test_a_key_that_comes_back_before_the_next_checkpoint_can_be_let_go() -> Non
     made.save()
     made.evict()
     assert made.residence.rows == 0
+
+
+def test_a_row_of_a_later_version_is_a_failure_to_read_and_nobody_elses_fault() -> None:
+    made = Kept()
+    made.do(PUT, "c", "k")
+    made.save()
+    made.store.write(Slice(rows=[(row_path(NUMBER, LEAVES, ["c", "k"]), b"\x63 of later")]))
+    made.store.commit()
+    with pytest.raises(StorageError, match="format 99"):
+        Kept(made.store).tree.entry("c", "k")
+    with pytest.raises(StorageError, match="format 99"):
+        Kept(made.store).tree.share([])
