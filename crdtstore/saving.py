@@ -34,6 +34,7 @@ _AHEAD = 2
 """Parts on their way to the disk: one being written, one waiting."""
 _EVICT_LOOKS = 500
 _WARM_ROWS = 250
+_FIRST_MS = 1_000
 _PATIENCE_MS = 1_000
 _RETRY_MS = 5_000
 _PAUSE_MS = 2
@@ -73,7 +74,8 @@ class Saving:
         self.usage = Usage()
         self.needed = 0
         """From where a start replays the log, by the checkpoint that is on disk."""
-        self.checkpoints = self.failures = 0
+        self.checkpoints = self.failures = self.withdrawals = 0
+        """How many are on disk, how many failed, and how many were begun anew because a large key was dropped under way."""
         self.failure: StorageError | None = None
         """Why the last checkpoint failed; None: it did not."""
         self.last_ms: int | None = None
@@ -184,9 +186,12 @@ class Saving:
 
     def on_step(self, now_ms: int, out: HostOutput) -> None:
         """The end of a step: begin a checkpoint if one is due, let go of what is too much."""
-        if not self._next_ms:
-            self._next_ms = now_ms + self._options.checkpoint_ms
-        if not self._turn and self._is_due(now_ms):
+        if not self._next_ms:  # the first one soon: it names groups and members to whoever looks at the directory
+            first_ms = self._options.checkpoint_ms if self.last_ms is not None else _FIRST_MS
+            self._next_ms = now_ms + min(first_ms, self._options.checkpoint_ms)
+        if any(checkpoint.residence.unsaved.is_void for checkpoint in self._turn.values()):
+            self._withdraw(now_ms)
+        if not self._turn and not self._due and self._is_due(now_ms):
             self._try_begin(now_ms, out)
         is_busy = self._is_warming or self._tidy()
         if self.usage.memory_bytes > self._options.memory_bytes:
@@ -313,8 +318,7 @@ class Saving:
     def on_saved(self, event: Saved, now_ms: int, out: HostOutput) -> None:
         """The store has done something, or failed."""
         if event.failure is not None:
-            if self.is_under_way:
-                self._fail(event.failure, now_ms)
+            self._fail(event.failure, now_ms)
             return
         if event.number == self._commit_number:
             self._finish(now_ms, out)
@@ -336,16 +340,27 @@ class Saving:
         self._next_ms = now_ms + self._options.checkpoint_ms
 
     def _fail(self, failure: StorageError, now_ms: int) -> None:
-        for checkpoint in self._turn.values():
+        for checkpoint in self._checkpoints():
             checkpoint.end(is_saved=False)
-        self._turn, self._parts, self._commit_after, self._is_last_due = {}, None, None, False
         self._due.clear()
-        self._commit_number = 0
         self.failures += 1
         self.failure = failure
-        self.log_bytes += self._log_bytes_before
+        self._give_up(now_ms + _RETRY_MS)
+
+    def _withdraw(self, now_ms: int) -> None:
+        """Begin again: to go on would be a stall (``Unsaved.is_void``)."""
+        self.withdrawals += 1
+        for checkpoint in self._turn.values():
+            checkpoint.withdraw()
+        self._give_up(now_ms)
+
+    def _give_up(self, next_ms: int) -> None:
+        if self._turn:
+            self.log_bytes += self._log_bytes_before
+        self._turn, self._parts, self._commit_after, self._is_last_due = {}, None, None, False
+        self._commit_number = 0
         self._has_commits = True
-        self._next_ms = now_ms + _RETRY_MS
+        self._next_ms = next_ms
 
     # --- memory
 

@@ -11,7 +11,7 @@ Source: DESIGN 5.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from crdtstore.leaves import Branch, Entry
 from crdtstore.levels import walk
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 __all__ = ["Unsaved"]
 
 _MISSING: Any = object()
+_VOIDS = 3
+"""So often in a row a checkpoint is withdrawn for it; then it is encoded all the same."""
 _PART_BYTES = 1 << 20
 """A part is no larger, but for its last row."""
 _HERE: tuple[tuple[Any, ...], ...] = ((),)
@@ -39,6 +41,9 @@ _Changes = dict[str, dict[Any, _Below]]
 class Unsaved:
     """The changes of one state since its last checkpoint. Mutable; told of every change before it happens."""
 
+    many: ClassVar[int] = 2_000
+    """To encode more paths than so many in one step would be a stall."""
+
     __slots__ = (
         "_changes",
         "_done",
@@ -50,6 +55,8 @@ class Unsaved:
         "_part_bytes",
         "_state",
         "_turns",
+        "_voids",
+        "is_void",
     )
 
     def __init__(self, state: State, number: int, met: Callable[[str, Any], None]) -> None:
@@ -64,6 +71,9 @@ class Unsaved:
         self._turns: Iterator[None] | None = None
         self._part = Slice()
         self._part_bytes = 0
+        self.is_void = False
+        """Whether a large key was dropped that the checkpoint had yet to write: it is withdrawn, and begun again without it."""
+        self._voids = 0
         self._litter: list[dict[Any, _Below] | set[tuple[Any, ...]]] = []
         """What the last checkpoint needed: a million entries freed at once would be a stall."""
 
@@ -163,17 +173,22 @@ class Unsaved:
         frozen, self._frozen = self._frozen, {}
         self._litter += [*(frozen.values() if is_saved else ()), self._done]
         self._done, self._turns, self._part, self._part_bytes = set(), None, Slice(), 0
+        self.is_void = False
         if is_saved:
+            self._voids = 0
             return
-        for collection, keys in frozen.items():
-            now = self._changes.setdefault(collection, {})
-            for key, below in keys.items():
-                later = now.get(key, _MISSING)
-                if later is _MISSING or later is None:
-                    now[key] = below if later is _MISSING or below is None else {**below, (): below.get((), False)}
-                else:
-                    names = {(): False} if below is None else below
-                    now[key] = {name: names.get(name, False) or later.get(name, False) for name in {**names, **later}}
+        now, self._changes = self._changes, frozen
+        for collection, keys in now.items():  # few, beside what was frozen
+            before = frozen.setdefault(collection, {})
+            for key, later in keys.items():
+                below = before.get(key, _MISSING)
+                if below is _MISSING or (below is None and later is None):
+                    before[key] = later
+                    continue
+                if below is None:
+                    below = before[key] = {(): False}
+                for name, is_gone in ({(): False} if later is None else later).items():
+                    below[name] = below.get(name, False) or is_gone
 
     def tidy(self, limit: int) -> bool:
         """Free up to so many entries of what the last checkpoint needed; return whether there are more."""
@@ -200,8 +215,10 @@ class Unsaved:
     def _save(self, collection: str, key: Any, name: tuple[Any, ...]) -> None:
         """Encode a frozen path, unless that is done."""
         path = [collection] if key is None else [collection, key, *name]
-        levels = walk(self._state.root, path)  # which may carry out a drop there, and so lead here
         done = tuple(path)
+        if done in self._done or self.is_void:
+            return
+        levels = walk(self._state.root, path)  # which may carry out a drop there, and so lead here
         if done in self._done:
             return
         self._done.add(done)
@@ -239,6 +256,10 @@ class Unsaved:
     def _save_below(self, path: Sequence[Any]) -> None:
         below: Any = self._frozen.get(path[0], {}).get(path[1], _MISSING)
         if below is _MISSING:
+            return
+        if below is not None and len(below) > self.many and self._turns is not None and self._voids < _VOIDS:
+            self.is_void = True
+            self._voids += 1
             return
         prefix = tuple(path[2:])
         for name in _HERE if below is None else below:

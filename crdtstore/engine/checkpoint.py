@@ -208,6 +208,13 @@ class Checkpoint:
             self.residence.counted(-leaves, -leaf_bytes)
         self._written = (0, 0, 0)
         self._has_leaves.clear()
+        self._close(is_saved=is_saved)
+
+    def withdraw(self) -> None:
+        """It is not to be committed; what of it was written stays in the transaction, and the next one writes all of it again."""
+        self._close(is_saved=False)
+
+    def _close(self, *, is_saved: bool) -> None:
         self.residence.unsaved.end(is_saved=is_saved)
         for ledger in self._ledgers:
             ledger.end(is_saved=is_saved)

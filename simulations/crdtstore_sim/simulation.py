@@ -15,6 +15,7 @@ from unittest.mock import patch
 from crdtstore.causal import make_replica_id
 from crdtstore.configuration import Cluster, Member
 from crdtstore.kernel import Tree
+from crdtstore.unsaved import Unsaved
 from crdtstore_sim.clocks import NodeClock
 from crdtstore_sim.connections import Connections
 from crdtstore_sim.facts import Facts, Violation
@@ -246,7 +247,11 @@ def run(scenario: Scenario, seed: int) -> Result:
     was_enabled = gc.isenabled()
     gc.disable()
     try:
-        with patch.object(Tree, "sweep_above", scenario.sweep_above or Tree.sweep_above):
+        big = scenario.sweep_above
+        with (
+            patch.object(Tree, "sweep_above", big or Tree.sweep_above),
+            patch.object(Unsaved, "many", big or Unsaved.many),
+        ):
             return Simulation(scenario, seed).run()
     finally:
         if was_enabled:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from crdtstore.engine.checkpoint import read_saved
+from crdtstore.engine.checkpoint import read_node, read_saved
 from crdtstore.engine.events import Persisted, Tick
 from crdtstore.engine.options import Options
 from crdtstore.errors import StorageError
@@ -20,6 +20,7 @@ from crdtstore.storage.memory import MemoryLog
 from crdtstore.storage.memory_state import MemoryState
 from crdtstore.storage.protocol import Slice
 from crdtstore.storage.rows import LEAVES, OPERATIONS, key_range
+from crdtstore.unsaved import Unsaved
 from tests.engine.wire import START_MS, cluster_of
 
 CLUSTER = cluster_of("us-1")
@@ -165,6 +166,41 @@ def test_a_checkpoint_that_fails_is_taken_back_as_a_whole() -> None:
     assert made.saving.checkpoints == 1
     assert made.saving.failure is None
     assert made.again().read("k4") == 5
+
+
+@pytest.mark.parametrize("times", [1, 5])
+def test_a_large_key_that_is_dropped_under_way_withdraws_the_checkpoint(
+    monkeypatch: pytest.MonkeyPatch, times: int
+) -> None:
+    """To encode all of it in that step would be a stall; but not for ever, or no checkpoint would end."""
+    monkeypatch.setattr(Unsaved, "many", 10)
+    made = One(checkpoint_rows=1).declare()
+    made.do("declare", domain="shop", collection="tags", type="aw_set")
+    for turn in range(times):
+        elements = [f"e{at}" for at in range(150)]
+        made.do("commit", domain="shop", ops=[{"collection": "tags", "key": "big", "op": "add", "elements": elements}])
+        made.add(f"k{turn}")
+        made.pass_time() if not turn else None
+        made.save(3)
+        made.do("commit", domain="shop", ops=[{"collection": "tags", "key": "big", "op": "delete"}])
+    assert 1 <= made.saving.withdrawals <= min(times, 3)
+    made.do("commit", domain="shop", ops=[{"collection": "tags", "key": "big", "op": "add", "elements": ["last"]}])
+    for _ in range(5):
+        made.save()
+        made.pass_time(1_500)
+    assert made.saving.checkpoints >= 1
+    saved = read_saved(made.state, 2)
+    assert saved is not None
+    *_, computed = digest_steps(made.state, 2, saved.members)
+    assert computed == int.from_bytes(saved.digest, "big") == made.host.groups["shop/0"].digest
+    node = read_node(made.state)
+    assert node is not None
+    start, _ = key_range(2, 0, [])
+    _, end = key_range(2, 200, [])
+    assert node.counts["shop/0"] == len(made.state.rows(start, end))
+    after = made.again()
+    assert after.do("read", domain="shop", collection="tags", key="big")["value"] == ["last"]
+    assert after.read("k0") == 1
 
 
 def test_a_key_that_is_deleted_leaves_no_row_behind() -> None:
