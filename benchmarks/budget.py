@@ -51,7 +51,7 @@ async def _scan(url: str, pages: int) -> float:
     for _ in range(pages):
         query = f"values=true&limit=1000&after={urllib.parse.quote(after, safe='')}"
         page = await asyncio.to_thread(_call, url, "GET", f"/v1/data/bench/orders?{query}")
-        count, after = count + len(page["items"]), page["next"]
+        count, after = count + len(page["items"]), page["next"] or ""
     return count / (time.perf_counter() - start)
 
 

@@ -195,7 +195,6 @@ def _million(directory: Path, runs: int) -> Iterator[Figure]:
             "local adds with a state store, against the same without one",
             "x",
             [sorted(without_store)[runs // 2] / each for each in with_store],
-            1.25,
             is_at_least=False,
             notes={"a CPU second, with": round(max(with_store)), "without": round(max(without_store))},
         )
