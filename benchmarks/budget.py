@@ -19,8 +19,8 @@ __all__ = ["figures"]
 KEYS = 4_000_000
 BUDGET_BYTES = 64 << 20
 RATE = 500
-MEMORY_MIB = 400
-"""The budget of keys (64), a process without any (70), and what stands beside it: see docs/architecture.md, Durability."""
+MEMORY_MIB = 320
+"""Keys (64), a process without any (70), history (64), caches of SQLite (32), what is unsaved: see docs/architecture.md, Durability."""
 _MIB = 1 << 20
 
 
