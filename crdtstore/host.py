@@ -177,7 +177,7 @@ class Host:
             for engine in touched.values():
                 engine.replay.placed(position)
             if self.saving is not None:
-                self.saving.logged(position)
+                self.saving.retention.logged(position)
         self.promises.start()
         for engine in self.groups.values():
             engine.replay.finish()
@@ -269,7 +269,7 @@ class Host:
             for engine, own_number in self._inflight.popleft()[1]:
                 self._step_all([engine], Persisted(own_number, event.position), now_ms, out)
         if self.saving is not None:
-            self.saving.logged(event.position)
+            self.saving.retention.logged(event.position)
             self.saving.on_persisted(out)
 
     def saved(self, event: Saved, now_ms: int, out: HostOutput) -> None:

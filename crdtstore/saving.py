@@ -12,7 +12,6 @@ Source: DESIGN 5.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -22,6 +21,7 @@ from crdtstore.engine.checkpoint import FORMAT, NODE_PATH, Checkpoint, SavedNode
 from crdtstore.engine.engine import Engine
 from crdtstore.errors import StorageError
 from crdtstore.residence import ROW_BYTES, Usage
+from crdtstore.retention import Retention
 from crdtstore.scrub import Scrub
 from crdtstore.storage.protocol import Entry, Slice, StateStore
 
@@ -41,8 +41,6 @@ _PAUSE_MS = 2
 _LOOK_BYTES = 256 << 10
 _SWEPT = 5_000
 _TIDIED = 1_000
-_MARKS = 8
-"""So many places are remembered within what is retained of the log: about an eighth more than that stays."""
 
 
 class Save(Struct, frozen=True, gc=False):
@@ -94,13 +92,7 @@ class Saving:
         """When a tick may have something to do: never later than it has."""
         self._is_warming = False
         self._untidy: list[Checkpoint] = []
-        self._to_forget: list[tuple[str, list[int]]] = []
-        self._forgotten: dict[str, list[int]] = {}
-        """Up to where the histories were told to forget last."""
-        self._marks: deque[tuple[int, dict[str, list[int]]]] = deque()
-        """Places in the log, ascending, and what stood up to there, by group."""
-        self._position = 0
-        """The block that was the last to become durable."""
+        self.retention = Retention(host)
         self._waits_since_ms: int | None = None
         self.scrub = Scrub(host, store)
         self._turn: dict[str, Checkpoint] = {}
@@ -129,7 +121,7 @@ class Saving:
         if saved is None:
             return None
         self._numbers, self._counts = dict(saved.groups), saved.counts
-        self.needed = self._position = saved.needed
+        self.needed = self.retention.position = saved.needed
         self.last_ms = saved.made_ms
         self._is_warming = True
         return saved
@@ -147,42 +139,11 @@ class Saving:
         if not self._has_commits:
             self._has_commits = any(entry[0] for entry in entries)
 
-    def logged(self, position: int) -> None:
-        """A block of the log became durable, or was replayed."""
-        self._position = max(self._position, position)
-        if not self._marks or position - self._marks[-1][0] >= self._options.retain_bytes // _MARKS:
-            reached = {group: list(engine.history.placed) for group, engine in self._host.groups.items()}
-            self._marks.append((position, reached))
-
     def _tidy(self) -> bool:
         """Let go of a little of what is not needed any more; return whether there is more."""
         if self._untidy and not self._untidy[-1].tidy(_TIDIED):
             self._untidy.pop()
-        return self._forget_some() or bool(self._untidy)
-
-    def _forget_some(self) -> bool:
-        """Let the histories forget what all members have and need not be retained, one group a step, so many commits of each origin."""
-        if not self._to_forget:
-            may_go = self._may_go()
-            self._to_forget = list(may_go.items()) if may_go is not self._forgotten else []
-            self._forgotten = may_go
-        if self._to_forget:
-            group, retained = self._to_forget[-1]
-            engine = self._host.groups[group]
-            base, goal = list(engine.history.base), list(map(min, engine.stability.stable, retained))
-            part = [min(known, before + _TIDIED) for known, before in zip(goal, base, strict=True)]
-            engine.history.forget(part)
-            if part == goal or engine.history.base == base:  # what is on disk goes block by block
-                engine.history.forget(goal)
-                self._to_forget.pop()
-        return bool(self._to_forget)
-
-    def _may_go(self) -> dict[str, list[int]]:
-        """Per group the commits that stand so far back in the log that they need not be retained."""
-        marks, upto = self._marks, self._position - self._options.retain_bytes
-        while len(marks) > 1 and marks[1][0] <= upto:
-            marks.popleft()
-        return marks[0][1] if marks and marks[0][0] <= upto else {}
+        return self.retention.forget_some() or bool(self._untidy)
 
     def on_step(self, now_ms: int, out: HostOutput) -> None:
         """The end of a step: begin a checkpoint if one is due, let go of what is too much."""
@@ -261,8 +222,8 @@ class Saving:
         self._look_bytes = _LOOK_BYTES
         self._has_commits = False
         self._log_number = host.last_number
-        self._forgotten = {}  # more may be stable by now
-        positions = [self._position]
+        self.retention.look_again()
+        positions = [self.retention.position]
         for group, engine in host.groups.items():
             if engine.checkpoint is None:
                 continue
