@@ -52,7 +52,7 @@ def explained(engine: Engine, cluster: Cluster, crdt: CrdtType, view: View, limi
     writes = [write._replace(live=_named(engine, write.live)) for write in islice(crdt.explain(view), limit + 1)]
     shown = writes[:limit]
     heads: dict[Any, tuple[str | None, str | None]] = {}
-    for write in shown:
+    for write in sorted(shown, key=lambda write: write.live.dot):  # what stands together in the log is read once
         if write.live.dot not in heads:
             heads[write.live.dot] = _who_and_why(engine, write.live)
     return {
