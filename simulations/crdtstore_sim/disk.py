@@ -74,9 +74,13 @@ class SimulatedDisk:
         """What waits for the next sync."""
         self._written: list[_Pending] = []
         """What the sync under way makes durable, one block of the log."""
-        self._saves: deque[Save] = deque()
+        self._saves: deque[tuple[int, Save]] = deque()
+        """What the store is asked for, each with the attempt at a checkpoint that it belongs to."""
         self._save_fails, self._read_fails = options.save_fails, options.read_fails
         self._full_until_us = 0
+        self._attempt, self._failed = 1, 0
+        """The last attempt, which began when the node heard of a failure, and the last that failed: nothing of that is done any more."""
+        self._heard_us = 0
         self._is_syncing = False
         self._life = 0
 
@@ -116,29 +120,44 @@ class SimulatedDisk:
     def save(self, saves: Sequence[Save]) -> None:
         """Hand something to the state store, which does one thing after the other."""
         was_idle = not self._saves
-        self._saves.extend(saves)
+        self._saves.extend((self._attempt, save) for save in saves)
         if was_idle and self._saves:
             self._timeline.after(self._delay_us(), self._done, self._life)
 
     def _done(self, life: int) -> None:
         if life != self._life:
             return
-        save = self._saves.popleft()
+        attempt, save = self._saves.popleft()
+        if self._saves:
+            self._timeline.after(self._delay_us(), self._done, self._life)
+        if attempt == self._failed:
+            return
         failure = self._failure()
         if failure is not None:
             self.failed_saves += 1
+            self._failed = attempt
             self.state.rollback()
-            self._saves.clear()
-            self._on_saved(Saved(save.number, failure=failure))
+            self._tell_later(Saved(save.number, failure=failure))
             return
         rows = data_bytes = 0
         if save.part is None:
             self.state.commit()
         else:
             rows, data_bytes = self.state.write(save.part)
-        if self._saves:
-            self._timeline.after(self._delay_us(), self._done, self._life)
-        self._on_saved(Saved(save.number, rows, data_bytes))
+        self._tell_later(Saved(save.number, rows, data_bytes))
+
+    def _tell_later(self, saved: Saved) -> None:
+        """The node hears of it somewhat later, in the order in which it was done: a crash may come before."""
+        self._heard_us = max(self._heard_us, self._timeline.now_us + self._delay_us() // 2)
+        self._timeline.at(self._heard_us, self._tell, (self._life, saved))
+
+    def _tell(self, argument: tuple[int, Saved]) -> None:
+        life, saved = argument
+        if life != self._life:
+            return
+        if saved.failure is not None:
+            self._attempt += 1
+        self._on_saved(saved)
 
     def _failure(self) -> StorageError | None:
         """Whether the next thing the store is asked for fails."""
@@ -181,5 +200,6 @@ class SimulatedDisk:
         self._is_syncing = False
         self._pending, self._written = [], []
         self._saves.clear()
+        self._attempt += 1
         self.state.crash()
         return self.log.crash(self._random.randint(0, self.log.staged - self.log.durable))

@@ -75,6 +75,8 @@ class Node:
         self.is_alive = False
         self.life = 0
         """How often it was started."""
+        self._has_begun = False
+        """Whether it has a service in this life."""
         self._counts: Counter[str] = Counter()
         """How often what happened to its store, in lives that are over."""
         self.service: Service
@@ -101,7 +103,7 @@ class Node:
     def start(self) -> None:
         """Start from what the log holds."""
         self.life += 1
-        self.is_alive = True
+        self.is_alive, self._has_begun = True, False
         self._held = None
         self._observer.facts.told.pop(self.index, None)
         self._trace.note(self._timeline.now_us, _START, self.index)
@@ -112,6 +114,7 @@ class Node:
             self._counts["starts from a checkpoint"] += 1
             self._counts["with more in the log"] += applied > 0
         self.service = Service(host)
+        self._has_begun = True
         self._observer.on_recovered(self.index, host.groups)
         self._asked_ms = None
         self._wake_us = self._timeline.now_us + int(self._random.random() * 100_000)
@@ -123,6 +126,7 @@ class Node:
             return
         self.is_alive = False
         self._counts += self._lived()
+        self._has_begun = False
         self._observer.on_down(self.index, self.service.host.groups)
         if is_orderly:
             last = self.service.host.close()
@@ -150,7 +154,7 @@ class Node:
     def storage(self) -> Counter[str]:
         """How often what happened to its store, in all its lives."""
         failed = Counter({"failed saves": self.disk.failed_saves, "failed reads": self.disk.failed_reads})
-        return self._counts + failed + (self._lived() if self.is_alive else Counter())
+        return self._counts + failed + (self._lived() if self._has_begun else Counter())
 
     def pause(self, is_paused: bool) -> None:
         """The process stands still; what comes meanwhile is taken in at once afterwards."""
