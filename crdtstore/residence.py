@@ -35,8 +35,8 @@ __all__ = ["ROW_BYTES", "Residence", "Usage"]
 ROW_BYTES = 400
 """What a leaf costs in memory beside what it holds, about."""
 _DATA_FACTOR = 2
-_CHUNK = 256
-"""Rows that a scan reads at once."""
+_LEAST, _FIRST, _CHUNK, _CHUNK_BYTES = 4, 16, 256, 1 << 20
+"""A scan reads at least, at first and at most so many rows at once, and about so many bytes."""
 _MOST_READ = 1 << 16
 """Of so many keys it is remembered that they were read; then anew."""
 
@@ -79,6 +79,7 @@ class Residence:
         """Whether keys had to be let go, so it matters which ones are read."""
         self._leaving: list[Entry] = []
         """What is left of keys that are not here any more: the way from one of them down to where it is being taken apart."""
+        self._at_once = _FIRST
         self._usage = usage
         self.rows = 0
         """How many rows of what is saved are in memory."""
@@ -249,20 +250,29 @@ class Residence:
         if after and after >= prefix:
             start = after_path(start)
         _, end = key_range(self._number, LEAVES, [collection])
-        rows = self._found(start, end, _CHUNK)
+        rows, is_last = self._some(start, end)
         keys: list[str] = []
         for (_, key), group in _by_key(rows):
             if not key.startswith(prefix):
                 return keys, True
             keys.append(key)
-            if len(rows) == _CHUNK and group[-1] is rows[-1]:  # there may be more of it
+            if not is_last and group[-1] is rows[-1]:  # there may be more of it
                 self.bring(collection, key)
             elif self.is_cold((collection, key)):
                 self._load(collection, key, group)
-        return keys, len(rows) < _CHUNK
+        return keys, is_last
+
+    def _some(self, start: bytes, end: bytes, limit: int = 1 << 30) -> tuple[list[_Found], bool]:
+        """The next rows of a scan, and whether there are no more; as many as may be read in one step if they are like those before."""
+        count = min(limit, self._at_once)
+        rows = self._found(start, end, count)
+        if rows:
+            mean = sum([len(data) for _, data in rows]) // len(rows)
+            self._at_once = max(_LEAST, min(_CHUNK, _CHUNK_BYTES // max(1, mean)))
+        return rows, len(rows) < count
 
     def warm_up(self, limit: int, budget_bytes: int) -> bool:
-        """Read the next rows in advance while there is room; return whether there may be more to read.
+        """Read up to so many of the next rows in advance while there is room; return whether there may be more to read.
 
         Raises:  StorageError when they cannot be read.
         """
@@ -272,10 +282,9 @@ class Residence:
             self._warmed = None
             return False
         start, end = self._warmed, after_path(row_path(self._number, LEAVES, []))
-        rows = self._found(start, end, limit)
+        rows, is_last = self._some(start, end, limit)
         for collection in {path[0] for path, _ in rows if len(path) == 1}:
             self._bring_top(collection)
-        is_last = len(rows) < limit
         for at, group in _by_key([row for row in rows if len(row[0]) > 1]):
             if not self.is_cold(at):
                 continue
@@ -302,19 +311,19 @@ class Residence:
             return
         start, end = key_range(self._number, LEAVES, list(path[:2]))
         while True:
-            rows = self._found(start, end, _CHUNK)
+            rows, is_last = self._some(start, end)
             for at, group in _by_key(rows):
                 if len(at) == 1:
                     self._bring_top(at[0])
                 if len(at) == 1 or not self.is_cold(at):
                     continue
-                if len(rows) == _CHUNK and group[-1] is rows[-1]:
+                if not is_last and group[-1] is rows[-1]:
                     group = self._found(*key_range(self._number, LEAVES, at))  # noqa: PLW2901
                 found = [(path[2:], self._leaves(path, data)) for path, data in group]
                 entry = build_entry(found)
                 if entry is not None:
                     yield at, entry
-            if len(rows) < _CHUNK:
+            if is_last:
                 return
             start = self._behind(rows[-1][0])
 

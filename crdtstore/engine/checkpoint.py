@@ -187,6 +187,10 @@ class Checkpoint:
                 part, taken = ledger.take(self.number, limit, taken)
         yield Slice(rows=[(saved_path(self.number), self._saved)])
 
+    def note_unreadable(self, error: StorageError) -> None:
+        """Something of it could not be read in advance."""
+        self._engine.note_unreadable(error)
+
     def tidy(self, limit: int) -> bool:
         """Free up to so many entries of what the last one needed; return whether there are more."""
         return any([self.residence.unsaved.tidy(limit), *[ledger.tidy(limit) for ledger in self._ledgers]])

@@ -11,7 +11,8 @@ that comes later in the order of members gives: else both would give, and nobody
 A giver keeps what it expects to need itself, which is what it spent lately; but who waits at the asker counts more than who may come
 here, up to half of what is here. In the background a replica asks ahead for keys of which less is left than was spent lately.
 
-All that must outlast a crash (holds, gifts, demand) is read from own commits; who waits is answered by nobody after a crash.
+All that must outlast a crash (holds, gifts) is in checkpoints, or read from own commits that these do not hold; demand only from those.
+Who waits is answered by nobody after a crash.
 """
 
 from __future__ import annotations
