@@ -28,7 +28,7 @@ from crdtstore.storage.protocol import Entry, Slice, StateStore
 if TYPE_CHECKING:
     from crdtstore.host import Host, HostOutput
 
-__all__ = ["LOOK_BYTES", "Save", "Saved", "Saving"]
+__all__ = ["Save", "Saved", "Saving"]
 
 _AHEAD = 2
 """Parts on their way to the disk: one being written, one waiting."""
@@ -38,7 +38,7 @@ _WARM_ROWS = 250
 _PATIENCE_MS = 1_000
 _RETRY_MS = 5_000
 _PAUSE_MS = 2
-LOOK_BYTES = 256 << 10
+_LOOK_BYTES = 256 << 10
 _SWEPT = 5_000
 _TIDIED = 1_000
 
@@ -82,7 +82,7 @@ class Saving:
         self.log_bytes = 0
         """Bytes written to the log since the last checkpoint began."""
         self._log_bytes_before = 0
-        self._look_bytes = LOOK_BYTES
+        self._look_bytes = _LOOK_BYTES
         """When the log has grown by so much, it is looked at how many keys are unsaved."""
         self._has_commits = False
         """Whether there are commits among them: a node that is idle notes no more than the time."""
@@ -192,7 +192,7 @@ class Saving:
         if self.log_bytes >= self._options.checkpoint_bytes:
             return True
         if self.log_bytes >= self._look_bytes:
-            self._look_bytes = self.log_bytes + LOOK_BYTES
+            self._look_bytes = self.log_bytes + _LOOK_BYTES
             if self.unsaved * ROW_BYTES > self._options.memory_bytes // 4:
                 return True
         return now_ms >= self._next_ms and self._has_commits
@@ -219,7 +219,7 @@ class Saving:
         host = self._host
         self._began_ms = now_ms
         self._log_bytes_before, self.log_bytes = self.log_bytes, 0
-        self._look_bytes = LOOK_BYTES
+        self._look_bytes = _LOOK_BYTES
         self._has_commits = False
         self._log_number = host.last_number
         self.retention.look_again()

@@ -72,3 +72,16 @@ def test_what_all_had_before_the_start_is_not_measured(had: int, measured: int) 
     measures.note_acknowledged(had, 1_000, is_first=True)
     measures.note_acknowledged(2, 1_100)
     assert measures.window_ms.count == measured
+
+
+def test_the_oldest_of_too_many_are_not_measured() -> None:
+    """Else a member that stays away for a week would cost memory for every commit since."""
+    measures = Measures(2)
+    measures.note_issued(0, 1 << 17)
+    for now_ms in (7, 8):
+        measures.note_issued(now_ms)
+    measures.note_acknowledged(1, 50)
+    assert measures.window_ms.count == 0, "it was too long ago"
+    measures.note_acknowledged((1 << 17) + 2, 50)
+    assert measures.window_ms.count == 1 << 16
+    assert measures.window_ms.buckets()[0][0] < 50, "the last are measured"

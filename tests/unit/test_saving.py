@@ -13,6 +13,7 @@ from crdtstore.engine.events import Persisted, Tick
 from crdtstore.engine.options import Options
 from crdtstore.errors import StorageError
 from crdtstore.host import Host, HostOutput
+from crdtstore.residence import ROW_BYTES
 from crdtstore.saving import Save, Saved
 from crdtstore.scrub import digest_steps
 from crdtstore.service import Event, Request, Service
@@ -390,3 +391,20 @@ def test_what_was_deleted_early_is_not_remembered_until_its_deadline_when_it_is_
     for _ in range(10):
         made.pass_time(100)
     assert len(engine.keyspace.expiry) == 1
+
+
+@pytest.mark.parametrize(("keys", "is_due"), [(400, False), (800, True)])
+def test_a_checkpoint_comes_before_what_is_unsaved_fills_the_memory(
+    keys: int, is_due: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither time nor the bytes of the log are up: small commits of many keys are little log, and much memory."""
+    monkeypatch.setattr("crdtstore.saving._LOOK_BYTES", 1 << 10)
+    made = shop(checkpoint_ms=86_400_000, checkpoint_bytes=1 << 30, memory_bytes=1 << 20)
+    made.pass_time(1)
+    for first in range(0, keys, 50):
+        ops = [{"collection": "visits", "key": f"key-{first + at}", "op": "add", "amount": 1} for at in range(50)]
+        made.do("commit", domain="shop", ops=ops)
+    assert (ROW_BYTES * keys > (1 << 20) // 4) == is_due
+    assert made.saving.is_under_way == is_due
+    made.save()
+    assert made.saving.checkpoints == int(is_due)
