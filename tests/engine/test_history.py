@@ -212,3 +212,24 @@ PLANTS: list[tuple[type, str, Callable[..., Any]]] = [
 def test_a_mistake_is_found(owner: type, name: str, plant: Callable[..., Any]) -> None:
     with patch.object(owner, name, plant), pytest.raises((AssertionError, LookupError, StorageError, StopIteration)):
         search(300)
+
+
+@pytest.mark.parametrize("base", [0, 3])
+def test_commits_that_follow_each_other_may_be_taken_in_at_once(base: int) -> None:
+    commits = [bytes([at]) * (at + 1) for at in range(20)]
+    one_by_one, at_once = (History([b"s" * 32, b"t" * 32], [base, 0]) for _ in range(2))
+    for data in commits:
+        one_by_one.append(0, data)
+    at_once.append(0, commits[0])
+    at_once.extend(0, commits[1:7])
+    at_once.extend(0, [])
+    at_once.extend(0, commits[7:])
+    vector = [base + 20, 0]
+    assert at_once.heads == one_by_one.heads
+    for seq in range(base, base + 21):
+        assert at_once.chain(0, seq) == one_by_one.chain(0, seq)
+        assert at_once.size(0, base, seq) == one_by_one.size(0, base, seq)
+    assert at_once.lacking([base + 4, 0], vector, (0, 1), 1 << 20) == one_by_one.lacking(
+        [base + 4, 0], vector, (0, 1), 1 << 20
+    )
+    assert at_once.memory_bytes == one_by_one.memory_bytes
