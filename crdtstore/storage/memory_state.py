@@ -65,6 +65,11 @@ class MemoryState:
         self._staged.clear()
         self.commits += 1
 
+    @property
+    def is_open(self) -> bool:
+        """Whether something was written and neither committed nor rolled back."""
+        return bool(self._staged)
+
     def rollback(self) -> None:
         """Forget what was written since the last commit."""
         self._staged.clear()

@@ -34,6 +34,7 @@ _LONGEST_WAIT_US = 1_000_000
 STORED = (
     "checkpoints",
     "failed checkpoints",
+    "withdrawn checkpoints",
     "failed saves",
     "failed reads",
     "cuts of the log",
@@ -142,7 +143,12 @@ class Node:
         saving = self.service.host.saving
         assert saving is not None
         lived = Counter(
-            {"checkpoints": saving.checkpoints, "failed checkpoints": saving.failures, "scrubs": saving.scrub.runs}
+            {
+                "checkpoints": saving.checkpoints,
+                "failed checkpoints": saving.failures,
+                "withdrawn checkpoints": saving.withdrawals,
+                "scrubs": saving.scrub.runs,
+            }
         )
         for engine in self.service.host.groups.values():
             assert engine.checkpoint is not None

@@ -15,6 +15,7 @@ from crdtstore.engine.engine import Engine
 from crdtstore.errors import CrdtStoreError
 from crdtstore.host import Host
 from crdtstore.storage.memory import MemoryLog
+from crdtstore.storage.memory_state import MemoryState
 from crdtstore.storage.protocol import Entry, StateStore
 from crdtstore_sim.checkers import (
     Bounds,
@@ -221,10 +222,10 @@ class Observer:
 
     # --- whole readings
 
-    def look_around(self, node: int, host: Host) -> None:
+    def look_around(self, node: int, host: Host, state: MemoryState) -> None:
         """At some steps: one key, the digest computed anew, and what is in memory of what is on disk."""
         engines = host.groups
-        self.stores.on_look(node, host)
+        self.stores.on_look(node, host, state)
         for name in sorted(engines):
             group = self.facts.groups.get(name)
             if group is None:

@@ -161,7 +161,7 @@ class Simulation:
             self._next_look = self.timeline.events + self._looks.randint(1, 2 * _LOOK_EVERY)
             node = self._looks.choice(self.nodes)
             if node.is_alive:
-                self.observer.look_around(node.index, node.service.host)
+                self.observer.look_around(node.index, node.service.host, node.disk.state)
         return bool(self.facts.violations) and len(self.facts.violations) >= _MAX_VIOLATIONS
 
     def _settle(self) -> float | None:

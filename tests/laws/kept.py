@@ -62,14 +62,16 @@ class Kept(Bare):
     def __init__(self, me: int, replicas: list[ReplicaId], *, has_true_clock: bool = False) -> None:
         super().__init__(me, replicas, has_true_clock=has_true_clock)
         self.store = MemoryState()
-        self.restarts = self.checkpoints = self.loads = self.evictions = 0
+        self.restarts = self.checkpoints = self.loads = self.evictions = self.withdrawals = 0
         self._log: list[tuple[int, bytes]] = []
         """All commits that the checkpoint on disk does not hold."""
         self._saved: _Moment | None = None
         self._begun: _Moment | None = None
         self._fresh: list[tuple[int, bytes]] = []
         """What was applied since the checkpoint under way began."""
-        self._ledger, self._taken = 0, 0
+        self._ledger = 0
+        self._written = (0, 0)
+        """What the open transaction changed."""
         self._attach(is_empty=True)
         self._first = self._moment()
 
@@ -107,22 +109,19 @@ class Kept(Bare):
             self.keyspace.tree.run_sweeps(_EVERYTHING)
         self._begun = self._moment()
         self._fresh = []
-        self._ledger, self._taken = 0, 0
+        self._ledger = 0
         self.residence.unsaved.begin()
         for ledger in self.keyspace.ledgers:
             ledger.begin()
 
     def take(self, limit: int) -> bool:
         """Write the next part; return whether there was one."""
-        if self._begun is None:
+        if self._begun is None or self._is_withdrawn():
             return False
         part = self.residence.unsaved.take(limit) if not self._ledger else None
         if part is not None:
             rows, data_bytes = self.store.write(part)
-            self._written = (
-                (self._written[0] + rows, self._written[1] + data_bytes) if self._taken else (rows, data_bytes)
-            )
-            self._taken = 1
+            self._written = (self._written[0] + rows, self._written[1] + data_bytes)
             self.residence.counted(rows, data_bytes)
             return True
         ledgers = self.keyspace.ledgers
@@ -138,11 +137,12 @@ class Kept(Bare):
 
     def finish(self, limit: int = 3) -> None:
         """Write what is left of the checkpoint under way, and commit it."""
-        if self._begun is None:
-            return
         while self.take(limit):
             pass
+        if self._begun is None or self._is_withdrawn():
+            return
         self.store.commit()
+        self._written = (0, 0)
         self._end(is_saved=True)
         self._saved, self._begun = self._begun, None
         self._log = self._fresh
@@ -154,10 +154,19 @@ class Kept(Bare):
         if self._begun is None:
             return
         self.store.rollback()
-        if self._taken:
-            self.residence.counted(-self._written[0], -self._written[1])
+        self.residence.counted(-self._written[0], -self._written[1])
+        self._written = (0, 0)
         self._end(is_saved=False)
         self._begun = None
+
+    def _is_withdrawn(self) -> bool:
+        """Whether the checkpoint is not to be committed (``Unsaved.is_void``); what of it was written stays in the transaction."""
+        if not self.residence.unsaved.is_void:
+            return False
+        self._end(is_saved=False)
+        self._begun = None
+        self.withdrawals += 1
+        return True
 
     def _end(self, *, is_saved: bool) -> None:
         self.residence.unsaved.end(is_saved=is_saved)
@@ -166,8 +175,10 @@ class Kept(Bare):
 
     def checkpoint(self, limit: int = 3) -> None:
         self.finish(limit)
-        self.begin()
-        self.finish(limit)
+        before = self.checkpoints
+        while self.checkpoints == before:
+            self.begin()
+            self.finish(limit)
 
     # --- memory
 
@@ -186,6 +197,7 @@ class Kept(Bare):
         """Lose the memory; come back from the checkpoint and the log."""
         self.loads, self.evictions = self.loads + self.residence.loads, self.evictions + self.residence.evictions
         self.store.crash()
+        self._written = (0, 0)
         self.restarts += 1
         moment = self._saved or self._first
         self.keyspace = Keyspace(self.replicas, self.keyspace.regions)
@@ -246,6 +258,8 @@ def check_counts(kept: Kept) -> None:
         branches = {name: branch for name, branch in kept.keyspace.tree.root.children.items() if type(branch) is Branch}
         left = {name: list(branch.children) for name, branch in branches.items()}
         assert not any(left.values()), f"these could have gone: {left}"
+        if any(kept._written):
+            return  # a checkpoint that was withdrawn
         if not any(branch.leaves for branch in branches.values()) and len(branches) == len(
             kept.keyspace.tree.root.children
         ):

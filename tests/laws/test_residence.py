@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from crdtstore.kernel import Tree
 from crdtstore.testing.laws import members
 from crdtstore.types import REGISTRY
+from crdtstore.unsaved import Unsaved
 from tests.laws.kept import Mirrored, Twins
 from tests.laws.test_laws import NAMES, upkeep
 
@@ -35,6 +36,7 @@ def test_with_a_store_everything_reads_the_same(name: str, data: st.DataObject, 
 def test_drops_in_slices_are_the_same_with_a_store(name: str, data: st.DataObject, seed: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Tree, "sweep_above", 1)
+        patch.setattr(Unsaved, "many", 1 + seed % 3)
         twins = Twins(REGISTRY[name], members(NAMES), Random(seed), is_watched=False)
         twins.run(data.draw(upkeep(REGISTRY[name])))
         twins.delete_everything()

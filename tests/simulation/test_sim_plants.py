@@ -73,6 +73,7 @@ NOTICED_BY = {
     "no-copy-on-write": {"convergence", "stores"},
     "operations-not-saved": {"restarts"},
     "plans-not-saved": {"restarts"},
+    "withdrawn-counts-as-saved": {"stores", "convergence"},
     "wrong-digest-saved": {"stores"},
 }
 

@@ -17,6 +17,7 @@ from crdtstore.host import Host
 from crdtstore.leaves import Branch
 from crdtstore.storage.leafrows import encode_leaves, walk_entry
 from crdtstore.storage.memory import MemoryLog
+from crdtstore.storage.memory_state import MemoryState
 from crdtstore.storage.protocol import StateRows, StateStore
 from crdtstore.storage.rows import LEAVES, key_range, row_path
 from crdtstore_sim.facts import Facts, Group
@@ -78,27 +79,23 @@ class Stores:
 
     # --- what is in memory
 
-    def on_look(self, node: int, host: Host) -> None:
+    def on_look(self, node: int, host: Host, state: MemoryState) -> None:
         """Saved keys are as on disk, and what they take is counted."""
         saving = host.saving
         if saving is None:
             return
         if saving.scrub.failure is not None:
             self._report(node, "", f"scrubbed, and found {saving.scrub.failure}")
-        if saving.is_under_way:
+        if saving.is_under_way or state.is_open:  # or one was withdrawn, of which something is written
             return
         if not all(engine.keyspace.tree.is_settled for engine in host.groups.values()):
-            return
-        if any(
-            engine.checkpoint is not None and engine.checkpoint.residence.is_leaving for engine in host.groups.values()
-        ):
             return
         kept = [engine.checkpoint for engine in host.groups.values() if engine.checkpoint is not None]
         if any(checkpoint.residence.is_leaving for checkpoint in kept):
             return
         rows = data_bytes = 0
         for engine in host.groups.values():
-            for data in self._look(node, engine, saving._store):
+            for data in self._look(node, engine, state):
                 rows, data_bytes = rows + 1, data_bytes + len(data)
         usage = saving.usage
         if (usage.rows, usage.data_bytes) != (rows, data_bytes):

@@ -86,6 +86,11 @@ def _forgiven(end: Any) -> Any:
     return lambda self, *, is_saved: end(self, is_saved=True)
 
 
+def _withdrawn_for_good(withdraw: Any) -> Any:
+    """What a checkpoint that was withdrawn held counts as saved."""
+    return lambda self: self._close(is_saved=True)
+
+
 # --- when it is committed, and what is cut off
 
 
@@ -190,7 +195,8 @@ def _failing(seed: int) -> Scenario:
 
 
 def _sliced(seed: int) -> Scenario:
-    return altered(_stored("all-types", "aw_set", "lww_map", "or_map", delete=0.2)(seed), sweep_above=2)
+    scenario = _stored("all-types", "aw_set", "lww_map", "or_map", delete=0.2)(seed)
+    return altered(scenario, sweep_above=2, engine=altered(scenario.engine, checkpoint_rows=1))
 
 
 IN_STORES: dict[str, Plant] = {
@@ -228,6 +234,9 @@ IN_STORES: dict[str, Plant] = {
     "fold-not-noted": Plant(state, "extent", _unnoted_fold, "what folding takes is not written anew", _stored("basic")),
     "failed-counts-as-saved": Plant(
         Unsaved, "end", _forgiven, "what a failed checkpoint held counts as saved", _failing
+    ),
+    "withdrawn-counts-as-saved": Plant(
+        Checkpoint, "withdraw", _withdrawn_for_good, "what a withdrawn checkpoint held counts as saved", _sliced
     ),
     "failed-stays-counted": Plant(
         Residence, "counted", _counted_on, "what a failed checkpoint wrote stays counted", _failing
