@@ -189,6 +189,13 @@ def _slow(seed: int) -> Scenario:
     return altered(scenario, disk=altered(scenario.disk, sync_ms=20.0, slowest_ms=80.0, stalls=0.05))
 
 
+def _retried(seed: int) -> Scenario:
+    """A store that is slow, and requests that come again elsewhere while it writes."""
+    scenario = _stored("basic", with_id=0.9, retry=0.6, writes_per_s=120)(seed)
+    engine = altered(scenario.engine, checkpoint_rows=1, checkpoint_ms=100)
+    return altered(scenario, engine=engine, disk=altered(scenario.disk, sync_ms=5.0, slowest_ms=30.0))
+
+
 def _failing(seed: int) -> Scenario:
     scenario = _stored("basic")(seed)
     return altered(scenario, disk=altered(scenario.disk, save_fails=0.1))
@@ -204,7 +211,7 @@ IN_STORES: dict[str, Plant] = {
         Unsaved, "_save_before", _no_copy, "a checkpoint holds what was written after it began", _stored("basic")
     ),
     "ledger-as-of-now": Plant(
-        Ledger, "note", _as_of_now, "a checkpoint remembers what happened after it began", _stored("basic", with_id=0.9)
+        Ledger, "note", _as_of_now, "a checkpoint remembers what happened after it began", _retried
     ),
     "operations-not-saved": Plant(
         Ledger, "begin", _left_out(OPERATIONS), "operation ids are in no checkpoint", _stored("basic", with_id=0.9)
