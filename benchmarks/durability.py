@@ -79,7 +79,7 @@ async def _beside_checkpoints(config: Path) -> tuple[list[list[float]], list[lis
             await _make_dirty(url, cycle)
             checkpoint = (await storage_of(url))["checkpoint"]
             count, ended_ms = checkpoint["count"], (checkpoint["age_ms"] or 0) - checkpoint["took_ms"]
-            seconds = (CYCLE_MS - ended_ms) / 1e3 + 4 if count else CYCLE_MS / 1e3 + 4
+            seconds = (CYCLE_MS - (ended_ms if count else 0)) / 1e3 + 12  # a checkpoint takes 5 to 6 s of it
             load = asyncio.ensure_future(put_load(url, "add", RATE, seconds, KEYS, cycle))
             await asyncio.sleep(1)
             while not load.done() and (checkpoint := (await storage_of(url))["checkpoint"])["count"] == count:
