@@ -109,7 +109,7 @@ def _needs_less(begin: Any) -> Any:
 
     def short(self: Saving, now_ms: int) -> None:
         begin(self, now_ms)
-        self._cut = self._position
+        self._cut = self.retention.position
 
     return short
 
@@ -119,7 +119,7 @@ def _cut_more(finish: Any) -> Any:
 
     def greedy(self: Saving, now_ms: int, out: Any) -> None:
         finish(self, now_ms, out)
-        out.cut = self._position
+        out.cut = self.retention.position
 
     return greedy
 
