@@ -67,6 +67,9 @@ TRANSCRIPTS: dict[str, list[str]] = {
         "curl -s ${CRDTSTORE_URL%%,*}/metrics | grep '^crdtstore_staleness.*shop'",
         "@crdtstore dev heal; sleep 1",
         "crdtstore status",
+        "crdtstore backup backups --data .crdtstore/us-1    # while it runs; a folder or an object storage",
+        "crdtstore drill restore backups",
+        "crdtstore log verify .crdtstore/us-1 --chain",
         "@crdtstore dev down",
     ],
 }
