@@ -37,17 +37,20 @@ def fold_entry(entry: Entry, stable: Sequence[int]) -> tuple[Entry | None, bool]
     return entry, any(is_more for _, is_more in folded)
 
 
-def extent(entry: Entry) -> int:
+def extent(entry: Entry | None) -> int:
     """How much is held at an entry itself, about; folding that takes something makes it less."""
     if type(entry) is Branch:
         return sum([1 + extent(leaf) for leaf in entry.leaves])
+    if entry is None:
+        return 0
     if isinstance(entry, One):
         return 1
-    held = len(entry.shadows or ())  # type: ignore[union-attr]
+    held = 0 if entry.shadows is None else 1 + len(entry.shadows)  # type: ignore[union-attr]
     if isinstance(entry, Many):
         return held + len(entry.dots)
     for run in entry.runs:  # type: ignore[union-attr]
-        held += len(run.older or ()) + (0 if run.loose is None else len(run.loose.rows))
+        held += 0 if run.older is None else 1 + len(run.older)
+        held += 0 if run.loose is None else 1 + len(run.loose.rows)
     return held
 
 

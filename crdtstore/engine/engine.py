@@ -142,7 +142,7 @@ class Engine:
         elif isinstance(event, Tick):
             for part in (self.antientropy, self.upkeep, self.rights):
                 try:
-                    part.on_tick(now_ms, out)  # type: ignore[attr-defined]
+                    part.on_tick(now_ms, out)
                 except StorageError as error:  # what cannot be read here does not stop the others
                     self.note_unreadable(error)
         else:
