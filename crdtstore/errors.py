@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 __all__ = [
     "CODES",
+    "PUT_BACK",
     "AccessError",
     "Code",
     "Compacted",
@@ -34,6 +35,11 @@ __all__ = [
 Effect = Literal["none", "applied", "unknown"]
 PROBLEM_PREFIX = "urn:crdtstore:problem:"
 MAX_DETAIL = 1_000
+PUT_BACK = (
+    "Put it back from a copy or snapshot of this directory, if there is one; for what else there is, see "
+    "'A node that does not start' in docs/backup.md"
+)
+"""What an operator can do about a file that is damaged: this version cannot replace the node."""
 
 
 class InvariantViolation(AssertionError):

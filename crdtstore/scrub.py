@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from crdtstore.engine.checkpoint import read_node, read_saved
-from crdtstore.errors import StorageError
+from crdtstore.errors import PUT_BACK, StorageError
 from crdtstore.leaves import Branch
 from crdtstore.shares import MODULUS, Shares
 from crdtstore.storage.leafrows import decode_leaves
@@ -26,7 +26,7 @@ __all__ = ["Scrub", "digest_steps"]
 
 _SLICE = 200
 _LEAST_PAUSE_MS = 5
-_WHAT_NOW = ": rows are missing or too many. Rejoin with an empty directory, or restore a backup"
+_WHAT_NOW = f": rows are missing or too many. {PUT_BACK}"
 
 
 def digest_steps(rows: StateRows, number: int, members: list[str]) -> Iterator[int]:

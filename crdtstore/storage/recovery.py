@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 
-from crdtstore.errors import DecodeError, StorageError
+from crdtstore.errors import PUT_BACK, DecodeError, StorageError
 from crdtstore.storage import segment
 from crdtstore.storage.protocol import Entry
 from crdtstore.storage.record import decode_record
@@ -189,6 +189,5 @@ def _damage(path: Path, offset: int, why: str) -> StorageError:
     return segment.damage(
         path,
         offset,
-        f"{why}. Acknowledged commits are missing, so this node does not start; nothing was changed. "
-        "Restore the file, or rejoin with an empty directory",
+        f"{why}. Acknowledged commits are missing, so this node does not start; nothing was changed. " + PUT_BACK,
     )

@@ -22,7 +22,7 @@ from typing import Any
 
 from xxhash import xxh3_64_digest
 
-from crdtstore.errors import DecodeError, StorageError
+from crdtstore.errors import PUT_BACK, DecodeError, StorageError
 from crdtstore.storage.protocol import Row
 from crdtstore.values import show
 
@@ -196,7 +196,7 @@ def unseal(rows: Iterable[Row], file: str) -> list[Row]:
         if not fits:
             raise StorageError(
                 f"{file}: damaged at the row of {describe(path)}: its checksum does not fit, so this is not what was written; "
-                "nothing was changed. Restore the file from a backup, or rejoin with an empty directory",
+                f"nothing was changed. {PUT_BACK}",
                 file=file,
             )
         found.append((path, data))

@@ -14,7 +14,7 @@ import sqlite3
 import stat
 from pathlib import Path
 
-from crdtstore.errors import StorageError
+from crdtstore.errors import PUT_BACK, StorageError
 from crdtstore.storage import segment
 
 __all__ = [
@@ -170,7 +170,7 @@ def connect(path: Path) -> sqlite3.Connection:
 
 def damage(path: Path, why: str) -> StorageError:
     return StorageError(
-        f"{path}: damaged: {why}; nothing was changed. Restore the file from a backup, or rejoin with an empty directory",
+        f"{path}: damaged: {why}; nothing was changed. {PUT_BACK}",
         file=str(path),
     )
 

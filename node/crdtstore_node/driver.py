@@ -211,6 +211,7 @@ class Driver:
                 if isinstance(answer, StorageError):
                     self.unread += 1
                     self.unreadable = answer
+                    answer = _unread(answer)
             self._answer(ticket, answer)
         for rejected in out.rejected:
             self.rejected(rejected)
@@ -352,6 +353,13 @@ def _gone() -> CrdtStoreError:
 
 def _refused(why: StorageError) -> Unavailable:
     return Unavailable(f"{why.detail}. Nothing changed.", code=_storage_code(why), retry_after=_retry_after(why))
+
+
+def _unread(why: StorageError) -> StorageError:
+    """What a user is told: which file it is, and what can be done, stands in the status and the log, for those who can."""
+    return StorageError(
+        "this cannot be read from the disk of this node; another region may have it. Nothing changed.", code=why.code
+    )
 
 
 def _leads_to_commits(data: bytes) -> bool:

@@ -88,7 +88,9 @@ async def test_what_cannot_be_read_back_is_named_and_everything_else_goes_on(dir
         assert unreadable.hits
         assert failed
         assert {(reply.status, reply.body["code"]) for reply in failed} == {(503, "storage-failed")}
-        assert all("state.sqlite" in reply.body["detail"] for reply in failed)
+        assert all("state.sqlite" not in reply.body["detail"] for reply in failed)
+        status = (await made.api.send(REGION, "GET", "/v1/status")).body
+        assert "state.sqlite" in status["storage"]["unreadable"]["last"]
         assert (await made.api.send(REGION, "GET", "/healthz")).status == 200
         written = [await made.write() for _ in range(len(KEYS))]
         told = {(reply.status, reply.body.get("effect", "applied")) for reply in written if reply is not None}

@@ -358,7 +358,10 @@ async def test_a_key_that_cannot_be_read_is_named_and_others_go_on(
         state.unreadable = unreadable_key(state, shop, "bad")
         error = await shop.value("bad")
         assert told(error) == ("storage-failed", 503, "none")
-        assert "state.sqlite" in error.detail
+        assert "state.sqlite" not in error.detail, "a user can do nothing about it"
+        assert "another region may have it" in error.detail
+        assert error.retryable
+        assert "state.sqlite" in shop.driver.unreadable.detail
         error = await shop.add("bad")
         assert told(error) == ("storage-failed", 503, "none")
         assert await shop.value("good") == 1
