@@ -277,8 +277,7 @@ class Service:
         if self.host.reads_only:
             raise Unavailable(
                 "this node was restored from a backup and has not joined the cluster: it serves reads only. Nothing changed.",
-                code="identity-unproven",
-                retry_after=5.0,
+                code="identity-unproven",  # another region may take it; waiting for this one helps nobody
             )
         if len(self._pending) >= self.host.options.max_waiting:
             raise Unavailable(

@@ -165,7 +165,7 @@ def _digest(status: Status) -> str:
 
 def _note(status: Status, statuses: Sequence[Status], names: _Names) -> str:
     if not status.ready:
-        return f"takes no writes: {_why(status)}"
+        return f"{_trouble(status)}: {_why(status)}"
     silent = silent_peers(status)
     if not silent:
         return ""
@@ -181,8 +181,15 @@ def _note(status: Status, statuses: Sequence[Status], names: _Names) -> str:
     return f"{what} {', '.join(names[peer.node] for peer in silent)} {since}"
 
 
+def _trouble(status: Status) -> str:
+    """A node that found damage on its disk goes on, but requests had better go elsewhere."""
+    storage = status.storage
+    is_damaged = storage.get("takes_writes") and (storage.get("scrub") or {}).get("failure")
+    return "is not ready" if is_damaged else "takes no writes"
+
+
 def _why(status: Status) -> str:
-    return str(status.why) if status.why else "not ready"
+    return str(status.why).removesuffix(".") if status.why else "not ready"
 
 
 def _gone(name: str, statuses: Sequence[Status], names: _Names) -> Row:
@@ -231,7 +238,7 @@ def _writes(statuses: Sequence[Status]) -> str:
     refusing = [status for status in statuses if not status.ready]
     if not refusing:
         return " All regions take writes."
-    return "".join(f" {status.region} takes no writes: {_why(status)}." for status in refusing)
+    return "".join(f" {status.region} {_trouble(status)}: {_why(status)}." for status in refusing)
 
 
 def _false_convergence(statuses: Sequence[Status], names: _Names) -> str:

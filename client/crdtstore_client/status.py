@@ -46,6 +46,8 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     why: Any = None
     groups: list[GroupStatus] = []
     peers: list[PeerStatus] = []
+    storage: dict[str, Any] = {}
+    """What its disk does; empty from what is no real node."""
 
     @classmethod
     def of(cls, body: dict[str, Any]) -> Status:

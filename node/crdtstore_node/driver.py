@@ -211,7 +211,8 @@ class Driver:
                 if isinstance(answer, StorageError):
                     self.unread += 1
                     self.unreadable = answer
-                    answer = _unread(answer)
+                    self._answer(ticket, _unread(answer))
+                    continue
             self._answer(ticket, answer)
         for rejected in out.rejected:
             self.rejected(rejected)

@@ -19,7 +19,7 @@ from prometheus_client.registry import Collector
 from crdtstore.engine.engine import Engine
 from crdtstore.engine.measures import Histogram
 from crdtstore.saving import Saving
-from crdtstore_node.storage_status import state_bytes, unreadable
+from crdtstore_node.storage_status import state_bytes, unreadable, why_no_writes
 
 if TYPE_CHECKING:
     from crdtstore_node.links import Link
@@ -83,7 +83,12 @@ _NODE = (
     _OfNode("crdtstore_log_full", "gauge", "1 while the disk is full.", lambda n: n.driver.full is not None),
     _OfNode("crdtstore_log_full_times", "counter", "How often it was.", lambda n: n.driver.full_times),
     _OfNode("crdtstore_log_cut_errors", "counter", "Times it could not be cut.", lambda n: n.driver.cut_failures),
-    _OfNode("crdtstore_takes_writes", "gauge", "0 when the disk forbids.", lambda n: n.driver.why_no_writes is None),
+    _OfNode(
+        "crdtstore_takes_writes",
+        "gauge",
+        "0 when the disk forbids, or the node was restored from a backup.",
+        lambda n: why_no_writes(n) is None,
+    ),
     _OfNode("crdtstore_state_bytes", "gauge", "Files of the state store.", state_bytes),
     _OfNode(
         "crdtstore_state_resident_bytes",

@@ -186,7 +186,6 @@ class Node:
             return Unavailable(
                 f"restored from a backup of {self.host.replica}, has not joined the cluster: serves reads only.",
                 code="identity-unproven",
-                retry_after=5.0,
             )
         fenced = [group for group, engine in self.host.groups.items() if engine.is_fenced]
         if fenced:
@@ -194,6 +193,11 @@ class Node:
                 f"fenced in {', '.join(fenced)}: a peer holds writes under this id that this node does not have.",
                 code="fenced",
                 retry_after=5.0,
+            )
+        damage = None if self.host.saving is None else self.host.saving.scrub.failure
+        if damage is not None:  # a row that vanished reads as absent
+            return Unavailable(
+                f"what is on disk is damaged: {damage.detail}. Reads and writes go on.", code="storage-failed"
             )
         return None
 

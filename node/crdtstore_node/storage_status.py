@@ -13,7 +13,7 @@ from crdtstore.errors import StorageError
 if TYPE_CHECKING:
     from crdtstore_node.node import Node
 
-__all__ = ["state_bytes", "storage_status", "unreadable"]
+__all__ = ["state_bytes", "storage_status", "unreadable", "why_no_writes"]
 
 
 def storage_status(node: Node) -> dict[str, Any]:
@@ -22,11 +22,11 @@ def storage_status(node: Node) -> dict[str, Any]:
     assert saving is not None
     scrub, groups = saving.scrub, node.host.groups.values()
     first, segments = log.held
-    why = driver.why_no_writes
+    why = why_no_writes(node)
     now_ms = driver.clock.now_ms()
     return {
         "takes_writes": why is None and not driver.is_crashed,
-        "why": None if why is None else why.detail,
+        "why": why,
         "log": {
             "bytes": log.position - first,
             "first_position": first,
@@ -63,6 +63,14 @@ def storage_status(node: Node) -> dict[str, Any]:
             "last": _detail(next(filter(None, [driver.unreadable, *(e.failure for e in groups)]), None)),
         },
     }
+
+
+def why_no_writes(node: Node) -> str | None:
+    """Why this node takes no writes because of what its disk does, or was filled with; None: it takes them."""
+    why = node.driver.why_no_writes
+    if why is not None:
+        return why.detail
+    return f"restored from a backup of {node.host.replica}, has not joined" if node.host.reads_only else None
 
 
 def state_bytes(node: Node) -> int | None:

@@ -110,10 +110,14 @@ async def test_a_restored_node_serves_reads_and_refuses_writes(
         assert (body["value"], body["identity"], body["rights"]["here"]) == (7, "unproven", 0)
         reply = await call(node, "POST", "/v1/data/shop/counter/k1", {"ops": [{"op": "add"}]})
         assert (reply.status, reply.body["code"]) == (503, "identity-unproven")
+        assert "retry_after" not in reply.body, "it does not end by itself"
         ready = await call(node, "GET", "/readyz")
         assert (ready.status, ready.body["code"]) == (503, "identity-unproven")
         status = (await call(node, "GET", "/v1/status")).body
         assert status["groups"][0]["replica"] == restored["replica"]
+        assert (status["storage"]["takes_writes"], status["ready"]) == (False, False)
+        assert "restored from a backup" in status["storage"]["why"]
+        assert "crdtstore_takes_writes 0.0" in node.metrics()[1].decode()
         assert (await call(node, "GET", "/metrics")).status == 200
     finally:
         await node.stop()

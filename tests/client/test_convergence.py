@@ -146,7 +146,7 @@ def test_a_group_that_one_node_does_not_have_yet_counts_as_lacking() -> None:
 
 def test_who_takes_no_writes_and_who_does_not_hear_whom() -> None:
     answers = cut()
-    answers[EU] |= {"ready": False, "why": "storage-full"}
+    answers[EU] |= {"ready": False, "why": "storage-full."}
     verdict, text = sentence(dict(answers))
     assert verdict == "diverged"
     assert text.endswith("5,113 of ap. eu takes no writes: storage-full.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import sqlite3
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -19,6 +20,8 @@ from crdtstore.saving import Save, Saved
 from crdtstore.storage.memory_state import MemoryState
 from crdtstore.storage.protocol import Slice
 from crdtstore.storage.rows import LEAVES, key_range
+from crdtstore_client.convergence import assess
+from crdtstore_client.status import Status
 from crdtstore_node import writer
 from crdtstore_node.cli import node as node_command
 from crdtstore_node.node import Node
@@ -389,6 +392,32 @@ async def test_damage_that_a_scrub_finds_is_named(
         await until(lambda: scrub.failure is not None)
         await until(lambda: lines.of("what is on disk is not what was written there"))
         assert shop.driver.why_no_writes is None
+
+
+async def test_a_node_whose_scrub_found_damage_is_not_ready(make_nodes: Callable[..., Nodes]) -> None:
+    """A row that vanished reads as absent: requests had better go elsewhere."""
+    nodes = make_nodes("us", engine={"checkpoint_ms": 100, "scrub_every_ms": 100})
+    [us] = await nodes.start_all()
+    await declare(us, "shop", "counter")
+    assert (await call(us, "POST", KEY, ADD)).status == 200
+    scrub = us.host.saving.scrub  # type: ignore[union-attr]
+    await until(lambda: us.status()["storage"]["checkpoint"]["unsaved_bytes"] == 0)
+    await until(lambda: scrub.runs > 0)
+    assert (await call(us, "GET", "/readyz")).status == 200
+    first, end = key_range(us.host.groups["shop/0"].checkpoint.number, LEAVES, [])  # type: ignore[union-attr]
+    with sqlite3.connect(us.store.path) as connection:
+        assert connection.execute("DELETE FROM state WHERE path BETWEEN ? AND ?", (first, end)).rowcount
+    connection.close()
+    await until(lambda: scrub.failure is not None)
+    ready = await call(us, "GET", "/readyz")
+    assert (ready.status, ready.body["code"]) == (503, "storage-failed")
+    assert "do not have its state digest" in ready.body["detail"]
+    assert "A node that does not start" in ready.body["detail"]
+    status = (await call(us, "GET", "/v1/status")).body
+    assert (status["ready"], status["storage"]["takes_writes"]) == (False, True)
+    [row] = assess({"http://us": Status.of(status)}).rows
+    assert row.note.startswith("is not ready: what is on disk is damaged: shop/0: ")
+    assert (await call(us, "POST", KEY, ADD)).status == 200
 
 
 async def test_a_checkpoint_that_cannot_be_read_at_start_is_named(log: FailingLog, state: FailingState) -> None:
