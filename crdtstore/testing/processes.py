@@ -154,6 +154,9 @@ class LocalCluster:
             self._files = LocalFiles.open(self.directory, self._wanted_regions, DEFAULT_REGIONS)
             await self._lay_out(self._files)
             await self._start(self.regions)
+        except Unavailable as error:
+            await self.stop()
+            raise Unavailable(f"no region runs now, for one did not start: {error.detail}", code=error.code) from error
         except BaseException:
             await self.stop()
             raise
@@ -179,7 +182,9 @@ class LocalCluster:
     async def kill(self, region: str) -> None:
         """SIGKILL."""
         if self.node(region).pid is None:
-            raise UsageError(f"region {region} does not run: it is {self.node(region).state}. Nothing changed.")
+            state = self.node(region).state
+            how = "it ended by itself" if state == "exited" else f"it is {state}"
+            raise UsageError(f"region {region} does not run: {how}. Nothing changed.")
         await self.node(region).kill()
 
     async def pause(self, region: str) -> None:

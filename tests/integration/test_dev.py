@@ -382,7 +382,7 @@ async def test_lost_data_is_not_taken_for_new_and_nothing_stays(cluster: LocalCl
     await cluster.stop()
     assert not any(is_alive(pid) for pid in pids)
     (cluster.data_path("eu") / "id").unlink()
-    with pytest.raises(Unavailable, match="node eu-1 did not become ready"):
+    with pytest.raises(Unavailable, match="no region runs now, for one did not start: node eu-1 did not become ready"):
         await cluster.up()
     assert all(cluster.node(region).pid is None for region in cluster.regions)
     assert control.supervisor_of(cluster.directory) is None
@@ -428,6 +428,20 @@ def ask(directory: Path, *words: str) -> dict[str, Any]:
 
 def all_pids(status: dict[str, Any]) -> list[int]:
     return [status["pid"], *(node["pid"] for node in status["nodes"])]
+
+
+def test_nodes_take_settings_of_the_environment_of_up(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CRDTSTORE_ENGINE_CHECKPOINT_MS", "2000")
+    monkeypatch.setenv("CRDTSTORE_API", "0.0.0.0:1")
+    run(directory, "up", "--regions", "us")
+    killed = run(directory, "kill", "us").stdout
+    assert killed.endswith(f"start it with: crdtstore dev start us --directory {directory}\n")
+    monkeypatch.delenv("CRDTSTORE_ENGINE_CHECKPOINT_MS")
+    run(directory, "start", "us")
+    environment = Path(f"/proc/{ask(directory, 'status')['nodes'][0]['pid']}/environ").read_bytes()
+    assert b"CRDTSTORE_ENGINE_CHECKPOINT_MS=2000" in environment
+    assert b"CRDTSTORE_API" not in environment
+    assert "CRDTSTORE_ENGINE_" in CliRunner().invoke(dev, ["up", "--help"]).stdout
 
 
 def test_dev_from_up_to_down(directory: Path) -> None:
@@ -480,7 +494,7 @@ def test_dev_from_up_to_down(directory: Path) -> None:
     assert not (directory / "supervisor.json").exists()
     assert not (directory / "control.sock").exists()
     for words in (["status"], ["env"], ["heal"], ["kill", "us"]):
-        assert "nothing runs in" in run(directory, *words, code=2).stderr
+        assert f"start it with: crdtstore dev up --directory {directory}" in run(directory, *words, code=2).stderr
     assert run(directory, "down").stdout == f"nothing runs in {directory}/\n"
 
     run(directory, "up")  # continues: the stand-in refuses an empty directory without --bootstrap

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import functools
 import json
-import os
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -24,12 +23,11 @@ from crdtstore.cli import exit_code
 from crdtstore.errors import CrdtStoreError, problem
 from crdtstore.testing import processes
 from crdtstore_node.dev import launch
-from crdtstore_node.dev.control import request
+from crdtstore_node.dev.control import DIRECTORY, request, words_for
 from crdtstore_node.dev.supervisor import FIRST_API_PORT, supervise
 
 __all__ = ["dev"]
 
-DIRECTORY = ".crdtstore"
 PLAIN_WIDTH = 140
 
 
@@ -72,7 +70,11 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
 @click.option("--foreground", is_flag=True, help="Stay; Ctrl-C stops everything.")
 @command
 def up(directory: Path, as_json: bool, regions: str | None, foreground: bool) -> None:
-    """Start a cluster, or continue the one that is in the directory."""
+    """Start a cluster, or continue the one that is in the directory.
+
+    Its nodes take CRDTSTORE_ENGINE_..., CRDTSTORE_LOG_... and CRDTSTORE_STATE_... of the environment, such as
+    CRDTSTORE_ENGINE_CHECKPOINT_MS=2000, until the cluster is stopped.
+    """
     names = None if regions is None else [name.strip() for name in regions.split(",")]
     where = directory.absolute()
 
@@ -80,7 +82,7 @@ def up(directory: Path, as_json: bool, regions: str | None, foreground: bool) ->
         if as_json:
             _print_json(status)
         else:
-            stop = "Ctrl-C" if foreground else f"crdtstore dev down{_option(directory)}"
+            stop = "Ctrl-C" if foreground else words_for(directory, "down")
             urls = "   ".join(f"{node['region']}  {node['url']}" for node in status["nodes"])
             click.echo(f"{urls}      data in {directory}/, stop with: {stop}")
 
@@ -130,7 +132,8 @@ def kill(directory: Path, as_json: bool, region: str) -> None:
     if as_json:
         _print_json(answer)
     else:
-        click.echo(f"{region} killed (process {answer['pid']}); start it with: crdtstore dev start {region}")
+        again = words_for(directory, f"start {region}")
+        click.echo(f"{region} killed (process {answer['pid']}); start it with: {again}")
 
 
 @dev.command()
@@ -184,10 +187,6 @@ def down(directory: Path, as_json: bool) -> None:
 
 def _ask(directory: Path, do: str, **fields: Any) -> dict[str, Any]:
     return request(directory.absolute(), do, **fields)
-
-
-def _option(directory: Path) -> str:
-    return "" if os.fspath(directory) == DIRECTORY else f" --directory {directory}"
 
 
 def _state(node: dict[str, Any]) -> str:

@@ -20,6 +20,7 @@ from crdtstore.errors import CrdtStoreError, Unavailable, UsageError, from_probl
 from crdtstore.testing.processes_files import DirectoryLock, write_atomically
 
 __all__ = [
+    "DIRECTORY",
     "LINE_BYTES",
     "Process",
     "as_error",
@@ -30,15 +31,24 @@ __all__ = [
     "read_state",
     "request",
     "supervisor_of",
+    "words_for",
     "write_state",
 ]
 
+DIRECTORY = ".crdtstore"
 LINE_BYTES = 1 << 20
 SOCKET_PATH_BYTES = 100  # the kernel takes about 107
 SHORT_DIRECTORY = "crdtstore-dev-"
 
 Process = tuple[int, int]
 """A process id and when it started, in clock ticks since boot: together they never name a stranger."""
+
+
+def words_for(directory: Path, words: str) -> str:
+    """The command for this cluster as its user has to type it here."""
+    return f"crdtstore dev {words}" + (
+        "" if directory.absolute() == Path(DIRECTORY).absolute() else f" --directory {directory}"
+    )
 
 
 def supervisor_of(directory: Path) -> int | None:
@@ -92,7 +102,7 @@ def request(directory: Path, do: str, timeout_s: float = 60.0, **fields: Any) ->
     Raises:  UsageError when none runs; Unavailable when it does not answer; else what it answered.
     """
     if supervisor_of(directory) is None:
-        raise UsageError(f"nothing runs in {directory}; start it with: crdtstore dev up. Nothing changed.")
+        raise UsageError(f"nothing runs in {directory}; start it with: {words_for(directory, 'up')}. Nothing changed.")
     path = read_state(directory).get("socket")
     answer = b""
     try:

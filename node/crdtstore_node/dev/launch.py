@@ -20,7 +20,16 @@ from pathlib import Path
 from typing import Any
 
 from crdtstore.errors import CrdtStoreError, Unavailable, UsageError, from_problem
-from crdtstore_node.dev.control import Process, forget, is_running, process_start, read_state, request, supervisor_of
+from crdtstore_node.dev.control import (
+    Process,
+    forget,
+    is_running,
+    process_start,
+    read_state,
+    request,
+    supervisor_of,
+    words_for,
+)
 
 __all__ = ["clean_up", "down", "refuse_second", "up"]
 
@@ -84,8 +93,8 @@ def refuse_second(directory: Path) -> None:
     urls = read_state(directory).get("urls", {})
     where = "   ".join(f"{region}  {url}" for region, url in urls.items()) or "it is starting"
     raise UsageError(
-        f"{directory} is running already (process {pid}): {where}; see crdtstore dev status, stop it with: "
-        "crdtstore dev down. Nothing changed."
+        f"{directory} is running already (process {pid}): {where}; see {words_for(directory, 'status')}, stop it with: "
+        f"{words_for(directory, 'down')}. Nothing changed."
     )
 
 

@@ -28,6 +28,8 @@ Doing = Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]
 Report = Callable[[dict[str, Any]], None]
 FIRST_API_PORT = 7401
 REQUEST_TIMEOUT_S = 5.0
+_SETTINGS = ("CRDTSTORE_ENGINE_", "CRDTSTORE_LOG_", "CRDTSTORE_STATE_")
+"""What nodes take of the environment of ``dev up``; the rest of their configuration is written for them."""
 
 
 class Supervisor:
@@ -140,7 +142,8 @@ async def supervise(
     signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     for number in signals:
         loop.add_signal_handler(number, stop.set)
-    cluster = LocalCluster(directory, regions, command=command, first_port=first_port)
+    settings = {name: value for name, value in os.environ.items() if name.startswith(_SETTINGS)}
+    cluster = LocalCluster(directory, regions, command=command, env=settings, first_port=first_port)
     stopping = loop.create_task(stop.wait())
     starting = loop.create_task(cluster.up())
     try:
