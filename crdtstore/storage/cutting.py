@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -21,9 +21,27 @@ from crdtstore.errors import StorageError
 from crdtstore.storage import segment
 from crdtstore.storage.crashpoints import reach
 
-__all__ = ["PIN_NAME", "pinned", "remove"]
+__all__ = ["PIN_NAME", "SegmentLost", "check_names", "pinned", "remove"]
 
 PIN_NAME = "pin"
+
+
+class SegmentLost(StorageError):
+    """A segment that is needed is not under its name any more: the log takes no writes until a restart."""
+
+
+def check_names(directory: Path, opened: Mapping[int, tuple[int, int] | None], generations: Iterable[int]) -> None:
+    """See whether the next start would find these segments: a descriptor goes on writing into a file that has lost its name.
+
+    Cost:    a call for each.
+    Raises:  SegmentLost naming the first that is gone, or is not the file that was ``opened`` under its generation.
+    """
+    for generation in generations:
+        path = segment.path_of(directory, generation)
+        with segment.naming(path):
+            found = segment.identity_of(path)
+        if found != opened[generation]:
+            raise SegmentLost(f"{path}: was removed or replaced while it was in use", file=str(path))
 
 
 @contextmanager

@@ -57,6 +57,10 @@ class SegmentedLog:
         self._reader = BlockReader(directory)
         self._segments: tuple[tuple[int, int], ...] = ()
         """Position and generation of those that hold durable blocks; replaced, never changed: readers look at it."""
+        self._names: dict[int, tuple[int, int] | None] = {}
+        """Which file each of them is, and the current one."""
+        self._needed = 0
+        """What is below this position may be gone."""
         self._unneeded: list[int] = []
         """Generations below these that wait for the next cut."""
         # The current segment; generation 0 while there is none.
@@ -115,7 +119,11 @@ class SegmentedLog:
         assert not self._ready, "replay is the first thing done with a log, and done once"
         tail = yield from recover(self.directory, needed)
         self.position, self.torn = tail.position, tail.torn
-        self._segments, self._unneeded = tuple(tail.segments), tail.unneeded
+        self._segments, self._unneeded, self._needed = tuple(tail.segments), tail.unneeded, needed
+        for _, generation in self._segments:
+            path = segment.path_of(self.directory, generation)
+            with segment.naming(path):
+                self._names[generation] = segment.identity_of(path)
         if tail.generation:
             self._use(tail.generation, tail.offset)
         else:
@@ -136,7 +144,8 @@ class SegmentedLog:
         """
         assert self._ready, "write needs a log that was replayed to its end and is not closed"
         if self._failure is not None:
-            why = f"{self._failure.detail}, at an earlier write; nothing was written now"
+            when = "" if isinstance(self._failure, cutting.SegmentLost) else ", at an earlier write"
+            why = f"{self._failure.detail}{when}; nothing was written now"
             raise StorageError(why, code=self._failure.code)
         begin = self.position
         if not records:
@@ -180,17 +189,33 @@ class SegmentedLog:
 
         While somebody has pinned the log, nothing goes until a later cut.
 
-        Raises:  StorageError; some may be gone then, the others go with a later cut.
+        Raises:  StorageError; some may be gone then, the others go with a later cut. SegmentLost: one that is needed is not
+                 what it was; nothing goes, and it is for ever as when a write fails.
         """
         assert self._ready, "cut needs a log that was replayed to its end and is not closed"
-        segments = self._segments
-        keep = max(0, bisect_right(segments, position, key=lambda each: each[0]) - 1)
+        self._needed = max(self._needed, position)
+        try:
+            self._check_names()
+        except cutting.SegmentLost as error:
+            self._failure = error
+            raise
+        segments, keep = self._segments, self._first(position)
         generations = self._unneeded + [generation for _, generation in segments[:keep]]
         if not generations:
             return
         if cutting.remove(self.directory, generations, self._spare(), self._segment_bytes):
             self._segments, self._unneeded = segments[keep:], []
             self._reader.forget(generations)
+            for generation in generations:
+                self._names.pop(generation, None)
+
+    def _first(self, position: int) -> int:
+        """Which of the segments holds a position."""
+        return max(0, bisect_right(self._segments, position, key=lambda each: each[0]) - 1)
+
+    def _check_names(self) -> None:
+        needed = self._segments[self._first(self._needed) :]
+        cutting.check_names(self.directory, self._names, (generation for _, generation in needed))
 
     def _append(self, records: Sequence[bytes]) -> None:
         block = segment.make_block(self._generation, self.position, records)
@@ -222,6 +247,7 @@ class SegmentedLog:
     def _switch(self, least_bytes: int) -> None:
         """Go on in a segment with room for this much."""
         reach("log-switch-before")
+        self._check_names()
         self._join_ahead()
         generation = self._generation + 1
         if self._generation and not self._offset:
@@ -240,6 +266,7 @@ class SegmentedLog:
         with segment.naming(path):
             fd = os.open(path, os.O_RDWR)
             size = os.fstat(fd).st_size
+            self._names[generation] = segment.identity_of(fd)
         self._is_recycled = segment.read_header(path) is not None
         if self._fd >= 0:
             os.close(self._fd)

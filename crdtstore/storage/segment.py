@@ -47,6 +47,7 @@ __all__ = [
     "find_block",
     "generations",
     "header_of",
+    "identity_of",
     "make_block",
     "make_header",
     "naming",
@@ -240,6 +241,15 @@ def sync_directory(directory: Path) -> None:
 def path_of(directory: Path, generation: int) -> Path:
     """The file of a segment."""
     return directory / f"{generation:010d}.log"
+
+
+def identity_of(file: Path | int) -> tuple[int, int] | None:
+    """Device and inode of the file that has this name or descriptor; None: there is none of this name."""
+    try:
+        found = os.stat(file)
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def generations(directory: Path) -> list[int]:

@@ -21,6 +21,7 @@ from operator import ge
 from pathlib import Path
 from typing import Self, TypeVar
 
+from crdtstore.errors import StorageError
 from crdtstore.storage import segment
 from crdtstore.storage.crashpoints import reach
 from crdtstore.storage.protocol import Row, Slice
@@ -72,6 +73,9 @@ class SqliteState:
         self._reader = connect(path)
         try:
             self._writer = connect(path)
+            with segment.naming(path):
+                self._files = {file: segment.identity_of(file) for file in (path, beside(path, "-wal"))}
+                """Which they are: a name may be removed, or given to another file, while this writes into the one that had it."""
         except BaseException:
             self._reader.close()
             raise
@@ -158,6 +162,7 @@ class SqliteState:
         Raises:  StorageError: nothing of it is visible; should its sync alone have failed, the next start may find all of it.
         """
         assert not self._has_failed, "a write has failed: rollback is to follow"
+        self._check_names()
         try:
             if self._is_open:
                 reach("checkpoint-commit-before")
@@ -169,6 +174,16 @@ class SqliteState:
             self._has_failed = True
             raise storage_error(self.path, error) from error
         self._move()
+
+    def _check_names(self) -> None:
+        """See whether the next start would find what is written: SQLite goes on in files that have lost their names."""
+        for file, opened in self._files.items():
+            with segment.naming(file):
+                found = segment.identity_of(file)
+            if opened is not None and found != opened:
+                self._has_failed = True
+                why = "was removed or replaced while it was in use; nothing of this checkpoint counts"
+                raise StorageError(f"{file}: {why}", file=str(file))
 
     def _move(self) -> None:
         """Move what is committed from the write-ahead log into the file, and empty the log.

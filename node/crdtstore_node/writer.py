@@ -17,6 +17,7 @@ from threading import Event, Thread
 from typing import NamedTuple
 
 from crdtstore.errors import StorageError
+from crdtstore.storage.cutting import SegmentLost
 from crdtstore.storage.protocol import CommitLog
 
 __all__ = ["RETRY_S", "LogWriter"]
@@ -104,7 +105,8 @@ class LogWriter:
             self._idle.set()
 
     def _failed(self, error: StorageError) -> None:
-        self._gathered.clear()  # busy for ever: nothing is handed over any more
+        self._is_busy = True  # for ever: nothing is handed over any more
+        self._gathered.clear()
         self._idle.set()
         self._on_failed(error)
 
@@ -156,6 +158,8 @@ class LogWriter:
     def _cut(self, position: int) -> None:
         try:
             self._log.cut(position)
+        except SegmentLost as error:
+            self._loop.call_soon_threadsafe(self._failed, error)
         except StorageError as error:
             self._loop.call_soon_threadsafe(self._on_not_cut, error)
         except Exception as error:
