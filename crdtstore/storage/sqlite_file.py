@@ -179,6 +179,8 @@ def storage_error(path: Path, error: BaseException) -> StorageError:
     code = getattr(error, "sqlite_errorcode", None)
     is_full = code is not None and (code & 0xFF == sqlite3.SQLITE_FULL or code == sqlite3.SQLITE_IOERR_SHMSIZE)
     name = getattr(error, "sqlite_errorname", type(error).__name__)
+    is_damaged = code is not None and code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+    remedy = f". {PUT_BACK}" if is_damaged else ""
     return StorageError(
-        f"{path}: {error} ({name})", code="storage-full" if is_full else "storage-failed", file=str(path)
+        f"{path}: {error} ({name}){remedy}", code="storage-full" if is_full else "storage-failed", file=str(path)
     )

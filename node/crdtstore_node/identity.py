@@ -20,7 +20,7 @@ from msgspec.json import decode
 
 from crdtstore.causal import ReplicaId, node_of
 from crdtstore.configuration import Cluster, Member
-from crdtstore.errors import StorageError, UsageError
+from crdtstore.errors import PUT_BACK, StorageError, UsageError
 
 __all__ = ["FILE_NAME", "LOG_NAME", "Identity", "RestoredFrom", "read_identity", "take_identity", "write_identity"]
 
@@ -62,13 +62,32 @@ def read_identity(data: Path) -> Identity | None:
         identity = decode(path.read_bytes(), type=Identity)
     except FileNotFoundError:
         return None
-    except (DecodeError, ValidationError, OSError) as error:
-        raise StorageError(f"{path}: not the identity that was written there: {error}. Nothing changed.") from None
+    except OSError as error:
+        raise StorageError(
+            f"{path}: {error.strerror or error}. {_what_to_do(data, path, error)}. Nothing changed.", file=str(path)
+        ) from None
+    except (DecodeError, ValidationError) as error:
+        why = str(error).removesuffix(".")
+        raise StorageError(
+            f"{path}: not the identity that was written there: {why}. {PUT_BACK}. Nothing changed.", file=str(path)
+        ) from None
     if identity.format != _format_of(identity):
         raise StorageError(
-            f"{path}: format {identity.format}, this program reads {_format_of(identity)}. Nothing changed."
+            f"{path}: format {identity.format}, this program reads {_format_of(identity)}. Start the version that wrote it. "
+            "Nothing changed.",
+            file=str(path),
         )
     return identity
+
+
+def _what_to_do(data: Path, path: Path, error: OSError) -> str:
+    if isinstance(error, PermissionError):
+        return "Run this as the user that the data directory belongs to"
+    if isinstance(error, NotADirectoryError):
+        return f"{data} has to be a directory"
+    if isinstance(error, IsADirectoryError):
+        return f"A directory stands where the file {path.name} belongs. {PUT_BACK}"
+    return f"When the disk can be read again, start again. {PUT_BACK}"
 
 
 def _format_of(identity: Identity) -> int:
@@ -90,11 +109,12 @@ def take_identity(data: Path, cluster: Cluster, node: str, *, is_bootstrap: bool
         _check_same(data, identity, cluster, member)
         return Member(ReplicaId(identity.replica), member.region, member.gossip), False
     if _has_segments(data / LOG_NAME):
-        raise StorageError(f"{data}: there is a log but no {FILE_NAME}; restore the file. Nothing changed.")
+        raise StorageError(f"{data}: there is a log but no {FILE_NAME}. {PUT_BACK}. Nothing changed.")
     if not is_bootstrap:
         raise UsageError(
             f"{data} is empty. A node takes its founding id only once: start with --bootstrap if this node never ran "
-            "before; if it did, restore its directory. Nothing changed."
+            "before. If it did, its data is not here: put the directory back from a copy or snapshot, if there is one; for what "
+            "else there is, see 'A node that does not start' in docs/backup.md. Nothing changed."
         )
     write_identity(data, cluster, member.replica)
     return member, True

@@ -15,7 +15,7 @@ from typing import Any
 
 from crdtstore.causal import ReplicaId
 from crdtstore.configuration import Cluster, Member
-from crdtstore.errors import CrdtStoreError, DecodeError, ProtocolError, StorageError, Unavailable, UsageError
+from crdtstore.errors import PUT_BACK, CrdtStoreError, DecodeError, ProtocolError, StorageError, Unavailable, UsageError
 from crdtstore.host import Host
 from crdtstore.service import Service
 from crdtstore.storage.log import SegmentedLog
@@ -73,9 +73,15 @@ class Opened:
             else:
                 host = Host(self.cluster, ReplicaId(source.replica), engine, random_, store, self.log.read, self.me)
             return host, host.recover(self.log.replay(host.needed))
+        except StorageError as error:
+            if "file" in error.more:
+                raise
+            remedy = "" if PUT_BACK in error.detail else f". {PUT_BACK}"
+            raise StorageError(f"{data}: {error.detail.removesuffix('.')}{remedy}.", file=str(data)) from error
         except (ValueError, ProtocolError, DecodeError) as error:
             raise StorageError(
-                f"{data}: what is stored does not fit the cluster file: {error}. Nothing changed."
+                f"{data}: what is stored does not fit the cluster file: {str(error).removesuffix('.')}. Start it with the cluster "
+                "file that it ran with. Nothing changed."
             ) from error
 
 

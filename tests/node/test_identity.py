@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,11 +13,11 @@ import pytest
 
 from crdtstore.causal import make_replica_id
 from crdtstore.configuration import Cluster, Member
-from crdtstore.errors import StorageError, UsageError
+from crdtstore.errors import PUT_BACK, StorageError, UsageError
 from crdtstore_node.config import load
 from crdtstore_node.identity import FILE_NAME, take_identity
 from crdtstore_node.node import Opened
-from tests.node.running import Nodes, call, declare
+from tests.node.running import Nodes, call, declare, until
 
 US, EU = Member(make_replica_id("us-1", 1), "us"), Member(make_replica_id("eu-1", 2), "eu")
 CLUSTER = Cluster("test", bytes(16), (US, EU))
@@ -54,9 +57,28 @@ def test_a_log_without_an_identity_is_no_empty_directory(tmp_path: Path, is_boot
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"format": 1}', '{"format": 1, "cluster": 5}'])
 def test_an_identity_that_cannot_be_read_is_not_made_anew(tmp_path: Path, text: str) -> None:
     (tmp_path / FILE_NAME).write_text(text)
-    with pytest.raises(StorageError, match=FILE_NAME):
+    with pytest.raises(StorageError, match=rf"{FILE_NAME}: not the identity .*Put it back") as refused:
         take_identity(tmp_path, CLUSTER, "us-1", is_bootstrap=True)
+    assert ".." not in refused.value.detail
     assert (tmp_path / FILE_NAME).read_text() == text
+
+
+def test_what_the_disk_says_is_not_said_of_the_identity(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(data: Path) -> str:
+        with pytest.raises(StorageError) as error:
+            take_identity(data, CLUSTER, "us-1", is_bootstrap=False)
+        assert str(data / FILE_NAME) in error.value.detail
+        assert "not the identity" not in error.value.detail
+        assert "Errno" not in error.value.detail
+        return error.value.detail
+
+    (tmp_path / "file").touch()
+    assert f"Not a directory. {tmp_path / 'file'} has to be a directory" in refused(tmp_path / "file")
+    (tmp_path / "folder" / FILE_NAME).mkdir(parents=True)
+    assert "Is a directory. A directory stands where the file" in refused(tmp_path / "folder")
+    denied = PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    monkeypatch.setattr(Path, "read_bytes", lambda self: (_ for _ in ()).throw(denied))
+    assert "Permission denied. Run this as the user" in refused(tmp_path / "other")
 
 
 def test_an_identity_of_a_later_format_is_refused(tmp_path: Path) -> None:
@@ -88,6 +110,24 @@ async def test_one_directory_serves_one_process(make_nodes: Callable[..., Nodes]
     config = load(nodes.directory / "us.toml", {})
     with pytest.raises(StorageError, match="in use"):
         Opened(config, is_bootstrap=True)
+
+
+async def test_a_log_that_is_behind_its_checkpoint_is_refused_by_directory(make_nodes: Callable[..., Nodes]) -> None:
+    nodes = make_nodes("us", engine={"checkpoint_ms": 100})
+    node = await nodes.start("us")
+    await declare(node, "shop", "counter")
+    data = Path(node.config.data)
+    shutil.copytree(data / "log", data / "older")
+    for _ in range(3):
+        assert (await call(node, "POST", "/v1/data/shop/counter/k", {"ops": [{"op": "add"}]})).status == 200
+    await until(lambda: node.status()["storage"]["checkpoint"]["unsaved_bytes"] == 0)
+    await nodes.stop("us")
+    shutil.rmtree(data / "log")
+    (data / "older").rename(data / "log")
+    with pytest.raises(StorageError, match="acknowledged commits are missing") as refused:
+        Opened(load(nodes.directory / "us.toml", {}), is_bootstrap=False)
+    assert refused.value.detail.startswith(f"{data}: ")
+    assert PUT_BACK in refused.value.detail
 
 
 async def test_a_log_of_other_members_is_refused(make_nodes: Callable[..., Nodes]) -> None:
