@@ -160,9 +160,9 @@ async def test_through_kills_each_write_counts_once(directory: Path) -> None:
 
 @pytest.mark.skipif(not IS_SOAK, reason="long; make soak runs it")
 async def test_in_a_cluster_each_write_counts_once_wherever_it_is_repeated(directory: Path) -> None:
-    ledger, values, _ = await kill_again_and_again(directory, ["us", "eu", "ap"], KILLS // 4, seed=2)
+    ledger, values, commits = await kill_again_and_again(directory, ["us", "eu", "ap"], KILLS // 4, seed=2)
     assert values == dict.fromkeys(["us", "eu", "ap"], ledger.acknowledged)
-    assert ledger.replayed
+    assert ledger.replayed or commits > ledger.acknowledged, "nothing was tried in two regions, so this proves little"
 
 
 @pytest.mark.skipif(diskfaults.available() is not None, reason=f"kills at no chosen call: {diskfaults.available()}")
