@@ -6,9 +6,10 @@ rows are the leaves, so one walk over them in any order, with nothing else in me
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -53,13 +54,29 @@ def open_rows(data: Path) -> Iterator[StateRows | None]:
 
     Raises:  StorageError naming the file, also when there is a row in it that could not be found.
     """
-    pin = SqlitePin.open(data)
+    try:
+        pin = SqlitePin.open(data)
+    except StorageError as error:
+        raise _with_hint(data, error) from error
     if pin is None:
         yield None
         return
     with pin:
         pin.check()
         yield pin
+
+
+def _with_hint(data: Path, error: StorageError) -> StorageError:
+    """SQLite writes beside its file even to read it."""
+    with suppress(OSError):
+        if os.statvfs(data).f_flag & os.ST_RDONLY:
+            what = f"{data} is on a read-only file system: copy it to one that can be written, and take the backup of the copy"
+        elif not os.access(data, os.W_OK):
+            what = f"{data} cannot be written here: run this as the user of the node"
+        else:
+            return error
+        return StorageError(f"{error.detail.removesuffix('.')}. {what}. Nothing changed.", file=str(data))
+    return error
 
 
 def read_checkpoint(rows: StateRows | None, where: str) -> Checkpoint:

@@ -21,7 +21,7 @@ from crdtstore.errors import UsageError
 from crdtstore_node.backup.drill import drill_restore
 from crdtstore_node.backup.line import open_line
 from crdtstore_node.backup.restore import restore as restore_backup
-from crdtstore_node.backup.source import Check, Listed, listing, open_backup, prune, verify
+from crdtstore_node.backup.source import Check, is_backup, listing, open_backup, prune, summary, verify
 from crdtstore_node.backup.take import Taken, take
 from crdtstore_node.backup.target import open_target
 from crdtstore_node.config import load, load_cluster
@@ -113,13 +113,30 @@ def _taken_lines(taken: Taken) -> list[str]:
 @_json
 def list_(target: str, as_json: bool) -> None:
     """The backups of a target, the oldest first."""
-    found = listing(open_target(target))
-    document = [{"name": each.name, "finished": each.is_whole, "objects": len(each.objects)} for each in found]
-    _show(as_json, document, [_listed_line(each) for each in found] or ["no backups"])
+    opened = open_target(target)
+    found = listing(opened)
+    if not found and is_backup(opened):
+        raise UsageError(f"{opened.shown} is a backup itself: name the target that holds it. Nothing changed.")
+    document = [summary(opened, each) for each in found]
+    _show(as_json, document, _listed_lines(document) or ["no backups"])
 
 
-def _listed_line(listed: Listed) -> str:
-    return listed.name if listed.is_whole else f"{listed.name}   not finished: no backup (crdtstore backup prune)"
+def _listed_lines(document: list[dict[str, Any]]) -> list[str]:
+    if not document:
+        return []
+    table = [("name", "node", "taken", "commits", "size", "")]
+    for each in document:
+        state = "whole" if each["finished"] else "not finished: no backup (crdtstore backup prune)"
+        commits = "-" if each["commits"] is None else f"{each['commits']:,}"
+        size = "-" if each["bytes"] is None else f"{each['bytes'] / _MIB:,.1f} MiB"
+        state = state if each["why"] is None else f"damaged: {each['why']}"
+        table.append((each["name"], each["node"], f"{each['taken'][:19]}Z", commits, size, state))
+    widths = [max(len(row[at]) for row in table) for at in range(5)]
+    aligns = "<<<>>"
+    return [
+        "  ".join([*(f"{row[at]:{aligns[at]}{width}}" for at, width in enumerate(widths)), row[5]]).rstrip()
+        for row in table
+    ]
 
 
 @backup.command("verify")

@@ -40,6 +40,8 @@ __all__ = [
 ]
 
 _DATE = re.compile(r"\d{4}-\d\d-\d\d")
+_TOKEN = re.compile(r"AQ[\w-]{12,}")
+"""What at least looks like one: then it is another cluster's, or was altered."""
 _OLDER = "use an older backup. Nothing changed."
 
 
@@ -71,7 +73,21 @@ def parse_wanted(text: str, nonce: bytes) -> Wanted:
 
     Raises:  UsageError when it is neither; nothing changed.
     """
-    return unix_ms(text) if _DATE.match(text) else Tokens(nonce).decode(text)
+    if _DATE.match(text) or not text:
+        return unix_ms(text)
+    try:
+        return Tokens(nonce).decode(text)
+    except UsageError:
+        if _TOKEN.match(text):
+            raise
+        raise _neither(text) from None
+
+
+def _neither(text: str) -> UsageError:
+    return UsageError(
+        "expected a token (AQ…, the field `token` of a reply) or an instant with its zone (2026-01-05T10:00:00Z or "
+        f"2026-01-05T11:00:00+01:00), got {text[:100]!r}. Nothing changed."
+    )
 
 
 def is_beyond(manifest: Manifest, wanted: Wanted) -> bool:
@@ -108,9 +124,7 @@ def unix_ms(text: str) -> int:
     except ValueError:
         at = None
     if at is None or at.tzinfo is None:
-        raise UsageError(
-            f"expected a token or an instant such as 2026-01-05T10:00:00Z, got {text[:100]!r}. Nothing changed."
-        )
+        raise _neither(text)
     return int(at.timestamp() * 1000)
 
 

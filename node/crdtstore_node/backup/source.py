@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from msgspec import Struct, field, structs
 
+from crdtstore.clock import rfc3339
 from crdtstore.errors import CrdtStoreError, DecodeError, StorageError, UsageError
 from crdtstore.storage.protocol import Entry, Row
 from crdtstore.storage.record import decode_record
@@ -44,6 +45,7 @@ __all__ = [
     "listing",
     "open_backup",
     "prune",
+    "summary",
     "verify",
 ]
 
@@ -156,8 +158,32 @@ def listing(target: Target) -> list[Listed]:
     for name in target.names():
         folder, slash, rest = name.partition("/")
         if slash and NAME.fullmatch(folder):
-            folders.setdefault(folder, []).append(rest)
+            folders.setdefault(folder, []).extend([rest] if rest else [])
     return [Listed(name, MANIFEST_NAME in objects, objects) for name, objects in sorted(folders.items())]
+
+
+def summary(target: Target, listed: Listed) -> dict[str, Any]:
+    """What there is to say of a backup without reading it; of one that is none, what its name says."""
+    taken = rfc3339(int(_began_s(listed.name) * 1000))
+    said: dict[str, Any] = {
+        "name": listed.name,
+        "finished": listed.is_whole,
+        "objects": len(listed.objects),
+        "node": listed.name[17:-9],
+        "taken": taken,
+        "commits": None,
+        "bytes": None,
+        "why": None,
+    }
+    if listed.is_whole:
+        try:
+            manifest = _open(target, listed.name).manifest
+        except StorageError as error:
+            return {**said, "why": error.detail}
+        said["taken"] = manifest.taken
+        said["commits"] = sum(sum(part.end.vector.values()) for part in manifest.groups.values())
+        said["bytes"] = sum(part.bytes for part in manifest.objects)
+    return said
 
 
 def prune(target: Target, older_than_s: float, now_s: float) -> list[str]:
@@ -168,7 +194,7 @@ def prune(target: Target, older_than_s: float, now_s: float) -> list[str]:
     removed = []
     for name, is_whole, objects in listing(target):
         if not is_whole and now_s - _began_s(name) >= older_than_s:
-            for each in objects:
+            for each in objects or [""]:
                 target.delete(f"{name}/{each}")
             removed.append(name)
     return removed

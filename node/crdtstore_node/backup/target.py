@@ -35,6 +35,13 @@ _SECRET = re.compile(
 _USER = re.compile(r"//[^/\s@]*@")
 _QUERY = re.compile(r"\?\S*")
 _SECRET_NAME = re.compile(r"(?i)secret|token|password|key|sas|credential")
+_ASKS_MACHINE = re.compile(r"169\.254\.169\.254|metadata\.google\.internal")
+"""Where virtual machines ask who they are."""
+_CREDENTIALS = {
+    "s3": "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (and AWS_REGION; AWS_ENDPOINT_URL for another than Amazon)",
+    "gs": "GOOGLE_APPLICATION_CREDENTIALS",
+    "az": "AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY",
+}
 _LEAST_SECRET = 6
 """A shorter value of the environment is no secret, and would stand in half of all sentences."""
 
@@ -57,9 +64,9 @@ class Target(Protocol):
         """
 
     def names(self, below: str = "") -> list[str]:
-        """The names of all objects, or of those in a folder, in order.
+        """The names of all objects, or of those in a folder, in order; one that ends with ``/`` is of a folder with nothing in it.
 
-        Raises:  StorageError.
+        Raises:  StorageError; UsageError when there is no such place.
         """
 
     def delete(self, name: str) -> None:
@@ -145,16 +152,24 @@ class Folder:
             raise StorageError(f"{path}: {error.strerror}", file=str(path)) from error
 
     def names(self, below: str = "") -> list[str]:
+        if not self._path.is_dir():
+            raise UsageError(f"{self.shown}: there is no such folder. Nothing changed.")
         found: list[str] = []
         with segment.naming(self._path):
-            for path, _, files in os.walk(self._path / below):
-                at = Path(path)
-                found += [(at / name).relative_to(self._path).as_posix() for name in files]
+            for path, folders, files in os.walk(self._path / below):
+                at = Path(path).relative_to(self._path)
+                found += [(at / name).as_posix() for name in files]
+                if not folders and not files and at.parts:
+                    found.append(f"{at.as_posix()}/")
         return sorted(found)
 
     def delete(self, name: str) -> None:
         path = self._path / name
         with segment.naming(path):
+            if name.endswith("/"):
+                with suppress(FileNotFoundError):
+                    path.rmdir()
+                return
             path.unlink(missing_ok=True)
             with suppress(OSError):  # the folder may hold more
                 path.parent.rmdir()
@@ -219,6 +234,11 @@ class Bucket:
 
     def _failed(self, name: str, error: Exception) -> StorageError:
         where = f"{self.shown.rstrip('/')}/{name}"
+        if _ASKS_MACHINE.search(
+            str(error)
+        ):  # nothing in the environment: then the machine is asked, which is none of a cloud
+            how = _CREDENTIALS.get(self.shown.partition(":")[0], "those of its own tools")
+            return StorageError(f"{where}: there are no credentials for it in the environment: set {how}.", file=where)
         return StorageError(f"{where}: {_said(error, self._environ)}", file=where)
 
 
