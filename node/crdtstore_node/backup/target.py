@@ -153,7 +153,7 @@ class Folder:
 
     def names(self, below: str = "") -> list[str]:
         if not self._path.is_dir():
-            raise UsageError(f"{self.shown}: there is no such folder. Nothing changed.")
+            raise UsageError(f"{self.shown}: there is no backup, for there is no such folder. Nothing changed.")
         found: list[str] = []
         with segment.naming(self._path):
             for path, folders, files in os.walk(self._path / below):
