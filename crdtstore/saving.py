@@ -247,7 +247,8 @@ class Saving:
         for group, checkpoint in self._turn.items():
             numbers[group], counts[group] = checkpoint.number, checkpoint.rows
         about = host.cluster.nonce, str(host.replica), numbers, self._cut, self._mark_ms, self._began_ms, counts
-        return Slice(rows=[(NODE_PATH, encode_node(SavedNode(FORMAT, *about)))])
+        saved = SavedNode(FORMAT, *about, logged=self.retention.position)
+        return Slice(rows=[(NODE_PATH, encode_node(saved))])
 
     def _hand_out(self, out: HostOutput) -> None:
         """Give the store its next parts, and at last the commit."""

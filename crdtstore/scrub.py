@@ -22,7 +22,7 @@ from crdtstore.storage.rows import LEAVES, META, PREFIX_BYTES, key_range, parts_
 if TYPE_CHECKING:
     from crdtstore.host import Host
 
-__all__ = ["Scrub", "digest_steps"]
+__all__ = ["Scrub", "digest_steps", "group_steps"]
 
 _SLICE = 200
 _LEAST_PAUSE_MS = 5
@@ -45,6 +45,29 @@ def digest_steps(rows: StateRows, number: int, members: list[str]) -> Iterator[i
         start = found[-1][0] + b"\0"
         yield total % MODULUS
     yield total % MODULUS
+
+
+def group_steps(rows: StateRows, group: str, number: int, count: int) -> Iterator[int]:
+    """Check all rows of a group, ``count`` of them by what the checkpoint says; after each slice about how many were new in it.
+
+    Raises:  StorageError when one cannot be read or is not what was written, or when some are missing or too many.
+    """
+    saved = read_saved(rows, number)
+    if saved is None:
+        raise StorageError(f"the checkpoint does not hold the group {group} any more{_WHAT_NOW}")
+    digest = 0
+    for so_far in digest_steps(rows, number, saved.members):
+        digest = so_far
+        yield _SLICE
+    if digest != int.from_bytes(saved.digest, "big"):
+        raise StorageError(f"{group}: the rows of the checkpoint do not have its state digest{_WHAT_NOW}")
+    found, start, end = 0, row_path(number, META, []), row_path(number + 1, META, [])
+    while some := rows.rows(start, end, 5 * _SLICE):
+        found += len(some)
+        start = some[-1][0] + b"\0"
+        yield 0
+    if found != count:
+        raise StorageError(f"{group}: the checkpoint has {found} rows, it was written with {count}{_WHAT_NOW}")
 
 
 class Scrub:
@@ -100,25 +123,8 @@ class Scrub:
             node = read_node(pinned)
             if node is not None:
                 for group, number in node.groups.items():
-                    yield from self._check(pinned, group, number, node.counts[group])
+                    for rows in group_steps(pinned, group, number, node.counts[group]):
+                        self.rows += rows
+                        yield
         finally:
             pinned.close()
-
-    def _check(self, pinned: StateRows, group: str, number: int, count: int) -> Iterator[None]:
-        saved = read_saved(pinned, number)
-        if saved is None:
-            raise StorageError(f"the checkpoint does not hold the group {group} any more{_WHAT_NOW}")
-        digest = 0
-        for so_far in digest_steps(pinned, number, saved.members):
-            digest = so_far
-            self.rows += _SLICE
-            yield
-        if digest != int.from_bytes(saved.digest, "big"):
-            raise StorageError(f"{group}: the rows of the checkpoint do not have its state digest{_WHAT_NOW}")
-        found, start, end = 0, row_path(number, META, []), row_path(number + 1, META, [])
-        while rows := pinned.rows(start, end, 5 * _SLICE):
-            found += len(rows)
-            start = rows[-1][0] + b"\0"
-            yield
-        if found != count:
-            raise StorageError(f"{group}: the checkpoint has {found} rows, it was written with {count}{_WHAT_NOW}")

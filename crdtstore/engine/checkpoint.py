@@ -81,6 +81,8 @@ class SavedNode(Struct, frozen=True, array_like=True):
     made_ms: int
     counts: dict[str, int]
     """How many rows there are of each group."""
+    logged: int = 0
+    """The log reached beyond this position: a block that began here was durable. 0 where it was not yet noted."""
 
 
 NODE_PATH = row_path(0, META, ["node"])

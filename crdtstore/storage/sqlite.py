@@ -39,7 +39,7 @@ from crdtstore.storage.sqlite_file import (
     storage_error,
 )
 
-__all__ = ["FILE_NAME", "FORMAT", "SqlitePin", "SqliteState"]
+__all__ = ["FILE_NAME", "FORMAT", "SqlitePin", "SqliteState", "check_file", "read_rows"]
 
 _STATEMENT_ROWS = 300
 """As many as a slice has mostly: a second statement for the rest would wait for the interpreter once more."""
@@ -102,7 +102,7 @@ class SqliteState:
 
         Raises:  StorageError naming file and row when one cannot be read, or is not what was written.
         """
-        return _read(self._reader, self.path, start, end, limit)
+        return read_rows(self._reader, self.path, start, end, limit)
 
     def pin(self) -> SqlitePin:
         """What is committed now, whatever is committed later.
@@ -262,7 +262,7 @@ class SqlitePin:
             return cls(path) if refuse_foreign(path) else None
 
     def rows(self, start: bytes, end: bytes, limit: int = -1) -> list[Row]:
-        return _read(self._connection, self._path, start, end, limit)
+        return read_rows(self._connection, self._path, start, end, limit)
 
     def check(self) -> None:
         """See whether every row can be found: what no read of rows would notice.
@@ -270,12 +270,7 @@ class SqlitePin:
         Cost:    the whole file is read, in one C call; about 0.3 s for a million rows.
         Raises:  StorageError naming the file and what is wrong with it.
         """
-        try:
-            [[found]] = self._connection.execute("PRAGMA quick_check(1)").fetchall()
-        except SQLITE_ERRORS as error:
-            raise storage_error(self._path, error) from error
-        if found != b"ok":
-            raise damage(self._path, found.decode(errors="replace").strip())
+        check_file(self._connection, self._path)
 
     def close(self) -> None:
         self._connection.close()
@@ -305,7 +300,18 @@ def _pieces(items: list[_Item]) -> Iterator[list[_Item]]:
         yield items[at : at + _STATEMENT_ROWS]
 
 
-def _read(connection: sqlite3.Connection, path: Path, start: bytes, end: bytes, limit: int) -> list[Row]:
+def check_file(connection: sqlite3.Connection, path: Path) -> None:
+    """As ``SqlitePin.check``."""
+    try:
+        [[found]] = connection.execute("PRAGMA quick_check(1)").fetchall()
+    except SQLITE_ERRORS as error:
+        raise storage_error(path, error) from error
+    if found != b"ok":
+        raise damage(path, found.decode(errors="replace").strip())
+
+
+def read_rows(connection: sqlite3.Connection, path: Path, start: bytes, end: bytes, limit: int) -> list[Row]:
+    """As ``SqliteState.rows``."""
     try:
         found = connection.execute(_ROWS, (start, end, limit)).fetchall()
     except SQLITE_ERRORS as error:

@@ -20,14 +20,15 @@ from crdtstore.causal import ReplicaId
 from crdtstore.cli import exit_code
 from crdtstore.clock import physical_ms, rfc3339
 from crdtstore.commit import Commit
-from crdtstore.errors import CrdtStoreError, StorageError, UsageError, problem
+from crdtstore.errors import MAX_DETAIL, CrdtStoreError, UsageError, problem
 from crdtstore.storage.inspection import Damage, Torn, inspect
-from crdtstore_node.log_checkpoint import Checkpoint, checkpoint_of
 from crdtstore_node.log_checks import Chains, Numbers, Report, cluster_of, commits, log_of, place, verify
+from crdtstore_node.state_checks import StateReport, check_state, read_checkpoint
 
 __all__ = ["log"]
 
 _MOST_TEXT = 200
+_MOST_NAMED = 20
 _LOOKS = 3
 """While a node saves and cuts, its log is looked at so often."""
 
@@ -64,24 +65,26 @@ def _command(function: Callable[..., None]) -> Callable[..., None]:
 @click.option("--chain", is_flag=True, help="Decode every commit and recompute the chain of hashes per origin.")
 @_command
 def verify_(directory: Path, *, as_json: bool, chain: bool) -> None:
-    """Check that all is there and as it was written.
+    """Check that all is there and as it was written, in the log and in the state beside it.
 
-    Exit code 1 when it is not. A torn tail is what a crash left of a write that was never acknowledged.
+    Of the state the structure of its file is checked, with --chain every row. Exit code 1 when something is not as it was
+    written. A torn tail is what a crash left of a write that was never acknowledged.
     """
     data, where = log_of(directory)
     cluster = cluster_of(data) if chain else None
-    checkpoint = _checkpoint(data)
+    state = check_state(data, reads_rows=chain)
+    checkpoint = state.checkpoint
     for _ in range(_LOOKS):
         chains = Chains(cluster, checkpoint) if cluster is not None else None
-        report = verify(where, chains, checkpoint.needed if checkpoint else None)
-        before, checkpoint = checkpoint, None if report.is_sound else _checkpoint(data)
-        if report.is_sound or before == checkpoint:
+        report = verify(where, chains, checkpoint.needed, checkpoint.logged) if checkpoint else verify(where, chains)
+        before, checkpoint = checkpoint, None if report.is_sound else read_checkpoint(data)
+        if report.is_sound or checkpoint is None or before == checkpoint:
             break
     if as_json:
-        _echo_json(_report(where, report))
+        _echo_json(_report(where, report, state))
     else:
-        _show_report(report)
-    if not report.is_sound:
+        _show_report(report, state)
+    if not report.is_sound or state.damage:
         sys.exit(1)
 
 
@@ -102,12 +105,15 @@ def dump(
     _, where = log_of(directory)
     since_ms = _instant_ms(since)
     shown, is_sound = 0, True
+    groups, origins = set[str](), set[str]()
     for found in commits(where, start):
         if isinstance(found, (Damage, Torn)):
             is_sound &= isinstance(found, Torn)
             click.echo(_place(found), err=True)
             continue
         position, entry, commit = found
+        groups.add(entry.group)
+        origins |= {entry.origin, entry.origin.rpartition(".")[0]}
         if (
             (group is not None and entry.group != group)
             or (origin is not None and origin not in (entry.origin, entry.origin.rpartition(".")[0]))
@@ -124,6 +130,8 @@ def dump(
             click.echo(_line(position, entry.group, entry.origin, commit, len(entry.data)))
     if not is_sound:
         sys.exit(1)
+    _refuse_unknown("--group", group, groups)
+    _refuse_unknown("--origin", origin, origins)
 
 
 @log.command()
@@ -143,18 +151,10 @@ def stats(directory: Path, *, as_json: bool) -> None:
 # --- verify
 
 
-def _checkpoint(data: Path) -> Checkpoint | None:
-    try:
-        return checkpoint_of(data)
-    except StorageError as error:
-        click.echo(f"the state is not asked what it needs of the log: {error.detail}", err=True)
-        return None
-
-
-def _report(where: Path, report: Report) -> dict[str, Any]:
+def _report(where: Path, report: Report, state: StateReport) -> dict[str, Any]:
     document: dict[str, Any] = {
         "log": str(where),
-        "sound": report.is_sound,
+        "sound": report.is_sound and not state.damage,
         "segments": report.segments,
         "prepared": report.prepared,
         "blocks": report.blocks,
@@ -166,6 +166,12 @@ def _report(where: Path, report: Report) -> dict[str, Any]:
         "damaged_bytes": report.lost_bytes,
         "damage": [place(each) for each in report.damage],
         "torn": place(report.torn) if report.torn else None,
+        "state": {
+            "file": str(state.path),
+            "is_there": state.is_there,
+            "rows": state.rows,
+            "damage": [{"file": file, "why": why} for file, why in state.damage],
+        },
     }
     if report.chains is not None:
         document["commits"] = report.chains.commits
@@ -176,7 +182,9 @@ def _report(where: Path, report: Report) -> dict[str, Any]:
     return document
 
 
-def _show_report(report: Report) -> None:
+def _show_report(report: Report, state: StateReport) -> None:
+    for file, why in state.damage:
+        click.echo(f"{_plain(file)}: {_plain(why, 2 * MAX_DETAIL)}")
     for damage in report.damage:
         click.echo(_place(damage))
     if report.places > len(report.damage):
@@ -193,10 +201,22 @@ def _show_report(report: Report) -> None:
     )
     if report.chains is not None:
         what += f", {_counted(report.chains.commits, 'commit')}"
-    if report.is_sound:
-        click.echo(f"sound: {what}")
+    if report.is_sound and not state.damage:
+        click.echo(f"sound: {what}; {_state(state)}")
         return
-    click.echo(f"DAMAGED at {_counted(report.places, 'place')}, {_number(report.lost_bytes)} bytes. Sound are {what}")
+    size = (
+        f"{'' if report.is_all_known else ' at least'} {_number(report.lost_bytes)} bytes" if report.lost_bytes else ""
+    )
+    places = _counted(report.places + len(state.damage), "place")
+    click.echo(f"DAMAGED at {places}{size and ','}{size}. Sound are {what}")
+
+
+def _state(state: StateReport) -> str:
+    if not state.is_there:
+        return "there is no state beside it"
+    if state.rows is None:
+        return "the file of the state (with --chain its rows too)"
+    return f"the state with {_counted(state.rows, 'row')}"
 
 
 def _place(found: Damage | Torn) -> str:
@@ -231,6 +251,12 @@ def _line(position: int, group: str, origin: ReplicaId, commit: Commit, size: in
         f"{position:>12}  {_plain(origin)}:{commit.seq}  {rfc3339(physical_ms(commit.hlc))}  "
         f"{_plain(group)}  by {author}  {what}"
     )
+
+
+def _refuse_unknown(option: str, name: str | None, known: set[str]) -> None:
+    if name is not None and name not in known:
+        there = ", ".join(sorted(known)[:_MOST_NAMED]) + (", …" if len(known) > _MOST_NAMED else "")
+        raise UsageError(f"{option}: no commit that was looked at is of {name[:100]!r}, but of: {there or 'nobody'}.")
 
 
 def _instant_ms(text: str | None) -> int:
@@ -289,11 +315,9 @@ def _show_numbers(numbers: Numbers) -> None:
         each = f"{numbers.bytes / numbers.commits:.1f} bytes each in the log"
         click.echo(f"commits   {_number(numbers.commits)}, {each}, {_time(numbers.first)} to {_time(numbers.last)}")
     for (group, origin), (count, size) in sorted(numbers.per_origin.items()):
-        click.echo(f"          {_plain(group)}  {_plain(origin)}  {_number(count)} commits  {_bytes(size)}")
+        click.echo(f"          {_plain(group)}  {_plain(origin)}  {_counted(count, 'commit')}  {_bytes(size)}")
     if numbers.places or numbers.undecodable:
-        click.echo(
-            f"damaged   at {_number(numbers.places + numbers.undecodable)} places: crdtstore log verify names them"
-        )
+        click.echo(f"damaged   at {_counted(numbers.places + numbers.undecodable, 'place')}: see crdtstore log verify")
 
 
 def _time(stamp: int | None) -> str | None:
@@ -318,9 +342,9 @@ def _bytes(count: int) -> str:
     return f"{count} B"
 
 
-def _plain(text: str) -> str:
+def _plain(text: str, most: int = _MOST_TEXT) -> str:
     """Text that does nothing to a terminal, and is not endless."""
-    short = text if len(text) <= _MOST_TEXT else f"{text[:_MOST_TEXT]}…"
+    short = text if len(text) <= most else f"{text[:most]}…"
     return short if short.isprintable() else json.dumps(short)
 
 

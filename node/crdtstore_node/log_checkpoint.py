@@ -10,17 +10,16 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-import msgspec
 from msgspec import Struct
 
 from crdtstore.causal import ReplicaId
-from crdtstore.engine.checkpoint import NODE_PATH, SavedNode, read_saved
-from crdtstore.errors import StorageError
+from crdtstore.engine.checkpoint import read_node, read_saved
 from crdtstore.storage.protocol import Row
-from crdtstore.storage.rows import unseal
+from crdtstore.storage.sqlite import check_file, read_rows
 from crdtstore.storage.sqlite_file import FILE_NAME, SQLITE_ERRORS, beside, refuse_foreign, storage_error
+from crdtstore_node.identity import read_identity
 
-__all__ = ["Checkpoint", "Origin", "checkpoint_of"]
+__all__ = ["Checkpoint", "Origin", "StateFile", "checkpoint_of"]
 
 Origin = tuple[str, ReplicaId]
 
@@ -34,9 +33,13 @@ class Checkpoint(Struct, frozen=True):
     """The last commit that need not be in the log any more, and the chain hash after it."""
     heads: dict[Origin, tuple[int, bytes]]
     """The last commit that the state holds, and the chain hash after it."""
+    logged: int = 0
+    """The log must hold a block that begins at this position, or a later one; 0: that is not known."""
 
 
-class _Rows:
+class StateFile:
+    """The rows of a store at one instant; not a file is made or changed."""
+
     def __init__(self, path: Path) -> None:
         self._path = path
         is_open = any(beside(path, suffix).exists() for suffix in ("-wal", "-shm"))
@@ -51,12 +54,11 @@ class _Rows:
             raise storage_error(path, error) from error
 
     def rows(self, start: bytes, end: bytes, limit: int = -1) -> list[Row]:
-        statement = "SELECT path, data FROM state WHERE path >= ? AND path < ? ORDER BY path LIMIT ?"
-        try:
-            found = self._connection.execute(statement, (start, end, limit)).fetchall()
-        except SQLITE_ERRORS as error:
-            raise storage_error(self._path, error) from error
-        return unseal(found, str(self._path))
+        return read_rows(self._connection, self._path, start, end, limit)
+
+    def check(self) -> None:
+        """As ``SqlitePin.check``."""
+        check_file(self._connection, self._path)
 
     def close(self) -> None:
         self._connection.close()
@@ -70,15 +72,15 @@ def checkpoint_of(data: Path) -> Checkpoint | None:
     path = data / FILE_NAME
     if not refuse_foreign(path):
         return None
-    with closing(_Rows(path)) as rows:
-        found = rows.rows(NODE_PATH, NODE_PATH + b"\0")
-        if not found:
+    with closing(StateFile(path)) as rows:
+        node = read_node(rows)
+        if node is None:
             return None
-        try:
-            node = msgspec.msgpack.decode(found[0][1], type=SavedNode)
-        except msgspec.MsgspecError as error:
-            raise StorageError(f"{path}: the row about the node is none: {error}", file=str(path)) from error
-        checkpoint = Checkpoint(node.needed, {}, {})
+        identity = read_identity(data)
+        is_restored = (
+            identity is not None and identity.restored_from is not None
+        )  # its log was written anew, and is shorter
+        checkpoint = Checkpoint(node.needed, {}, {}, 0 if is_restored else node.logged)
         for group, number in node.groups.items():
             saved = read_saved(rows, number)
             if saved is None:

@@ -15,12 +15,14 @@ from typing import Any
 from msgspec import Struct, field
 
 from crdtstore.commit import Commit, chain_next, chain_start, decode_commit
-from crdtstore.errors import DecodeError, UsageError
+from crdtstore.errors import PUT_BACK, DecodeError, StorageError, UsageError
 from crdtstore.promises import NOTE_GROUP
 from crdtstore.storage import segment
 from crdtstore.storage.inspection import Damage, Finding, Part, Prepared, Started, Torn, inspect
 from crdtstore.storage.protocol import Entry
 from crdtstore.storage.record import decode_record
+from crdtstore.storage.sqlite_file import FILE_NAME as STATE_NAME
+from crdtstore_node.identity import FILE_NAME as IDENTITY_NAME
 from crdtstore_node.identity import LOG_NAME, read_identity
 from crdtstore_node.log_checkpoint import Checkpoint, Origin
 
@@ -35,11 +37,18 @@ _SIZES = tuple(1 << power for power in range(7, 33))
 def log_of(directory: Path) -> tuple[Path, Path]:
     """The data directory and the log of a node, given either.
 
-    Raises:  UsageError when neither is here.
+    Raises:  UsageError when neither is here; StorageError when there has to be a log, and is none.
     """
     for log in (directory / LOG_NAME, directory):
         if log.is_dir() and segment.generations(log):
             return log.parent, log
+    for data in (directory, directory.parent) if directory.name == LOG_NAME else (directory,):
+        if (data / STATE_NAME).exists():
+            why = f"no segment is there, but {STATE_NAME} is: the log was removed, and acknowledged commits with it"
+            raise StorageError(f"{data / LOG_NAME}: {why}. {PUT_BACK}.", file=str(data / LOG_NAME))
+        if (data / IDENTITY_NAME).exists():
+            why = f"no segment and no {STATE_NAME} is there, but {IDENTITY_NAME} is: all data was removed, or none was ever written"
+            raise StorageError(f"{data / LOG_NAME}: {why}.", file=str(data / LOG_NAME))
     raise UsageError(
         f"{directory}: there is no log here. Give a node's data directory, or the folder {LOG_NAME} in it."
     )
@@ -70,6 +79,8 @@ class Report(Struct):
     places: int = 0
     """Where something is damaged."""
     lost_bytes: int = 0
+    """There, as far as it is known."""
+    is_all_known: bool = True
     damage: list[Damage] = field(default_factory=list)
     torn: Torn | None = None
     chains: Chains | None = None
@@ -81,12 +92,13 @@ class Report(Struct):
     def note(self, damage: Damage) -> None:
         self.places += 1
         self.lost_bytes += damage.size
+        self.is_all_known &= damage.size > 0
         if len(self.damage) < MOST_LISTED:
             self.damage.append(damage)
 
 
-def verify(log: Path, chains: Chains | None = None, needed: int | None = None) -> Report:
-    """Check every block of a log, and what ``chains`` checks; ``needed``: what the state says that the log must hold.
+def verify(log: Path, chains: Chains | None = None, needed: int | None = None, logged: int = 0) -> Report:
+    """Check every block of a log, and what ``chains`` checks; ``needed`` and ``logged``: what the state says that the log must hold.
 
     Cost:    1 GB in seconds; with ``chains`` every commit is decoded and hashed.
     Raises:  StorageError when the log cannot be read at all.
@@ -113,11 +125,26 @@ def verify(log: Path, chains: Chains | None = None, needed: int | None = None) -
     if chains is not None:
         for origin, why in chains.missing():
             report.note(Damage(last.path if last is not None else log, 0, 0, f"{why} of {origin[1]} in {origin[0]}"))
-    if needed is not None and (report.ends is None or report.ends < needed):
-        where = last.path if last is not None else log
-        why = f"the log ends at position {report.ends or 0}, but the state was saved at {needed}"
-        report.note(Damage(where, 0, needed - (report.ends or 0), why))
+    _check_end(report, Torn(log, 0, 0) if last is None else _end_of(last, report.ends or 0), needed or 0, logged)
     return report
+
+
+def _end_of(last: Started, ends: int) -> Torn:
+    return Torn(last.path, segment.OVERHEAD_BYTES + ends - last.position, 0)
+
+
+def _check_end(report: Report, end: Torn, needed: int, logged: int) -> None:
+    """Whether the log reaches as far as it did when the state was saved. If not, what stands there was acknowledged."""
+    ends = report.ends or 0
+    if ends < needed:
+        why = f"the log ends at position {ends}, but the state was saved at {needed}"
+    elif logged and ends <= logged:
+        why = f"the log ends at position {ends}, but when the state was saved a block at {logged} was durable"
+    else:
+        return
+    if report.torn is not None:
+        end, report.torn = report.torn, None
+    report.note(Damage(end.path, end.offset, max(end.size, needed - ends), f"{why}. Acknowledged commits are missing"))
 
 
 def _on_started(report: Report, started: Started, needed: int | None) -> Started:
@@ -125,8 +152,10 @@ def _on_started(report: Report, started: Started, needed: int | None) -> Started
     if report.begins is None:
         report.begins = started.position
         if needed is not None and started.position > needed:
-            why = f"the log begins at position {started.position}, but everything from {needed} on is needed"
-            report.note(Damage(started.path, 0, started.position - needed, why))
+            before = segment.path_of(started.path.parent, started.generation - 1)
+            what = "no valid header" if before.exists() else "no file"
+            why = f"{what}, the log begins at position {started.position}, but everything from {needed} on is needed"
+            report.note(Damage(before, 0, started.position - needed, why))
     report.ends = started.position if report.ends is None else max(report.ends, started.position)
     return started
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from crdtstore.storage.inspection import Started, inspect
 from crdtstore.storage.log import SegmentedLog
 from crdtstore.storage.protocol import Entry
 from crdtstore.storage.segment import OVERHEAD_BYTES
-from crdtstore_node import cli_log, log_checks
+from crdtstore_node import log_checks, state_checks
 from crdtstore_node.log_checkpoint import Checkpoint, checkpoint_of
 from crdtstore_node.log_checks import Chains, log_of, verify
 from tests.node.running import Nodes, call, declare
@@ -229,7 +230,7 @@ def test_what_the_checkpoint_needs_has_to_be_there(tmp_path: Path, monkeypatch: 
     positions = make(tmp_path, 60, cut=True)
     for needed, is_sound in ((positions[30], True), (positions[3], False), (positions[-1] + 10_000, False)):
         checkpoint = Checkpoint(needed, {}, {})
-        monkeypatch.setattr(cli_log, "checkpoint_of", lambda _, found=checkpoint: found)
+        monkeypatch.setattr(state_checks, "checkpoint_of", lambda _, found=checkpoint: found)
         result = run("verify", tmp_path)
         assert result.exit_code == (0 if is_sound else 1), result.output
         assert is_sound or f"{needed}" in result.stdout
@@ -245,8 +246,41 @@ def test_what_a_cut_left_below_what_is_needed_is_no_damage(tmp_path: Path, monke
     assert run("verify", tmp_path).exit_code == 1
     for needed, is_sound in ((starts[2], True), (positions[-1], True), (starts[2] - 1, False), (starts[1], False)):
         checkpoint = Checkpoint(needed, {}, {})
-        monkeypatch.setattr(cli_log, "checkpoint_of", lambda _, found=checkpoint: found)
+        monkeypatch.setattr(state_checks, "checkpoint_of", lambda _, found=checkpoint: found)
         assert run("verify", tmp_path).exit_code == (0 if is_sound else 1)
+
+
+def test_a_first_segment_that_is_missing_is_blamed_and_not_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    positions = make(tmp_path)
+    log = tmp_path / "log"
+    second = next(each for each in inspect(log) if isinstance(each, Started) and each.generation == 2)
+    monkeypatch.setattr(state_checks, "checkpoint_of", lambda _: Checkpoint(positions[1], {}, {}))
+    for what, chain in (("no file", []), ("no file", ["--chain"]), ("no valid header", [])):
+        if what == "no file":
+            segment.path_of(log, 1).unlink(missing_ok=True)
+        else:
+            segment.create(segment.path_of(log, 1), 4096)
+        result = run("verify", tmp_path, *chain)
+        assert result.exit_code == 1
+        begins = f"the log begins at position {second.position}, but everything from {positions[1]} on is needed"
+        lost = second.position - positions[1]
+        assert f"0000000001.log: damaged at byte 0: {lost:,} bytes: {what}, {begins}" in result.stdout
+        assert second.path.name not in result.stdout, "that one is whole"
+
+
+def test_how_much_is_lost_is_said_as_far_as_it_is_known(tmp_path: Path) -> None:
+    positions = make(tmp_path, 9)
+    with SegmentedLog.open(tmp_path / "log", 4096) as log:
+        list(log.replay())
+        log.write([log.encode([entry("shop/0", EU, 11)])])
+    assert "DAMAGED at 1 place. Sound are" in run("verify", "--chain", tmp_path).stdout
+    flip(tmp_path, 1, OVERHEAD_BYTES + positions[1] + 60)
+    size = positions[2] - positions[1]
+    assert re.search(
+        rf"DAMAGED at \d places, at least {size} bytes. Sound are", run("verify", "--chain", tmp_path).stdout
+    )
 
 
 def test_a_record_that_is_none_is_damage_for_who_decodes(tmp_path: Path) -> None:
@@ -350,7 +384,7 @@ def test_dump_shows_a_line_per_commit(tmp_path: Path) -> None:
         (["--group", "_sys"], 60),
         (["--origin", US], 120),
         (["--origin", "eu-1"], 60),
-        (["--origin", "eu"], 0),
+        (["--origin", US, "--since", "2025-11-20T12:01:01Z"], 0),
         (["--since", "2025-11-20T12:00:51Z"], 30),
         (["--since", "2025-11-20T12:00:51", "--group", "_sys"], 10),
         (["--limit", "7"], 7),
@@ -417,3 +451,21 @@ def test_an_empty_log_has_nothing_to_show(tmp_path: Path) -> None:
     assert "sound: 0 blocks with 0 records, 0 B in 0 segments" in run("verify", tmp_path).stdout
     assert run("dump", tmp_path).stdout == ""
     assert "blocks    0" in run("stats", tmp_path).stdout
+
+
+@pytest.mark.parametrize("option", ["--group", "--origin"])
+def test_a_name_that_is_nobodys_is_refused(tmp_path: Path, option: str) -> None:
+    make(tmp_path, 3)
+    result = run("dump", tmp_path, option, "nix")
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    assert f"{option}: no commit that was looked at is of 'nix', but of: " in result.stderr
+    assert ("_sys, shop/0" if option == "--group" else f"eu-1, {EU}, us-1, {US}") in result.stderr
+
+
+def test_one_is_not_many(tmp_path: Path) -> None:
+    positions = make(tmp_path, 1)
+    assert f"shop/0  {EU}  1 commit  " in run("stats", tmp_path).stdout
+    positions = make(tmp_path / "other", 9)
+    flip(tmp_path / "other", 1, OVERHEAD_BYTES + positions[1] + 60)
+    assert "damaged   at 1 place: " in run("stats", tmp_path / "other").stdout
