@@ -34,6 +34,7 @@ __all__ = ["figures"]
 KEYS = 1_000_000
 BEYOND = 100_000
 DIRTY = 50_000
+FEW = 60_000
 RATE = 500
 CYCLES = 5
 CYCLE_MS = 20_000
@@ -58,13 +59,15 @@ def _restart(config: Path, runs: int) -> list[tuple[float, float]]:
     return [asyncio.run(start()) for _ in range(runs)]
 
 
-async def _make_dirty(url: str, seed: int) -> None:
+async def _make_dirty(url: str, seed: int, among: int) -> None:
     """Change random keys until so many have changes that no checkpoint holds."""
     while (unsaved := (await storage_of(url))["checkpoint"]["unsaved_keys"]) < DIRTY:
-        await put_load(url, "add", 0, max(0.2, (DIRTY - unsaved) / 20_000), KEYS, seed + unsaved)
+        await put_load(url, "add", 0, max(0.2, (DIRTY - unsaved) / 20_000), among, seed + unsaved)
 
 
-async def _beside_checkpoints(config: Path) -> tuple[list[list[float]], list[list[float]], list[int], list[int]]:
+async def _beside_checkpoints(
+    config: Path, among: int
+) -> tuple[list[list[float]], list[list[float]], list[int], list[int]]:
     """Of each cycle the latencies while a checkpoint of about ``DIRTY`` keys ran, and those before it; how long it took (ms), and of how
     many keys it was.
     """
@@ -73,14 +76,14 @@ async def _beside_checkpoints(config: Path) -> tuple[list[list[float]], list[lis
     took_ms: list[int] = []
     dirty: list[int] = []
     async with serving(config, checkpoint_ms=CYCLE_MS, scrub_rows_per_s=0, memory_bytes=4 << 30) as (url, _, _):
-        while (await storage_of(url))["state"]["resident_rows"] < KEYS:  # noqa: ASYNC110
+        while (await storage_of(url))["state"]["resident_rows"] < among:  # noqa: ASYNC110
             await asyncio.sleep(0.5)
         for cycle in range(20 * CYCLES):
-            await _make_dirty(url, cycle)
+            await _make_dirty(url, cycle, among)
             checkpoint = (await storage_of(url))["checkpoint"]
             count, ended_ms = checkpoint["count"], (checkpoint["age_ms"] or 0) - checkpoint["took_ms"]
             seconds = (CYCLE_MS - (ended_ms if count else 0)) / 1e3 + 12  # a checkpoint takes 5 to 6 s of it
-            load = asyncio.ensure_future(put_load(url, "add", RATE, seconds, KEYS, cycle))
+            load = asyncio.ensure_future(put_load(url, "add", RATE, seconds, among, cycle))
             await asyncio.sleep(1)
             while not load.done() and (checkpoint := (await storage_of(url))["checkpoint"])["count"] == count:
                 keys = checkpoint["unsaved_keys"]
@@ -198,16 +201,26 @@ def _million(directory: Path, runs: int) -> Iterator[Figure]:
             is_at_least=False,
             notes={"a CPU second, with": round(max(with_store)), "without": round(max(without_store))},
         )
-    yield _latency_figure(*asyncio.run(_beside_checkpoints(config)))
+    yield _latency_figure("1 M", *asyncio.run(_beside_checkpoints(config, KEYS)))
+    shutil.rmtree(directory)
+
+
+def _few(directory: Path) -> Iterator[Figure]:
+    """The same of a state that is hardly larger than what changes: few pages hold it all."""
+    config = lay_out(directory, REGIONS)
+    with Inside(config) as node:
+        fill(node, FEW, 1)
+        node.checkpoint()
+    yield _latency_figure(f"{FEW:,}", *asyncio.run(_beside_checkpoints(config, FEW)))
     shutil.rmtree(directory)
 
 
 def _latency_figure(
-    during: list[list[float]], before: list[list[float]], took_ms: list[int], dirty: list[int]
+    of: str, during: list[list[float]], before: list[list[float]], took_ms: list[int], dirty: list[int]
 ) -> Figure:
     usual = [percentile(each, 0.99) for each in before]
     return Figure(
-        f"write latency p99 at {RATE}/s over HTTP while a checkpoint of 50,000 leaves of 1 M runs",
+        f"write latency p99 at {RATE}/s over HTTP while a checkpoint of 50,000 leaves of {of} runs",
         "ms",
         [percentile(each, 0.99) for each in during],
         10,
@@ -268,6 +281,7 @@ def _verify(directory: Path, runs: int) -> Figure:
 
 def figures(runs: int, directory: Path) -> Iterator[Figure]:
     """In directories of their own; each figure as soon as it is there."""
+    yield from _few(directory / "few")
     yield from _million(directory / "million", min(runs, 3))
     yield from budget.figures(directory / "many")
     yield _verify(directory / "verify", min(runs, 3))
