@@ -31,6 +31,12 @@ def _as_important_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "nice", lambda increment: 0)
 
 
+@pytest.fixture(autouse=True)
+def _no_checkpoint_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first one of a node comes soon; a world here has those that its test asks for."""
+    monkeypatch.setattr("crdtstore.saving._FIRST_MS", 3_600_000)
+
+
 def a_life(place: Path) -> World:
     """A node alone, with a checkpoint and more behind it."""
     world = World(place / "world", 1)
