@@ -242,7 +242,7 @@ class Saving:
                 yield checkpoint, part
 
     def _last_part(self) -> Slice:
-        """What is written when it is known how many rows there are."""
+        """What is written when it is known how many rows there are, and how far the log has to reach."""
         host, numbers, counts = self._host, dict[str, int](), dict[str, int]()
         for group, checkpoint in self._turn.items():
             numbers[group], counts[group] = checkpoint.number, checkpoint.rows
@@ -263,14 +263,11 @@ class Saving:
             out.save.append(Save(self._number, part))
         if self._is_last_due and not self._due:
             self._is_last_due = False
-            self._number += 1
-            out.save.append(Save(self._number, self._last_part()))
             self._commit_after = self._log_number
         if self._commit_after is not None and self._commit_after <= self._host.durable_number:
             self._commit_after = None
-            self._number += 1
-            self._commit_number = self._number
-            out.save.append(Save(self._number, None))
+            self._commit_number = self._number = self._number + 2
+            out.save += Save(self._number - 1, self._last_part()), Save(self._number, None)
 
     def on_persisted(self, out: HostOutput) -> None:
         """More of the log is durable."""

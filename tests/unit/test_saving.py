@@ -204,6 +204,28 @@ def test_a_large_key_that_is_dropped_under_way_withdraws_the_checkpoint(
     assert after.read("k0") == 1
 
 
+def test_it_says_how_far_the_log_has_to_reach_for_what_it_holds() -> None:
+    """As far as it was durable at the commit, not when the last of its rows was written."""
+    made = shop()
+    made.now_ms += 2_000
+    ops = [{"collection": "visits", "key": "last", "op": "add"}]
+    made.step(Request(99, "commit", {"wait_ms": 0, "domain": "shop", "ops": ops}), Tick())
+    assert made.saving.is_under_way
+    held = list(made.host.groups["shop/0"].applied)
+    made.save()
+    assert made.saving.checkpoints == 0, "it waits for the log"
+    made.sync()
+    made.save()
+    assert made.saving.checkpoints == 1
+    node = read_node(made.state)
+    assert node is not None
+    seen = 0
+    for position, entries in made.again().log.replay():
+        if position <= node.logged:
+            seen += sum(entry.group == "shop/0" for entry in entries)
+    assert seen >= sum(held) > 0
+
+
 def test_a_key_that_is_deleted_leaves_no_row_behind() -> None:
     made = shop()
     made.pass_time()
