@@ -5,7 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
+from crdtstore.errors import Unavailable
+from crdtstore.storage.cutting import SegmentLost
 from crdtstore.storage.sqlite import FILE_NAME
+from tests.node.failing import FailingLog, FailingState, Shop
 from tests.node.running import Nodes, call, declare, until
 
 KEY = "/v1/data/shop/counter/k"
@@ -51,3 +56,21 @@ async def test_a_log_that_is_removed_ends_the_writes(make_nodes: Callable[..., N
     assert (await call(node, "GET", "/readyz")).status == 503
     storage = (await call(node, "GET", "/v1/status")).body["storage"]
     assert f"0000000001.log: {LOST}" in str(storage["log"]["failure"])
+
+
+async def test_what_a_cut_finds_is_final_at_once() -> None:
+    """Although nobody writes, and the log itself would not say no."""
+    log = FailingLog()
+    shop = Shop(log, FailingState())
+    try:
+        await shop.declare()
+        log.uncuttable = SegmentLost(f"0000000001.log: {LOST}")
+        await shop.add()
+        await until(lambda: shop.driver.failure is not None)
+        assert shop.driver.cut_failures == 0
+        with pytest.raises(Unavailable, match=LOST) as refused:
+            await shop.add()
+        assert (refused.value.code, refused.value.effect) == ("storage-failed", "none")
+        assert await shop.value() == 1
+    finally:
+        await shop.driver.stop()
