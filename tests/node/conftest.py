@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from crdtstore_node import writer
 from crdtstore_node.node import Node
+from tests.node.failing import FailingLog, FailingState
 from tests.node.running import Lines, Nodes, declare
 
 
@@ -46,3 +48,20 @@ async def shop(make_nodes: Callable[..., Nodes]) -> Node:
     node = await make_nodes().start("us")
     await declare(node, "shop", "counter", "aw_set", "lww_register", "lww_map", "event_log")
     return node
+
+
+@pytest.fixture
+def log() -> FailingLog:
+    return FailingLog()
+
+
+@pytest.fixture
+def state() -> FailingState:
+    return FailingState()
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What fails is tried again at once, nearly."""
+    monkeypatch.setattr(writer, "RETRY_S", 0.01)
+    monkeypatch.setattr("crdtstore.saving._RETRY_MS", 30)

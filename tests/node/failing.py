@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import random
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 
 from crdtstore.causal import make_replica_id
 from crdtstore.configuration import Cluster, Member
 from crdtstore.engine.options import Options
-from crdtstore.errors import StorageError
+from crdtstore.errors import CrdtStoreError, StorageError
 from crdtstore.host import Host
 from crdtstore.service import Service
 from crdtstore.storage.memory_state import MemoryState
@@ -146,3 +147,19 @@ class Shop:
     async def value(self, key: str = "k") -> Any:
         body = await self.ask("read", domain="shop", collection="counter", key=key)
         return body["value"] if isinstance(body, dict) else body
+
+
+@asynccontextmanager
+async def running(log: FailingLog, state: FailingState, **options: Any) -> AsyncIterator[Shop]:
+    shop = Shop(log, state, **options)
+    try:
+        yield shop
+    finally:
+        log.failure = None
+        state.go.set()
+        await shop.driver.stop()
+
+
+def told(error: Any) -> tuple[str, int, str]:
+    assert isinstance(error, CrdtStoreError), error
+    return error.code, error.status, error.effect
