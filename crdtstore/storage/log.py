@@ -80,7 +80,7 @@ class SegmentedLog:
         """
         directory = Path(directory)
         with segment.naming(directory):
-            _make_durable(directory)
+            segment.make_directory(directory)
             lock = _lock(directory)
             for unfinished in directory.glob("*.new"):
                 unfinished.unlink()
@@ -297,14 +297,6 @@ class SegmentedLog:
         if self._ahead is not None:
             self._ahead.join()
             self._ahead = None
-
-
-def _make_durable(directory: Path) -> None:
-    """Make the directory and its parents, so that their names survive too."""
-    if not directory.is_dir():
-        _make_durable(directory.parent)
-        directory.mkdir(exist_ok=True)
-        segment.sync_directory(directory.parent)
 
 
 def _lock(directory: Path) -> int:

@@ -49,6 +49,7 @@ __all__ = [
     "header_of",
     "identity_of",
     "make_block",
+    "make_directory",
     "make_header",
     "naming",
     "path_of",
@@ -236,6 +237,14 @@ def sync_directory(directory: Path) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
+
+
+def make_directory(directory: Path) -> None:
+    """Make a directory and its parents, so that their names survive too."""
+    if not directory.is_dir():
+        make_directory(directory.parent)
+        directory.mkdir(exist_ok=True)
+        sync_directory(directory.parent)
 
 
 def path_of(directory: Path, generation: int) -> Path:

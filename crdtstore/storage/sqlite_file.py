@@ -87,7 +87,7 @@ def refuse_foreign(path: Path) -> bool:
 
 def create(path: Path) -> None:
     """A store without rows that is on disk whole, or not there under its name: then an empty file is damage."""
-    _make_directory(path.parent)
+    segment.make_directory(path.parent)
     unfinished = beside(path, ".new")
     for leftover in (
         unfinished,
@@ -121,14 +121,6 @@ def create(path: Path) -> None:
         os.close(fd)
     unfinished.replace(path)
     segment.sync_directory(path.parent)
-
-
-def _make_directory(directory: Path) -> None:
-    """Make the directory and its parents, so that their names survive too."""
-    if not directory.is_dir():
-        _make_directory(directory.parent)
-        directory.mkdir(exist_ok=True)
-        segment.sync_directory(directory.parent)
 
 
 def connect(path: Path) -> sqlite3.Connection:

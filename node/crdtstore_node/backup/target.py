@@ -127,7 +127,7 @@ class Folder:
         path = self._path / name
         draft = path.with_name(path.name + _UNFINISHED)
         with segment.naming(path):
-            _make_durable(path.parent)
+            segment.make_directory(path.parent)
             try:
                 fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o640)
                 try:
@@ -173,13 +173,6 @@ class Folder:
             path.unlink(missing_ok=True)
             with suppress(OSError):  # the folder may hold more
                 path.parent.rmdir()
-
-
-def _make_durable(directory: Path) -> None:
-    if not directory.is_dir():
-        _make_durable(directory.parent)
-        directory.mkdir(exist_ok=True)
-        segment.sync_directory(directory.parent)
 
 
 class Bucket:
