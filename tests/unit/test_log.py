@@ -9,7 +9,7 @@ import stat
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -23,6 +23,8 @@ from crdtstore.storage.log import SegmentedLog
 from crdtstore.storage.protocol import CommitLog, Entry
 from crdtstore.storage.record import decode_record, encode_record
 
+pytestmark = pytest.mark.usefixtures("no_waiting_for_the_disk")
+
 US = ReplicaId("us-1.0123456789abcdef")
 EU = ReplicaId("eu-1.00000000000000ff")
 
@@ -31,15 +33,6 @@ entries = st.builds(
 )
 records = st.lists(entries, min_size=1, max_size=8)
 writes = st.lists(st.lists(records, min_size=1, max_size=3), max_size=8)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def no_waiting_for_the_disk() -> Iterator[None]:
-    """These tests look at files of a living machine; what survives a power cut is the matter of another file."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(os, "fsync", lambda _: None)
-        patch.setattr(os, "fdatasync", lambda _: None)
-        yield
 
 
 def entry(text: str) -> Entry:

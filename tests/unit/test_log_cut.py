@@ -6,7 +6,6 @@ import errno
 import fcntl
 import os
 import shutil
-from collections.abc import Iterator
 from itertools import pairwise, product
 from pathlib import Path
 from threading import Event, Thread
@@ -21,16 +20,10 @@ from crdtstore.storage.log import SegmentedLog
 from crdtstore.storage.protocol import Entry
 from crdtstore.storage.segment import OVERHEAD_BYTES
 
+pytestmark = pytest.mark.usefixtures("no_waiting_for_the_disk")
+
 US = ReplicaId("us-1.0123456789abcdef")
 SEGMENT_BYTES = 2048
-
-
-@pytest.fixture(scope="module", autouse=True)
-def no_waiting_for_the_disk() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(os, "fsync", lambda _: None)
-        patch.setattr(os, "fdatasync", lambda _: None)
-        yield
 
 
 def batch(text: str) -> list[Entry]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from threading import Event, Thread
 from typing import Any
@@ -20,16 +19,10 @@ from crdtstore.storage.log import SegmentedLog
 from crdtstore.storage.protocol import Entry
 from crdtstore.storage.segment import OVERHEAD_BYTES
 
+pytestmark = pytest.mark.usefixtures("no_waiting_for_the_disk")
+
 US = ReplicaId("us-1.0123456789abcdef")
 SEGMENT_BYTES = 2048
-
-
-@pytest.fixture(scope="module", autouse=True)
-def no_waiting_for_the_disk() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(os, "fsync", lambda _: None)
-        patch.setattr(os, "fdatasync", lambda _: None)
-        yield
 
 
 def write(directory: Path, *lengths: int, cut: int | None = None, needed: int = 0) -> list[int]:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
-from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -21,20 +19,14 @@ from crdtstore.storage.log import SegmentedLog
 from crdtstore.storage.protocol import Entry
 from crdtstore.storage.segment import OVERHEAD_BYTES
 
+pytestmark = pytest.mark.usefixtures("no_waiting_for_the_disk")
+
 US = ReplicaId("us-1.0123456789abcdef")
 SEGMENT_BYTES = 1024
 SMALL_BYTES = 512
 SECTOR = 512
 LAST = 7
 """The generation of the last segment in the log that the tests of single faults spoil."""
-
-
-@pytest.fixture(scope="module", autouse=True)
-def no_waiting_for_the_disk() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(os, "fsync", lambda _: None)
-        patch.setattr(os, "fdatasync", lambda _: None)
-        yield
 
 
 def batch(text: str) -> list[Entry]:

@@ -21,18 +21,11 @@ from crdtstore.storage.protocol import Entry
 from crdtstore.storage.record import encode_record
 from crdtstore.storage.segment import OVERHEAD_BYTES
 
+pytestmark = pytest.mark.usefixtures("no_waiting_for_the_disk")
+
 US = ReplicaId("us-1.0123456789abcdef")
 SEGMENT_BYTES = 2048
 SECTOR = 512
-
-
-@pytest.fixture(scope="module", autouse=True)
-def no_waiting_for_the_disk() -> Iterator[None]:
-    """These tests look at files of a living machine; what survives a power cut is the matter of another file."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(os, "fsync", lambda _: None)
-        patch.setattr(os, "fdatasync", lambda _: None)
-        yield
 
 
 def batch(text: str) -> list[Entry]:
