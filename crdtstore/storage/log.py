@@ -252,6 +252,7 @@ class SegmentedLog:
         generation = self._generation + 1
         if self._generation and not self._offset:
             generation = self._generation  # nothing in it counts: it is replaced, a segment in use is never empty
+            self._size = 0  # should that fail, nothing fits here: the file that is open may have lost its name already
         self._provide(generation, least_bytes)
         if generation > self._generation and self._is_soiled:
             # What could not be synced here may be durable all the same; it is written elsewhere now, and counts once.

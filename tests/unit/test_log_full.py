@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -226,6 +227,23 @@ def test_wherever_the_disk_is_full_nothing_is_lost_and_nothing_is_twice(
                 put(log, text)
                 expected.append(text)
         assert content(directory) == expected
+
+
+@pytest.mark.parametrize("calls", range(1, 6))
+def test_what_was_to_be_replaced_is_never_written_to_again(tmp_path: Path, disk: Disk, calls: int) -> None:
+    """The file that is open may have lost its name to the one that takes its place."""
+    with opened(tmp_path) as log:
+        disk.calls_left = 0
+        with pytest.raises(StorageError):
+            put(log, "a" * 2000)
+        disk.calls_left = calls
+        with suppress(StorageError):
+            put(log, "b" * 5000)
+        disk.calls_left = None
+        wanted = [*(["b" * 5000] if log.position else []), "c" * 2000, "d" * 3000]
+        for text in wanted[-2:]:
+            put(log, text)
+    assert content(tmp_path) == wanted
 
 
 def test_a_full_disk_taken_for_final_would_be_noticed(tmp_path: Path, disk: Disk) -> None:
