@@ -219,7 +219,11 @@ def create(path: Path, size: int) -> None:
     finally:
         os.close(fd)
     unfinished.replace(path)
-    sync_directory(path.parent)
+    try:
+        sync_directory(path.parent)
+    except OSError:  # a name that may not last is not there: else it would be used without this sync
+        path.unlink(missing_ok=True)
+        raise
 
 
 def write_all(fd: int, data: bytes | memoryview, offset: int) -> None:
