@@ -71,7 +71,7 @@ def _named(engine: Engine, live: Live) -> Live:
     """
     if live.seq:
         return live
-    origin = engine.members.index(live.replica)
+    origin = engine.replicas.index(live.replica)
     numbers = range(engine.history.base[origin] + 1, engine.applied[origin] + 1)
     if not numbers or live.hlc < _head_of(engine, origin, numbers[0]).hlc:
         return live  # the log does not reach back to it
@@ -85,7 +85,7 @@ def _head_of(engine: Engine, origin: int, seq: int) -> _Head:
 
 def _who_and_why(engine: Engine, live: Live) -> tuple[str | None, str | None]:
     """Author and reason of a commit; None where the log does not reach back to it."""
-    origin = engine.members.index(live.replica)
+    origin = engine.replicas.index(live.replica)
     if not engine.history.holds(origin, live.seq):
         return None, None
     head = _head_of(engine, origin, live.seq)
@@ -115,10 +115,10 @@ def _not_yet_in(engine: Engine, cluster: Cluster, lives: Iterable[Live]) -> list
     """The other regions that have not acknowledged all of these writes; one never heard has acknowledged none."""
     newest: dict[int, int] = {}
     for live in lives:
-        origin = engine.members.index(live.replica)
+        origin = engine.replicas.index(live.replica)
         newest[origin] = max(newest.get(origin, 0), live.seq)
     regions: dict[str, None] = {}
-    for at, replica in enumerate(engine.members):
+    for at, replica in enumerate(engine.replicas):
         if at == engine.me:
             continue
         row = engine.rows.newest[at]

@@ -167,7 +167,7 @@ class Host:
                     continue
                 engine = self._logged_group(group, origin)
                 logged = list(some)
-                commits = engine.replay.take_all(engine.members.index(origin), [entry[2] for entry in logged])
+                commits = engine.replay.take_all(engine.replicas.index(origin), [entry[2] for entry in logged])
                 touched[group] = engine
                 count += len(commits)
                 if commits and self.saving is not None:
@@ -188,7 +188,7 @@ class Host:
         engine = self.groups.get(group)
         if engine is None:
             raise ProtocolError(f"the log holds the group {group}, which is not declared before it")
-        if origin not in engine.members:
+        if origin not in engine.replicas:
             raise ProtocolError(f"the log holds commits of {origin} in {group}, which is not a member")
         return engine
 
@@ -198,7 +198,7 @@ class Host:
         """The first words to a peer (None: not known yet who it is)."""
         groups = {}
         for group, engine in self.groups.items():
-            index = engine.members.index(peer) if peer in engine.members else None
+            index = engine.replicas.index(peer) if peer in engine.replicas else None
             newest = engine.rows.newest[index] if index is not None else None
             groups[group] = (engine.configuration.id, engine.own_row(now_ms), newest)
         me = self.me
@@ -229,7 +229,7 @@ class Host:
                 continue  # not declared here yet; its declaration is on its way
             if configuration != engine.configuration.id:
                 raise ProtocolError(f"{hello.node}: {group} has another configuration there")
-            engine.trust.check_row(engine.members.index(member.replica), row)
+            engine.trust.check_row(engine.replicas.index(member.replica), row)
             if mine is not None:
                 engine.trust.check_own_row(mine)
         return member.replica
@@ -256,10 +256,10 @@ class Host:
         engine = self.groups.get(message.group)
         if engine is None:  # its declaration is on its way; the peer will say it again
             return
-        if peer not in engine.members:
+        if peer not in engine.replicas:
             self._reject(peer, f"{message.group}: not a member", out)
             return
-        self._step_all([engine], Received(engine.members.index(peer), message), now_ms, out)
+        self._step_all([engine], Received(engine.replicas.index(peer), message), now_ms, out)
 
     def persisted(self, event: Persisted, now_ms: int, out: HostOutput) -> None:
         """All that was to be written up to a number is durable."""
@@ -281,8 +281,8 @@ class Host:
         """A connection came or went."""
         self._connected[peer] = is_connected
         for engine in list(self.groups.values()):
-            if peer in engine.members:
-                self._step_all([engine], PeerChanged(engine.members.index(peer), is_connected), now_ms, out)
+            if peer in engine.replicas:
+                self._step_all([engine], PeerChanged(engine.replicas.index(peer), is_connected), now_ms, out)
 
     def close(self) -> Entry | None:
         """Nothing is promised any more; what is still to be written, None when nothing is."""
@@ -313,14 +313,14 @@ class Host:
     def _step_all(self, engines: list[Engine], event: EngineEvent, now_ms: int, out: HostOutput) -> None:
         for engine in engines:
             result = engine.step(event, now_ms)
-            group, members = engine.group, engine.members
+            group, replicas = engine.group, engine.replicas
             if result.persist:
-                out.persist += [Entry(group, members[origin], data) for origin, data in result.persist]
+                out.persist += [Entry(group, replicas[origin], data) for origin, data in result.persist]
                 self._numbers[group] = (engine, result.number)
             if result.send:
-                self._send(members, result.send, out)
+                self._send(replicas, result.send, out)
             for peer, reason in result.rejected:
-                self._reject(members[peer], reason, out)
+                self._reject(replicas[peer], reason, out)
             if result.changed:
                 out.changed += [(group, origin, commit) for origin, commit in result.changed]
                 if engine is self._system:
@@ -329,7 +329,7 @@ class Host:
                 self.on_replies(result.replies)
 
     def _send(
-        self, members: list[ReplicaId], sends: list[tuple[int, Frame | Digest | Ack | Want]], out: HostOutput
+        self, replicas: list[ReplicaId], sends: list[tuple[int, Frame | Digest | Ack | Want]], out: HostOutput
     ) -> None:
         encoded: dict[int, bytes] = {}  # one frame may go to several peers
         for peer, message in sends:
@@ -337,7 +337,7 @@ class Host:
             if data is None:
                 data = encoded[id(message)] = encode_message(message)
             self.bytes_sent += len(data)
-            out.send.append((members[peer], data))
+            out.send.append((replicas[peer], data))
 
     def _reject(self, peer: ReplicaId, reason: str, out: HostOutput) -> None:
         self.rejected_count += 1
@@ -352,4 +352,4 @@ class Host:
             engine = self._open(group_of(domain))
             for peer, is_connected in self._connected.items():
                 if is_connected and now_ms is not None:
-                    self._step_all([engine], PeerChanged(engine.members.index(peer), True), now_ms, out)
+                    self._step_all([engine], PeerChanged(engine.replicas.index(peer), True), now_ms, out)

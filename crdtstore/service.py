@@ -300,7 +300,7 @@ class Service:
                 self._fail(reply.ticket, error)
 
     def _committed(self, engine: Engine, parsed: CommitRequest, committed: Committed) -> dict[str, Any]:
-        replica = engine.members[committed.origin]
+        replica = engine.replicas[committed.origin]
         return {
             "dot": str(Dot(replica, committed.seq)),
             "token": self.sessions.token(parsed.token, engine.group, {replica: committed.seq}),
@@ -327,7 +327,7 @@ class Service:
         system = self.host.groups[SYSTEM_GROUP]
 
         def answer(committed: Committed) -> dict[str, Any]:
-            seen = {system.members[committed.origin]: committed.seq}
+            seen = {system.replicas[committed.origin]: committed.seq}
             return {**body(), "token": self.sessions.token(parsed.token, SYSTEM_GROUP, seen)}
 
         if op is None:

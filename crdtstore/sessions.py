@@ -16,7 +16,7 @@ __all__ = ["Sessions", "durable"]
 
 def durable(engine: Engine) -> dict[ReplicaId, int]:
     """The vector that may be spoken of, by replica."""
-    return dict(zip(engine.members, engine.durability.vector, strict=True))
+    return dict(zip(engine.replicas, engine.durability.vector, strict=True))
 
 
 class Sessions:
@@ -56,10 +56,10 @@ class Sessions:
             if not others:
                 continue
             engine = self._host.groups.get(group)
-            row = engine.rows.newest[engine.members.index(peer)] if engine and peer in engine.members else None
+            row = engine.rows.newest[engine.replicas.index(peer)] if engine and peer in engine.replicas else None
             if engine is None or row is None:
                 return False
-            known = dict(zip(engine.members, row.vector, strict=True))
+            known = dict(zip(engine.replicas, row.vector, strict=True))
             if any(known.get(name, -1) < seq for name, seq in others.items()):
                 return False
         return True
@@ -75,5 +75,5 @@ class Sessions:
         if engine is None:
             return vector
         everywhere = map(min, engine.rows.floor, engine.durability.vector)
-        had = dict(zip(engine.members, everywhere, strict=True))
+        had = dict(zip(engine.replicas, everywhere, strict=True))
         return {replica: seq for replica, seq in vector.items() if seq > had.get(replica, 0)}

@@ -43,13 +43,13 @@ def _group(host: Host, engine: Engine, now_ms: int) -> dict[str, Any]:
         "domain": domain,
         "shard": int(shard),
         "replica": host.me.replica,
-        "vector": dict(zip(engine.members, durable, strict=True)),
+        "vector": dict(zip(engine.replicas, durable, strict=True)),
         "digest": f"{engine.digest:032x}" if durable == engine.applied else None,
         "behind": sum(there - here for there, here in zip(known, durable, strict=True)),
         "lag_ms": rows.lag_ms(durable, now_ms),
         "staleness_ms": rows.staleness_ms(now_ms),
         "unacked": durable[engine.me] - min(rows.floor[engine.me], durable[engine.me])
-        if len(engine.members) > 1
+        if len(engine.replicas) > 1
         else 0,
         "fenced": engine.is_fenced and not host.reads_only,
         "window_ms": {

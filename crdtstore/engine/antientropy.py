@@ -36,7 +36,7 @@ class AntiEntropy:
         self._engine = engine
         self._random = random
         self._options = engine.options
-        count = len(engine.members)
+        count = len(engine.replicas)
         self.peers = {index: Progress(count) for index in range(count) if index != engine.me}
         self._next_gossip_ms = 0
         self.wake_ms = 0

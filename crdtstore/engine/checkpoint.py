@@ -232,7 +232,7 @@ class Checkpoint:
         return Saved(
             FORMAT,
             engine.group,
-            [str(member) for member in engine.members],
+            [str(member) for member in engine.replicas],
             engine.configuration.id,
             list(engine.applied),
             [history.chain(origin, seq) for origin, seq in enumerate(engine.applied)],
@@ -279,7 +279,7 @@ class Checkpoint:
             )
         engine = self._engine
         self._loaded = saved
-        if saved.group != engine.group or saved.members != [str(member) for member in engine.members]:
+        if saved.group != engine.group or saved.members != [str(member) for member in engine.replicas]:
             raise ProtocolError(f"the checkpoint of {saved.group} is of the members {', '.join(saved.members)}")
         engine.applied[:] = saved.applied
         engine.durability.vector = list(saved.applied)
@@ -291,7 +291,7 @@ class Checkpoint:
         engine.rows.frontier = saved.heard_ms
         engine.clock.last = max(engine.clock.last, saved.last_hlc)
         engine.history = History(
-            saved.base_chains, saved.base, engine.group, engine.members, engine.read_log, engine.options.history_bytes
+            saved.base_chains, saved.base, engine.group, engine.replicas, engine.read_log, engine.options.history_bytes
         )
         engine.measures.start(saved.base[engine.me])
         for ledger, take in (*engine.keyspace.loaders(), *engine.rights.loaders()):

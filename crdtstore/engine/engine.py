@@ -84,20 +84,20 @@ class Engine:
         """``read_log`` gives the entries of a durable block of the log (``CommitLog.read``); without it all history stays in memory."""
         self.group = group
         self.configuration = configuration
-        self.members = list(configuration.members)
-        self.me = self.members.index(me)
+        self.replicas = list(configuration.members)
+        self.me = self.replicas.index(me)
         self.options = options
-        count = len(self.members)
+        count = len(self.replicas)
         self.applied = [0] * count
         self.promises = promises or Promises.unbounded()
         self.clock = Clock(options.max_drift_ms, self.promises.begin)
-        self.causality = Causality(self.members)
+        self.causality = Causality(self.replicas)
         self.durability = Durability(count)
         self.early = Early(count, options.early_bytes)
         self.read_log = read_log
-        starts = [chain_start(cluster, group, member) for member in self.members]
-        self.history = History(starts, None, group, self.members, read_log, options.history_bytes)
-        self.keyspace = Keyspace(self.members, regions)
+        starts = [chain_start(cluster, group, member) for member in self.replicas]
+        self.history = History(starts, None, group, self.replicas, read_log, options.history_bytes)
+        self.keyspace = Keyspace(self.replicas, regions)
         self.measures = Measures(count)
         self.rows = Rows(count, self.me)
         self.antientropy = AntiEntropy(self, random)
@@ -246,7 +246,7 @@ class Engine:
         self.keyspace.tree.bring_all(effects)
         seq = self.applied[me] + 1
         deps, resolved = self.causality.increase(me, self.applied)
-        origin = self.members[me] if seq == 1 else 0
+        origin = self.replicas[me] if seq == 1 else 0
         commit = Commit(FORMAT, origin, seq, hlc, deps, author, attributes, effects)
         data = encode_commit(commit)
         if len(data) > MAX_COMMIT_BYTES:
@@ -284,8 +284,8 @@ class Engine:
 
     def _on_digest(self, peer: int, message: Digest, now_ms: int, out: Output) -> None:
         self.trust.check_row(peer, message.row)
-        if len(message.others) != len(self.members):
-            raise ProtocolError(f"{len(message.others)} rows for {len(self.members)} members")
+        if len(message.others) != len(self.replicas):
+            raise ProtocolError(f"{len(message.others)} rows for {len(self.replicas)} members")
         for member, row in enumerate(message.others):
             if row is not None and member not in (self.me, peer):
                 self.trust.check_row(member, row)
@@ -365,7 +365,7 @@ class Engine:
         has_moved = True
         while has_moved and self.early:
             has_moved = False
-            for origin in range(len(self.members)):
+            for origin in range(len(self.replicas)):
                 while (waiting := self.early.next(origin, self.applied[origin])) is not None:
                     try:
                         if waiting.start is not None:

@@ -153,7 +153,7 @@ class Holds:
     def on_tick(self, now_ms: int, out: Output) -> None:
         """End what has expired, forget what was remembered long enough; a slice of each. What is gone already is passed over."""
         engine, effects = self._engine, []
-        me = engine.members[engine.me]
+        me = engine.replicas[engine.me]
         for place, amount in self._open.take_due(now_ms, SLICE):
             collection, key, hold = place
             try:

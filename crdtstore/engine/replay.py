@@ -23,7 +23,7 @@ class Replay:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._reached: list[int | None] = [None] * len(engine.members)
+        self._reached: list[int | None] = [None] * len(engine.replicas)
         """Per origin the last commit that was taken in."""
 
     def take(self, origin: int, data: bytes) -> Commit | None:
@@ -40,7 +40,7 @@ class Replay:
         if before is None:  # the log may begin below what the history needs, not above
             before = min(seq - 1, engine.history.base[origin])
         if seq != before + 1:
-            raise ProtocolError(f"the log of {engine.group} goes from {before} to {seq} of {engine.members[origin]}")
+            raise ProtocolError(f"the log of {engine.group} goes from {before} to {seq} of {engine.replicas[origin]}")
         self._reached[origin] = seq
         if seq > engine.applied[origin]:
             return self._apply(origin, data)
@@ -108,7 +108,7 @@ class Replay:
             reached = max(engine.history.base[origin], seq or 0)
             if reached < engine.applied[origin]:
                 raise StorageError(
-                    f"{engine.group}: the checkpoint holds {engine.applied[origin]} commits of {engine.members[origin]}, the log "
+                    f"{engine.group}: the checkpoint holds {engine.applied[origin]} commits of {engine.replicas[origin]}, the log "
                     f"only {reached}: acknowledged commits are missing. Nothing changed."
                 )
         if engine.checkpoint is not None:

@@ -134,7 +134,7 @@ class Rights:
                 return
 
     def _note(self, is_own: bool, commit: Commit) -> None:
-        me, effects = self._engine.members[self._engine.me], commit.effects
+        me, effects = self._engine.replicas[self._engine.me], commit.effects
         closed: dict[str, int] = {}
         for at in range(0, len(effects), 3):
             kind, path, value = effects[at : at + 3]
@@ -223,7 +223,7 @@ class Rights:
 
     def _here(self, key: Key) -> int:
         engine = self._engine
-        return account(engine.keyspace.view(*key)).rights.get(engine.members[engine.me], 0)
+        return account(engine.keyspace.view(*key)).rights.get(engine.replicas[engine.me], 0)
 
     def _unpark(self, parked: _Parked) -> None:
         del self._parked[parked.draft.ticket]
@@ -255,7 +255,7 @@ class Rights:
     def _hopeful(self, key: Key) -> list[int]:
         """Who can be served with what is here, one after the other, and who cannot be served any more; a try for each would be too many."""
         rights = account(self._engine.keyspace.view(*key)).rights
-        left = rights.get(self._engine.members[self._engine.me], 0)
+        left = rights.get(self._engine.replicas[self._engine.me], 0)
         everything = sum(max(0, amount) for amount in rights.values())
         found = []
         for ticket in self._waiting.get(key, ()):
@@ -284,16 +284,16 @@ class Rights:
         asked.next_ms = now_ms + asked.pause_ms
         self._wake_at(asked.next_ms)
         rights = account(engine.keyspace.view(*key)).rights
-        here = max(0, rights.get(engine.members[engine.me], 0))
+        here = max(0, rights.get(engine.replicas[engine.me], 0))
         recent = self._demand.recent(key, now_ms)
         waiting = more + self._waited(key)
         missing = (waiting or recent) - here
         if missing < 1:
             return
         reachable = [
-            (-rights.get(engine.members[peer], 0), peer)
+            (-rights.get(engine.replicas[peer], 0), peer)
             for peer, progress in engine.antientropy.peers.items()
-            if progress.state != "down" and rights.get(engine.members[peer], 0) > 0
+            if progress.state != "down" and rights.get(engine.replicas[peer], 0) > 0
         ]
         if all(peer in asked.peers for _, peer in reachable):
             asked.peers.clear()
@@ -314,7 +314,7 @@ class Rights:
     def on_want(self, peer: int, want: Want, now_ms: int, out: Output) -> None:
         """A peer lacks rights: give what can be spared, once per want."""
         engine = self._engine
-        key, asker = (want.collection, want.key), engine.members[peer]
+        key, asker = (want.collection, want.key), engine.replicas[peer]
         if not engine.may_issue or want.amount < 1 or not want.collection.endswith(_SUFFIX):
             return
         if want.seen < self._given.get((asker, key), 0):

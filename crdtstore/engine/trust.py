@@ -25,7 +25,7 @@ class Trust:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._checked: list[Row | None] = [None] * len(engine.members)
+        self._checked: list[Row | None] = [None] * len(engine.replicas)
         """Per member a row whose chains were all compared: rows are relayed with every digest, most say what is known."""
 
     def check_row(self, member: int, row: Row) -> None:
@@ -38,7 +38,7 @@ class Trust:
         known = self._checked[member]
         if known is not None and known.vector == row.vector and known.chains == row.chains:
             return
-        if not len(row.vector) == len(row.chains) == len(engine.members):
+        if not len(row.vector) == len(row.chains) == len(engine.replicas):
             raise ProtocolError("a row of another configuration or size")
         if min(row.vector) < 0:
             raise ProtocolError("a row counts from zero")
@@ -48,7 +48,7 @@ class Trust:
         if row.vector[engine.me] > engine.applied[engine.me]:
             engine.is_fenced = True
             raise ProtocolError(
-                f"{engine.members[member]} has {row.vector[engine.me]} commits of this replica, which made {engine.applied[engine.me]}"
+                f"{engine.replicas[member]} has {row.vector[engine.me]} commits of this replica, which made {engine.applied[engine.me]}"
             )
         if is_judged and all(map(le, row.vector, engine.applied)):  # else there is more to check once that is here
             self._checked[member] = row
@@ -72,7 +72,9 @@ class Trust:
         if is_other:
             if origin == engine.me:
                 engine.is_fenced = True
-            raise ProtocolError(f"another history of {engine.members[origin]} up to commit {seq}: its id is used twice")
+            raise ProtocolError(
+                f"another history of {engine.replicas[origin]} up to commit {seq}: its id is used twice"
+            )
         return True
 
     def check_same(self, origin: int, seq: int, data: bytes) -> None:
@@ -86,7 +88,7 @@ class Trust:
             if not is_applied:
                 engine.early.drop_from(origin, seq)
             engine.is_fenced = engine.is_fenced or origin == engine.me
-            raise ProtocolError(f"two commits {seq} of {engine.members[origin]}: its id is used twice")
+            raise ProtocolError(f"two commits {seq} of {engine.replicas[origin]}: its id is used twice")
 
     def unpack(self, frame: Frame) -> list[tuple[int, Commit, bytes]]:
         """All commits of a frame with their origins, or nothing of it.
@@ -104,7 +106,7 @@ class Trust:
             raise ProtocolError("a frame says for every commit whose it is")
         next_seq: list[int] = []
         for segment in segments:
-            if not 0 <= segment.origin < len(engine.members) or segment.after < 0:
+            if not 0 <= segment.origin < len(engine.replicas) or segment.after < 0:
                 raise ProtocolError("a frame starts somewhere at a member")
             if segment.origin == engine.me and segment.after + order.count(len(next_seq)) > engine.applied[engine.me]:
                 engine.is_fenced = True
@@ -115,7 +117,7 @@ class Trust:
         for at, data in zip(order, frame.commits, strict=True):
             commit, origin = decode_commit(data), segments[at].origin
             next_seq[at] += 1
-            if commit.seq != next_seq[at] or (commit.seq == 1 and commit.origin != engine.members[origin]):
-                raise ProtocolError(f"commit {commit.seq} in the place of {next_seq[at]} of {engine.members[origin]}")
+            if commit.seq != next_seq[at] or (commit.seq == 1 and commit.origin != engine.replicas[origin]):
+                raise ProtocolError(f"commit {commit.seq} in the place of {next_seq[at]} of {engine.replicas[origin]}")
             unpacked.append((origin, commit, data))
         return unpacked

@@ -246,7 +246,7 @@ class Metrics(Collector):
             _add(windows, (domain,), engine.measures.window_ms)
             for origin, histogram in enumerate(engine.measures.visibility_ms):
                 if origin != engine.me:
-                    _add(visible, (domain, members[engine.members[origin]]), histogram)
+                    _add(visible, (domain, members[engine.replicas[origin]]), histogram)
         yield windows
         yield visible
 
@@ -283,7 +283,7 @@ def _behind(engine: Engine) -> int:
 
 def _unacked(engine: Engine) -> int:
     own = engine.durability.vector[engine.me]
-    return own - min(engine.rows.floor[engine.me], own) if len(engine.members) > 1 else 0
+    return own - min(engine.rows.floor[engine.me], own) if len(engine.replicas) > 1 else 0
 
 
 def _seconds(ms: int | None) -> float | None:

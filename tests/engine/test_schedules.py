@@ -43,11 +43,11 @@ class History:
 
     def write(self, name: str, calls: list[tuple[str, Call]], operation: int | None = None) -> None:
         wire, made = self.wire, self.wire.engines[name]
-        deps = dict(zip(made.members, made.applied, strict=True))
+        deps = dict(zip(made.replicas, made.applied, strict=True))
         named = None if operation is None else (operation.to_bytes(16, "big"), operation)
         ticket = wire.write(name, *(call_op(self.crdt.name, key, call) for key, call in calls), operation=named)
-        if made.applied[made.me] > deps[made.members[made.me]]:
-            dot = Dot(made.members[made.me], made.applied[made.me])
+        if made.applied[made.me] > deps[made.replicas[made.me]]:
+            dot = Dot(made.replicas[made.me], made.applied[made.me])
             self.facts[dot] = Fact(dot, made.clock.last, deps, calls, operation)
         answer = wire.answer_to(ticket)
         is_refused = isinstance(answer, Refused) and answer.error.code == "invalid-value"  # an integer beside texts
@@ -56,7 +56,7 @@ class History:
     def crash(self, name: str, keep: int) -> None:
         self.wire.crash(name, keep)
         started = self.wire.engines[name]
-        me = started.members[started.me]
+        me = started.replicas[started.me]
         self.facts = {
             dot: fact for dot, fact in self.facts.items() if dot.replica != me or dot.seq <= started.applied[started.me]
         }
@@ -85,8 +85,8 @@ def removals(engine: Engine) -> dict[Dot, Fact]:
     found = {}
     for origin, upto in enumerate(engine.applied):
         commits = engine.history.span(origin, 0, upto, 1 << 30)
-        deps = [0] * len(engine.members)
-        causality = Causality(engine.members)
+        deps = [0] * len(engine.replicas)
+        causality = Causality(engine.replicas)
         for data in commits:
             commit = decode_commit(data)
             resolved = causality.resolve(origin, commit.deps)
@@ -95,8 +95,8 @@ def removals(engine: Engine) -> dict[Dot, Fact]:
                 continue
             assert commit.effects[::3] == [DROP] * (len(commit.effects) // 3)
             calls = [(path[1], _removal(path[0], path[2:])) for path in commit.effects[1::3]]
-            dot = Dot(engine.members[origin], commit.seq)
-            found[dot] = Fact(dot, commit.hlc, dict(zip(engine.members, deps, strict=True)), calls, None)
+            dot = Dot(engine.replicas[origin], commit.seq)
+            found[dot] = Fact(dot, commit.hlc, dict(zip(engine.replicas, deps, strict=True)), calls, None)
     return found
 
 

@@ -59,7 +59,7 @@ class Watched(Engine):
         super().apply(origin, commit, data, resolved)
         seen = list(self.causality.deps[origin])
         assert origin == self.me or all(map(le, self.stability.stable, seen)), (
-            f"L7: commit {commit.seq} of {self.members[origin]} had seen {seen}, {self.stability.stable} is stable here"
+            f"L7: commit {commit.seq} of {self.replicas[origin]} had seen {seen}, {self.stability.stable} is stable here"
         )
 
 
