@@ -135,9 +135,13 @@ class Connections:
         self._is_dialling.discard(pair)
         hellos = self._parties[a].hello(b), self._parties[b].hello(a)
         if self._parties[b].check_hello(hellos[0]) is None or self._parties[a].check_hello(hellos[1]) is None:
-            return  # refused for good; whoever refused has reported it
+            self._on_refused(pair)
+            return
         for node, peer in (pair, pair[::-1]):
             self._is_up[node, peer] = True
             self._cut_number[node, peer] += 1  # what was suspected before is settled
             self._note(2, node, bytes((peer,)))
             self._parties[node].peer_changed(peer, True)
+
+    def _on_refused(self, pair: tuple[int, int]) -> None:
+        """A hello was refused. Among members that stay it is for good; whoever refused has reported it."""

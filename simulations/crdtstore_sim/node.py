@@ -69,9 +69,11 @@ class Node:
         options: Options,
         observer: Observer,
         network: SimulatedNetwork,
+        replica: ReplicaId | None = None,
     ) -> None:
+        """``replica``: its id, when it is no founder."""
         self.index = index
-        self.replica: ReplicaId = cluster.members[index].replica
+        self.replica = replica or cluster.members[index].replica
         self.clock = clock
         self.is_alive = False
         self.life = 0
@@ -108,9 +110,8 @@ class Node:
         self._held = None
         self._observer.facts.told.pop(self.index, None)
         self._trace.note(self._timeline.now_us, _START, self.index)
-        log, seeded = self.disk.log, Random(self._random.random())  # noqa: S311
-        host = Host(self._cluster, self.replica, self._options, seeded, self.disk.state, self.disk.read_log)
-        applied = host.recover(log.replay(host.needed))
+        host = self._host()
+        applied = host.recover(self.disk.log.replay(host.needed))
         if self.disk.state.commits:
             self._counts["starts from a checkpoint"] += 1
             self._counts["with more in the log"] += applied > 0
@@ -120,6 +121,10 @@ class Node:
         self._asked_ms = None
         self._wake_us = self._timeline.now_us + int(self._random.random() * 100_000)
         self._timeline.at(self._wake_us, self._on_tick, (self.life, self._wake_us))
+
+    def _host(self) -> Host:
+        seeded = Random(self._random.random())  # noqa: S311
+        return Host(self._cluster, self.replica, self._options, seeded, self.disk.state, self.disk.read_log)
 
     def crash(self, *, is_orderly: bool = False) -> None:
         """The power goes, or somebody stops the process in order."""
@@ -257,16 +262,19 @@ class Node:
             observer.on_cut(index, self.disk.state, log)
         observer.on_stepped(index, service.host.groups)
         if out.send:
-            peers, send = self._peers, self._network.send
-            for peer, data in out.send:
-                observer.on_send(index, data)
-                send(index, peers[peer], data)
+            self._send(out.send)
         if out.replies:
             self.workload.on_replies(self, out.replies)
         if out.rejected:
             for rejected in out.rejected:
                 observer.on_rejected(index, rejected.peer, rejected.reason, service.host.groups)
         self._wake_at(out.wake_ms, now_us)
+
+    def _send(self, sends: list[tuple[ReplicaId, bytes]]) -> None:
+        peers, index, send, on_send = self._peers, self.index, self._network.send, self._observer.on_send
+        for peer, data in sends:
+            on_send(index, data)
+            send(index, peers[peer], data)
 
     def set_clock_by(self, step_us: int) -> None:
         """Somebody sets its clock: what was asked for comes sooner or later."""

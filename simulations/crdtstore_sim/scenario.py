@@ -22,6 +22,7 @@ __all__ = [
     "Cut",
     "Disk",
     "Latency",
+    "Members",
     "Network",
     "Pause",
     "Sale",
@@ -188,6 +189,38 @@ class Sale(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Share of purchases that are reserved first and then released."""
 
 
+Trouble = Literal[
+    "split",
+    "crash",
+    "die proposing",
+    "cut install",
+    "lose disk",
+    "copy seen",
+    "roll back",
+    "half forgotten",
+    "clone",
+    "block",
+    "join",
+    "evict",
+    "leave",
+    "force",
+]
+
+
+class Members(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Machines lose their disks, are copied, join and are thrown out while users work; the seed decides when and who.
+
+    ``kinds``: what happens. ``every_s``: one of them about so often. A machine that takes a new id begins a new life.
+    """
+
+    kinds: list[Trouble]
+    every_s: Annotated[float, Meta(gt=0, le=3_600)] = 0.4
+    newcomers: Annotated[int, Meta(ge=0, le=8)] = 2
+    """Machines that are there from the start and belong to nobody yet."""
+    lives: Annotated[int, Meta(ge=1, le=64)] = 12
+    """Ids that machines may take in all; when they are used up, whoever needs another stays down."""
+
+
 class Scenario(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A run but for its seed."""
 
@@ -211,6 +244,8 @@ class Scenario(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Drops of branches with more children are carried out in slices; null: as in production."""
     sale: Sale | None = None
     """Instead of the usual work: everybody wants the same thing."""
+    members: Members | None = None
+    """Instead of faults at set times: the members change, and everything that happens to members does."""
 
     def __post_init__(self) -> None:
         known = "".join(names(self.replicas))
