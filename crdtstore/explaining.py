@@ -118,9 +118,8 @@ def _not_yet_in(engine: Engine, cluster: Cluster, lives: Iterable[Live]) -> list
         origin = engine.replicas.index(live.replica)
         newest[origin] = max(newest.get(origin, 0), live.seq)
     regions: dict[str, None] = {}
-    for at, replica in enumerate(engine.replicas):
-        if at == engine.me:
-            continue
+    for at in engine.others:
+        replica = engine.replicas[at]
         row = engine.rows.newest[at]
         if any(origin != at and (row is None or row.vector[origin] < seq) for origin, seq in newest.items()):
             member = cluster.member(replica)

@@ -56,6 +56,7 @@ class Retention:
             group, retained = self._to_forget[-1]
             engine = self._host.groups[group]
             base, goal = list(engine.history.base), list(map(min, engine.stability.stable, retained))
+            goal += [0] * (len(base) - len(goal))  # who was admitted since then
             part = [min(known, before + _STEP) for known, before in zip(goal, base, strict=True)]
             engine.history.forget(part)
             if part == goal or engine.history.base == base:  # what is on disk goes block by block

@@ -89,6 +89,12 @@ class State:
         self.residence: Residence | None = None
         """What is on disk; None: nothing is, and nothing is to be."""
 
+    def admit(self) -> None:
+        """There is one more replica: the drops that are being carried out have seen nothing of it."""
+        for sweep in self._sweeps:
+            if isinstance(sweep, Sweep):
+                sweep.cut.append(0)
+
     # --- what no reading shows
 
     @property

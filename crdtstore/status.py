@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from crdtstore.configuration import Member
 from crdtstore.engine.engine import Engine
 from crdtstore.host import Host
 
@@ -28,9 +29,7 @@ def status(host: Host, now_ms: int) -> dict[str, Any]:
         "why": why,
         "now_ms": now_ms,
         "groups": groups,
-        "peers": [
-            _peer(host, at, now_ms) for at, member in enumerate(host.cluster.members) if member.replica != host.replica
-        ],
+        "peers": [_peer(host, member, now_ms) for member in host.cluster.members if member.replica != host.replica],
         "gossip": _gossip(host),
     }
 
@@ -48,9 +47,7 @@ def _group(host: Host, engine: Engine, now_ms: int) -> dict[str, Any]:
         "behind": sum(there - here for there, here in zip(known, durable, strict=True)),
         "lag_ms": rows.lag_ms(durable, now_ms),
         "staleness_ms": rows.staleness_ms(now_ms),
-        "unacked": durable[engine.me] - min(rows.floor[engine.me], durable[engine.me])
-        if len(engine.replicas) > 1
-        else 0,
+        "unacked": durable[engine.me] - min(rows.floor[engine.me], durable[engine.me]) if engine.others else 0,
         "fenced": engine.is_fenced and not host.reads_only,
         "window_ms": {
             "p50": window.percentile(0.5),
@@ -62,15 +59,19 @@ def _group(host: Host, engine: Engine, now_ms: int) -> dict[str, Any]:
     }
 
 
-def _peer(host: Host, at: int, now_ms: int) -> dict[str, Any]:
-    member = host.cluster.members[at]
-    progress = [engine.antientropy.peers[at] for engine in host.groups.values()]
+def _peer(host: Host, member: Member, now_ms: int) -> dict[str, Any]:
+    progress = [
+        engine.antientropy.peers[at]
+        for engine in host.groups.values()
+        for at in engine.others
+        if engine.replicas[at] == member.replica
+    ]
     heard = [peer.heard_ms for peer in progress if peer.heard_ms is not None]
     states = {peer.state for peer in progress}
     return {
         "node": member.node,
         "region": member.region,
-        "state": next(state for state in ("down", "probing", "streaming") if state in states),
+        "state": next((state for state in ("down", "probing", "streaming") if state in states), "down"),
         "heard_ms": now_ms - max(heard) if heard else None,
         "offset_ms": None,
     }

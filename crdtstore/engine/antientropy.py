@@ -11,6 +11,7 @@ probing). A digest says what is delivered and durable, nothing else: one that sa
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from random import Random
 from typing import TYPE_CHECKING
 
@@ -42,8 +43,23 @@ class AntiEntropy:
         self.wake_ms = 0
         """When a tick may have something to do: never later than it has."""
         self._all_heard = count == 1
+        """Whether all others said a row since this configuration began."""
         self._goes_on = False
         """Whether a window had room for more than was read for it in one step."""
+
+    # --- members
+
+    def admit(self) -> None:
+        """There is one more replica, which is no peer yet."""
+        for progress in self.peers.values():
+            progress.admit()
+
+    def adopt(self, others: Sequence[int]) -> None:
+        """From now on these are the other members; what each has, and whether it can be heard, is to be learnt again."""
+        count = len(self._engine.replicas)
+        self.peers = {index: Progress(count) for index in others}
+        self._all_heard = not others
+        self._goes_on = False
 
     # --- time
 
@@ -71,7 +87,9 @@ class AntiEntropy:
                 self.wake_ms = progress.ack_due_ms
 
     def on_peer_changed(self, peer: int, is_connected: bool, now_ms: int, out: Output) -> None:
-        progress = self.peers[peer]
+        progress = self.peers.get(peer)
+        if progress is None:  # no member
+            return
         if is_connected:
             progress.become_probing(now_ms)
             self._send_digest(peer, now_ms, out, wants_answer=True)
@@ -160,8 +178,7 @@ class AntiEntropy:
         engine = self._engine
         is_first = not self._all_heard
         if is_first:
-            others = (row for member, row in enumerate(engine.rows.newest) if member != engine.me)
-            self._all_heard = all(row is not None for row in others)
+            self._all_heard = all(engine.rows.newest[member] is not None for member in engine.others)
         if self._all_heard:
             everywhere = min(engine.durability.vector[engine.me], engine.rows.floor[engine.me])
             engine.measures.note_acknowledged(everywhere, now_ms, is_first=is_first)

@@ -20,14 +20,23 @@ Resolved = list[tuple[int, int]]
 class Causality:
     """Rosters and last deps of every origin. Mutable; a step forward per applied commit."""
 
-    __slots__ = ("_index", "_members", "deps", "rosters")
+    __slots__ = ("_index", "_replicas", "deps", "rosters")
 
-    def __init__(self, members: Sequence[ReplicaId]) -> None:
-        self._members = members
-        self._index = {replica: index for index, replica in enumerate(members)}
-        self.rosters = [[index] for index in range(len(members))]
-        self.deps = [[0] * len(members) for _ in members]
+    def __init__(self, replicas: Sequence[ReplicaId]) -> None:
+        self._replicas = replicas
+        self._index = {replica: index for index, replica in enumerate(replicas)}
+        self.rosters = [[index] for index in range(len(replicas))]
+        self.deps = [[0] * len(replicas) for _ in replicas]
         """``deps[o]``: the vector of ``o`` when it made its last commit; as the cut of that commit, own entry = seq - 1."""
+
+    def admit(self, replica: ReplicaId) -> None:
+        """There is one more replica, the last of the list this was made with."""
+        index = len(self.rosters)
+        self._index[replica] = index
+        self.rosters.append([index])
+        for deps in self.deps:
+            deps.append(0)
+        self.deps.append([0] * (index + 1))
 
     def resolve(self, origin: int, increases: Sequence[str | int]) -> Resolved:
         """Deps on the wire as replica indexes and vector entries.
@@ -70,6 +79,6 @@ class Causality:
         resolved: Resolved = []
         for index, seq in enumerate(applied):
             if seq > deps[index] and index != origin:
-                wire += (roster.index(index) if index in roster else self._members[index], seq - deps[index])
+                wire += (roster.index(index) if index in roster else self._replicas[index], seq - deps[index])
                 resolved.append((index, seq))
         return wire, resolved

@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING
 import msgspec
 from msgspec import Struct
 
+from crdtstore.causal import ReplicaId
 from crdtstore.configuration import ConfigurationId
+from crdtstore.engine import growth
 from crdtstore.engine.history import History
 from crdtstore.errors import ProtocolError, StorageError
 from crdtstore.ledger import Ledger
@@ -41,11 +43,12 @@ _DIGEST_BYTES = 16
 
 
 class Saved(Struct, frozen=True, array_like=True):
-    """What a checkpoint says of a group beside its leaves and ledgers; vectors are in member order."""
+    """What a checkpoint says of a group beside its leaves and ledgers; vectors are in the order of ``members``."""
 
     format: int
     group: str
     members: list[str]
+    """Every replica that was ever known there: dots in rows are made of indexes in this list."""
     configuration: ConfigurationId
     applied: list[int]
     heads: list[bytes]
@@ -268,7 +271,7 @@ class Checkpoint:
     def load(self) -> Saved | None:
         """Take in what the store holds of this group, before the log is replayed; None: it holds nothing.
 
-        Raises:  StorageError when it cannot be read, or is of other members.
+        Raises:  StorageError when it cannot be read, ProtocolError when it is of another group.
         """
         if self._is_new:
             return None
@@ -279,8 +282,10 @@ class Checkpoint:
             )
         engine = self._engine
         self._loaded = saved
-        if saved.group != engine.group or saved.members != [str(member) for member in engine.replicas]:
-            raise ProtocolError(f"the checkpoint of {saved.group} is of the members {', '.join(saved.members)}")
+        if saved.group != engine.group:
+            raise ProtocolError(f"the checkpoint of {engine.group} is one of {saved.group}")
+        me, members = engine.replicas[engine.me], growth.members_of(engine)
+        growth.renumber(engine, [ReplicaId(member) for member in saved.members])
         engine.applied[:] = saved.applied
         engine.durability.vector = list(saved.applied)
         engine.keyspace.tree.digest = int.from_bytes(saved.digest, "big")
@@ -293,7 +298,8 @@ class Checkpoint:
         engine.history = History(
             saved.base_chains, saved.base, engine.group, engine.replicas, engine.read_log, engine.options.history_bytes
         )
-        engine.measures.start(saved.base[engine.me])
+        growth.count_members(engine, members, me)
+        engine.measures.start(engine.history.base[engine.me])
         for ledger, take in (*engine.keyspace.loaders(), *engine.rights.loaders()):
             for name, value in ledger.load(self._store, self.number):
                 take(name, value)

@@ -45,13 +45,19 @@ class Durability:
 
     __slots__ = ("_batches", "number", "synced", "vector")
 
-    def __init__(self, members: int) -> None:
-        self.vector = [0] * members
+    def __init__(self, replicas: int) -> None:
+        self.vector = [0] * replicas
         self.number = 0
         """The last batch handed out."""
         self.synced = 0
         """The last batch that is durable."""
         self._batches: deque[Batch] = deque()
+
+    def admit(self) -> None:
+        """There is one more replica, of which nothing is here yet."""
+        self.vector = [*self.vector, 0]
+        for batch in self._batches:
+            batch.vector.append(0)
 
     def hold(
         self, applied: list[int], own_hlc: int, replies: list[Committed | Refused], commits: list[tuple[int, Commit]]

@@ -23,12 +23,22 @@ class Early:
 
     __slots__ = ("_bytes", "_max_bytes", "_reach", "_waiting", "dropped")
 
-    def __init__(self, members: int, max_bytes: int) -> None:
-        self._waiting: list[dict[int, Waiting]] = [{} for _ in range(members)]
-        self._reach = [0] * members
+    def __init__(self, replicas: int, max_bytes: int) -> None:
+        self._waiting: list[dict[int, Waiting]] = [{} for _ in range(replicas)]
+        self._reach = [0] * replicas
         self._bytes = 0
         self._max_bytes = max_bytes
         self.dropped = 0
+
+    def admit(self) -> None:
+        """There is one more replica."""
+        self._waiting.append({})
+        self._reach.append(0)
+
+    def clear(self) -> None:
+        """Nothing waits any more: it is asked for again, if it counts."""
+        count = len(self._waiting)
+        self._waiting, self._reach, self._bytes = [{} for _ in range(count)], [0] * count, 0
 
     def __bool__(self) -> bool:
         return self._bytes > 0

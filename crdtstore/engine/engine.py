@@ -26,6 +26,7 @@ from crdtstore.commit import (
 )
 from crdtstore.configuration import Configuration
 from crdtstore.effects import normal_form
+from crdtstore.engine import growth
 from crdtstore.engine.antientropy import AntiEntropy
 from crdtstore.engine.causality import Causality
 from crdtstore.engine.checkpoint import Checkpoint
@@ -66,7 +67,7 @@ SYSTEM_AUTHOR = "crdtstore"
 class Engine:
     """One group at one replica. Mutable; changed by ``step`` only.
 
-    ``applied`` is the vector of what is applied, ``durability.vector`` of what may be spoken of; both in member order.
+    ``applied`` is the vector of what is applied, ``durability.vector`` of what may be spoken of; both in the order of ``replicas``.
     """
 
     def __init__(
@@ -84,8 +85,14 @@ class Engine:
         """``read_log`` gives the entries of a durable block of the log (``CommitLog.read``); without it all history stays in memory."""
         self.group = group
         self.configuration = configuration
-        self.replicas = list(configuration.members)
+        self.cluster = cluster
+        self.replicas = list(configuration.ids)
+        """Every replica that was ever known here, by index; it grows, and is shared by all that stands beside this file."""
         self.me = self.replicas.index(me)
+        self.others = [at for at in range(len(self.replicas)) if at != self.me]
+        """The other members of the configuration, in its order."""
+        self.position = self.me
+        """Which of the members this replica is, in the same order."""
         self.options = options
         count = len(self.replicas)
         self.applied = [0] * count
@@ -116,6 +123,10 @@ class Engine:
         self.is_fenced = False
         """Set when a peer holds commits of ours that we do not: somebody else wrote, or we forgot. No write is taken any more."""
         self._is_held = False
+
+    def admit(self, replica: ReplicaId) -> int:
+        """The index of a replica, which is entered in the table if it is not there; it counts once it is among ``others``."""
+        return growth.admit(self, replica)
 
     # --- events
 
@@ -264,6 +275,9 @@ class Engine:
         if message.configuration != self.configuration.id:
             self.measures.foreign_configuration += 1
             out.rejected.append((peer, f"{self.group}: another configuration"))
+            return
+        if peer not in self.antientropy.peers:
+            out.rejected.append((peer, f"{self.group}: not a member"))
             return
         try:
             if isinstance(message, Frame):

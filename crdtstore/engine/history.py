@@ -71,6 +71,19 @@ class History:
 
     # --- what comes and goes
 
+    def admit(self, replica: ReplicaId, start: bytes) -> None:
+        """There is one more origin, with this beginning of its chain, and without commits."""
+        self.base.append(0)
+        self.heads.append(start)
+        self._index.admit(replica, start)
+        self._starts.append(0)
+        self._firsts.append(0)
+        self._commits.append([])
+        self._chains.append(bytearray(start))
+        self._sizes.append(array("Q", (0,)))
+        self._order.append(array("I"))
+        self.placed = [*self.placed, 0]
+
     def append(self, origin: int, data: bytes) -> None:
         """Take in the next commit of an origin."""
         try:

@@ -73,6 +73,15 @@ class HistoryIndex:
 
     # --- what comes and goes
 
+    def admit(self, replica: ReplicaId, start: bytes) -> None:
+        """There is one more origin, with this beginning of its chain, and without commits."""
+        self._members[replica] = len(self.ends)
+        self._numbers.append(array("Q", (0,)))
+        self.ends.append(array("Q", (0,)))
+        self._sizes.append(array("Q", (0,)))
+        self._chains.append(bytearray(start))
+        self.memory_bytes += _ENTRY_BYTES
+
     def add(self, position: int, parts: Sequence[tuple[int, int, int, bytes]]) -> None:
         """The commits of a block left memory: of each origin in it how far it comes now, in commits and bytes, and the chain there.
 

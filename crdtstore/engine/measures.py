@@ -55,7 +55,7 @@ class Histogram:
 class Measures:
     """Counters of one group at one replica. Mutable."""
 
-    def __init__(self, members: int) -> None:
+    def __init__(self, replicas: int) -> None:
         self.commits_received = 0
         self.commits_received_twice = 0
         self.commit_bytes_received = 0
@@ -64,7 +64,7 @@ class Measures:
         self.commit_bytes_sent = 0
         self.refused = 0
         self.foreign_configuration = 0
-        self.visibility_ms = [Histogram() for _ in range(members)]
+        self.visibility_ms = [Histogram() for _ in range(replicas)]
         """Per origin: from a commit's stamp to its application here."""
         self.window_ms = Histogram()
         """Own commits: from issue until every other member was heard to have it durably (one way too long)."""
@@ -73,6 +73,10 @@ class Measures:
         self._issued_ms: deque[int] = deque()
         """When own commits were issued of which not all members are known to have them, from ``_first`` + 1 on."""
         self._recovered = self._first = 0
+
+    def admit(self) -> None:
+        """There is one more replica."""
+        self.visibility_ms.append(Histogram())
 
     def start(self, seq: int) -> None:
         """Own commits up to this one were issued in an earlier life; when, the log may tell of the last of them."""

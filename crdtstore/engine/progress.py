@@ -35,13 +35,13 @@ class Progress:
         "state",
     )
 
-    def __init__(self, members: int) -> None:
+    def __init__(self, replicas: int) -> None:
         self.state: State = "down"
-        self.has: list[int] = [0] * members
+        self.has: list[int] = [0] * replicas
         """Its durable vector, as it last said."""
         self.sent = 0
         """Own commits up to this number are on their way or there."""
-        self._lacks_since_ms: list[int | None] = [None] * members
+        self._lacks_since_ms: list[int | None] = [None] * replicas
         """Since when it lacks something of an origin, without any progress there."""
         self.acknowledged = 0
         """How many of its commits our last row to it named."""
@@ -59,6 +59,13 @@ class Progress:
         self._timed: tuple[int, int] | None = None
         """The commit whose round trip is being measured, and when it was sent."""
         self._quiet_since_ms = 0
+
+    def admit(self) -> None:
+        """There is one more replica, of which the peer has nothing yet."""
+        self.has.append(0)
+        self._lacks_since_ms.append(None)
+        if self.relayed:
+            self.relayed.append(0)
 
     def become_down(self) -> None:
         self.state = "down"

@@ -26,6 +26,10 @@ class Replay:
         self._reached: list[int | None] = [None] * len(engine.replicas)
         """Per origin the last commit that was taken in."""
 
+    def admit(self) -> None:
+        """There is one more replica, of which nothing was taken in yet."""
+        self._reached.append(None)
+
     def take(self, origin: int, data: bytes) -> Commit | None:
         """Take in a commit, which is durable already. Return it if it is applied now; None: the checkpoint holds it.
 

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
+from crdtstore.causal import ReplicaId
 from crdtstore.clock import physical_ms
 from crdtstore.commit import Commit
 from crdtstore.engine.demand import Demand, Key
@@ -195,7 +196,7 @@ class Rights:
         except StorageError as unreadable:
             self._engine.note_unreadable(unreadable)
             return False
-        if not needs or any(sum(max(0, n) for n in accounts[key].values()) < amount for key, amount in needs.items()):
+        if not needs or any(self._in_reach(accounts[key]) < amount for key, amount in needs.items()):
             return False
         is_parked = now_ms < until_ms and len(self._parked) < self._options.max_parked
         if is_parked:
@@ -220,6 +221,11 @@ class Rights:
     def _waited(self, key: Key) -> int:
         """How much those need together who wait for a key."""
         return sum(self._parked[ticket].needs[key] for ticket in self._waiting.get(key, ()))
+
+    def _in_reach(self, rights: dict[ReplicaId, int]) -> int:
+        """All that the members have; who is gone gives nothing any more."""
+        engine = self._engine
+        return sum(max(0, rights.get(engine.replicas[at], 0)) for at in (engine.me, *engine.others))
 
     def _here(self, key: Key) -> int:
         engine = self._engine
@@ -256,7 +262,7 @@ class Rights:
         """Who can be served with what is here, one after the other, and who cannot be served any more; a try for each would be too many."""
         rights = account(self._engine.keyspace.view(*key)).rights
         left = rights.get(self._engine.replicas[self._engine.me], 0)
-        everything = sum(max(0, amount) for amount in rights.values())
+        everything = self._in_reach(rights)
         found = []
         for ticket in self._waiting.get(key, ()):
             amount = self._parked[ticket].needs[key]
@@ -322,7 +328,7 @@ class Rights:
         here = self._here(key)
         spare = here - self._demand.recent(key, now_ms)
         if key in self._waiting:
-            if peer > engine.me:
+            if engine.others.index(peer) >= engine.position:  # it comes later
                 return
             spare = here
         amount = min(want.amount, max(spare, min(want.waits, (here + 1) // 2)))

@@ -1,5 +1,7 @@
 """What a replica knows of the others: their newest rows, and from these how far it is behind and how stale its reads may be.
 
+Lists are over all replicas that were ever known; ``others`` says which of them count, the other members of the configuration.
+
 The question: what does silence mean? Not health. The frontier of an origin is the time up to which this replica surely has everything
 of it; it moves only when something of that origin arrives, so in a cut staleness grows with slope one, also when nobody writes (L6).
 Formulas: ALGORITHMS 3.
@@ -9,6 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from msgspec.structs import replace
+
 from crdtstore.clock import physical_ms
 from crdtstore.messages import Row
 
@@ -16,19 +20,41 @@ __all__ = ["Rows"]
 
 
 class Rows:
-    """The newest row of every member, and per origin the frontier in Unix ms. Mutable."""
+    """The newest row of every replica that said one, and per origin the frontier in Unix ms. Mutable."""
 
-    __slots__ = ("_beats", "_me", "floor", "frontier", "newest")
+    __slots__ = ("_awaited", "_beats", "floor", "frontier", "newest", "others")
 
-    def __init__(self, members: int, me: int) -> None:
-        self._me = me
-        self.newest: list[Row | None] = [None] * members
-        self.floor = [0] * members
+    def __init__(self, replicas: int, me: int) -> None:
+        self.others = [at for at in range(replicas) if at != me]
+        """The indexes of the other members."""
+        self._awaited = self.others
+        """Of whom something may be missing here: the others, and who is gone but may have left what others have."""
+        self.newest: list[Row | None] = [None] * replicas
+        self.floor = [0] * replicas
         """What every other member is known to have; one never heard counts as zero (P6)."""
-        self.frontier: list[int | None] = [None] * members
+        self.frontier: list[int | None] = [None] * replicas
         """Per origin the time (Unix ms) up to which everything of it is here."""
-        self._beats: list[tuple[int, int] | None] = [None] * members
+        self._beats: list[tuple[int, int] | None] = [None] * replicas
         """Per origin the oldest heartbeat (seq, ms) whose commits are not all here yet; keeping the newest would starve."""
+
+    def admit(self, start: bytes) -> None:
+        """There is one more replica, of which nobody has anything yet; ``start`` is the beginning of its chain."""
+        for at, row in enumerate(self.newest):
+            if row is not None:
+                self.newest[at] = replace(row, vector=[*row.vector, 0], chains=[*row.chains, start])
+        self.newest.append(None)
+        self.floor = [*self.floor, 0]
+        self.frontier.append(None)
+        self._beats.append(None)
+
+    def adopt(self, others: Sequence[int], awaited: Sequence[int] = ()) -> None:
+        """From now on these are the other members; rows that were said before count no more. What was surely here still is.
+
+        ``awaited``: who is no member any more, but may have left commits that are not here yet; reads are as stale as that.
+        """
+        self.others, self._awaited = list(others), [*others, *awaited]
+        self.newest = [None] * len(self.newest)
+        self.floor = [0] * len(self.floor)
 
     def take(self, member: int, row: Row, applied: Sequence[int], now_ms: int) -> None:
         """Take in a row of a member, from itself or by way of others.
@@ -51,9 +77,9 @@ class Rows:
             self._raise_floor()
 
     def _raise_floor(self) -> None:
-        others = [other.vector for at, other in enumerate(self.newest) if at != self._me and other is not None]
-        if len(others) == len(self.newest) - 1:
-            self.floor = list(map(min, zip(*others, strict=True)))
+        vectors = [row.vector for at in self.others if (row := self.newest[at]) is not None]
+        if vectors and len(vectors) == len(self.others):
+            self.floor = list(map(min, zip(*vectors, strict=True)))
 
     def applied(self, origin: int, seq: int, hlc: int, now_ms: int) -> None:
         """A commit of an origin was applied here."""
@@ -79,9 +105,8 @@ class Rows:
     def staleness_ms(self, now_ms: int) -> int | None:
         """No write older than this can be missing here; None until every member was heard."""
         oldest_ms = now_ms
-        for origin, frontier_ms in enumerate(self.frontier):
-            if origin == self._me:
-                continue
+        for origin in self._awaited:
+            frontier_ms = self.frontier[origin]
             if frontier_ms is None:
                 return None
             oldest_ms = min(oldest_ms, frontier_ms)

@@ -21,15 +21,35 @@ __all__ = ["Stability"]
 class Stability:
     """The stable vector and the frontiers of one replica. Mutable; both only ever grow."""
 
-    __slots__ = ("_has_news", "_me", "_pending", "_usable", "frontiers", "stable")
+    __slots__ = ("_awaited", "_has_news", "_pending", "_usable", "frontiers", "others", "stable")
 
-    def __init__(self, members: int, me: int) -> None:
-        self.stable = [0] * members
-        self.frontiers = [0] * members
+    def __init__(self, replicas: int, me: int) -> None:
+        self.others = [at for at in range(replicas) if at != me]
+        """The indexes of the other members: their rows are waited for."""
+        self._awaited = self.others
+        """Whose stamps are waited for: theirs, and of those who are gone but may have left what others have."""
+        self.stable = [0] * replicas
+        self.frontiers = [0] * replicas
         """Per origin the stamp up to which everything of it is here; the own entry is not used."""
-        self._me = me
-        self._usable: list[list[int] | None] = [None] * members
-        self._pending: list[list[int] | None] = [None] * members
+        self._usable: list[list[int] | None] = [None] * replicas
+        self._pending: list[list[int] | None] = [None] * replicas
+        self._has_news = True
+
+    def admit(self) -> None:
+        """There is one more replica, of which nobody has anything yet."""
+        self.stable = [*self.stable, 0]
+        self.frontiers.append(0)
+        for vectors in (self._usable, self._pending):
+            vectors[:] = [None if vector is None else [*vector, 0] for vector in vectors]
+            vectors.append(None)
+
+    def adopt(self, others: Sequence[int], awaited: Sequence[int] = ()) -> None:
+        """From now on these are the other members; rows that were said before count no more, what was stable stays so.
+
+        ``awaited``: who is no member any more, but may have left commits that are not here yet, with any stamps above its frontier.
+        """
+        self.others, self._awaited = list(others), [*others, *awaited]
+        self._usable, self._pending = [None] * len(self.stable), [None] * len(self.stable)
         self._has_news = True
 
     def take(self, member: int, row: Row, durable: Sequence[int]) -> None:
@@ -63,11 +83,11 @@ class Stability:
                 if usable is None or sum(vector) > sum(usable):
                     self._usable[member] = vector
                     self._has_news = True
-        if not self._has_news and len(self.stable) > 1:
+        if not self._has_news and self.others:
             return False
         self._has_news = False
-        rows = [row for member, row in enumerate(self._usable) if member != self._me and row is not None]
-        if len(rows) < len(self.stable) - 1:
+        rows = [row for member in self.others if (row := self._usable[member]) is not None]
+        if len(rows) < len(self.others):
             return False
         before = self.stable
         self.stable = (
@@ -77,4 +97,4 @@ class Stability:
 
     def frontier_hlc(self, own_hlc: int) -> int:
         """The stamp that every member's clock has passed, and all commits up to it are here; ``own_hlc`` is this replica's clock."""
-        return min(own_hlc if member == self._me else hlc for member, hlc in enumerate(self.frontiers))
+        return min([own_hlc, *[self.frontiers[origin] for origin in self._awaited]])

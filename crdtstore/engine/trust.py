@@ -28,6 +28,14 @@ class Trust:
         self._checked: list[Row | None] = [None] * len(engine.replicas)
         """Per member a row whose chains were all compared: rows are relayed with every digest, most say what is known."""
 
+    def admit(self) -> None:
+        """There is one more replica: every row says more from now on."""
+        self._checked.append(None)
+
+    def adopt(self) -> None:
+        """Rows of another configuration begin."""
+        self._checked = [None] * len(self._checked)
+
     def check_row(self, member: int, row: Row) -> None:
         """Refuse a row that cannot be true; fence this replica when it is our own past that is contested."""
         engine = self._engine

@@ -94,7 +94,7 @@ class Upkeep:
         """
         engine = self._engine
         expiry, tree = engine.keyspace.expiry, engine.keyspace.tree
-        before_ms = frontier_ms - engine.me * REMOVE_AFTER_MS
+        before_ms = frontier_ms - engine.position * REMOVE_AFTER_MS
         effects: list[Any] = []
         most = REMOVE_SLICE if tree.residence is None or tree.residence.is_whole else COLD_SLICE
         paths = expiry.passed(before_ms, most)

@@ -16,6 +16,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
+from crdtstore.causal import node_of
 from crdtstore.engine.engine import Engine
 from crdtstore.engine.measures import Histogram
 from crdtstore.saving import Saving
@@ -241,12 +242,10 @@ class Metrics(Collector):
         windows = HistogramMetricFamily(name, _OTHER[name], labels=("domain",))
         name = "crdtstore_visibility_seconds"
         visible = HistogramMetricFamily(name, _OTHER[name], labels=("domain", "peer"))
-        members = {member.replica: member.node for member in self._node.host.cluster.members}
         for domain, engine in engines:
             _add(windows, (domain,), engine.measures.window_ms)
-            for origin, histogram in enumerate(engine.measures.visibility_ms):
-                if origin != engine.me:
-                    _add(visible, (domain, members[engine.replicas[origin]]), histogram)
+            for origin in engine.others:
+                _add(visible, (domain, node_of(engine.replicas[origin])), engine.measures.visibility_ms[origin])
         yield windows
         yield visible
 
@@ -283,7 +282,7 @@ def _behind(engine: Engine) -> int:
 
 def _unacked(engine: Engine) -> int:
     own = engine.durability.vector[engine.me]
-    return own - min(engine.rows.floor[engine.me], own) if len(engine.replicas) > 1 else 0
+    return own - min(engine.rows.floor[engine.me], own) if engine.others else 0
 
 
 def _seconds(ms: int | None) -> float | None:
