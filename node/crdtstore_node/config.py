@@ -4,26 +4,28 @@ The question: what may an operator get wrong without noticing? A misspelt field,
 Hence unknown fields are refused, every limit carries its unit and bounds, and a listener elsewhere than on loopback needs
 ``insecure = true`` beside it, because nothing here is encrypted yet. Each error names the file, the field and what was expected.
 
-Environment: CRDTSTORE_NODE, CRDTSTORE_DATA, CRDTSTORE_API, CRDTSTORE_GOSSIP, CRDTSTORE_CLUSTER_FILE, CRDTSTORE_INSECURE, and for the
-tables CRDTSTORE_ENGINE_…, CRDTSTORE_LOG_…, CRDTSTORE_STATE_…, CRDTSTORE_LINKS_…, CRDTSTORE_HTTP_… . Relative paths in the file are
-relative to the file, those in the environment to the working directory.
+Environment: CRDTSTORE_NODE, CRDTSTORE_DATA, CRDTSTORE_API, CRDTSTORE_GOSSIP, CRDTSTORE_GOSSIP_ADVERTISE, CRDTSTORE_CLUSTER_FILE,
+CRDTSTORE_REGION, CRDTSTORE_JOIN (with commas between), CRDTSTORE_IDENTITY_WAIT_MS, CRDTSTORE_INSECURE, and for the tables
+CRDTSTORE_ENGINE_…, CRDTSTORE_LOG_…, CRDTSTORE_STATE_…, CRDTSTORE_LINKS_…, CRDTSTORE_HTTP_… . Relative paths in the file are relative
+to the file, those in the environment to the working directory.
 """
 
 from __future__ import annotations
 
 import ipaddress
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 from msgspec import Meta, Struct, ValidationError, convert
 
-from crdtstore.causal import ReplicaId, node_of, parse_replica_id
+from crdtstore.causal import NAME, ReplicaId, node_of, parse_replica_id
 from crdtstore.configuration import Cluster, Member
 from crdtstore.engine.options import Options
 from crdtstore.errors import UsageError
 from crdtstore.storage.log import SEGMENT_BYTES
+from crdtstore_node.identity import Joining
 
 __all__ = [
     "UNSAVED_BYTES",
@@ -40,7 +42,18 @@ __all__ = [
 
 UNSAVED_BYTES = 1 << 30
 _PREFIX = "CRDTSTORE_"
-_PLAIN = ("node", "data", "api", "gossip", "cluster_file", "insecure")
+_PLAIN = (
+    "node",
+    "data",
+    "api",
+    "gossip",
+    "gossip_advertise",
+    "cluster_file",
+    "region",
+    "join",
+    "identity_wait_ms",
+    "insecure",
+)
 _Ms = Annotated[int, Meta(ge=1, le=3_600_000)]
 _Bytes = Annotated[int, Meta(ge=1024, le=1 << 32)]
 
@@ -109,6 +122,14 @@ class NodeConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     api: str
     gossip: str
     insecure: bool = False
+    gossip_advertise: str = ""
+    """Where others dial this node; empty: where it listens, or where the cluster file says."""
+    region: str = ""
+    """Where a node is that joins; founders have theirs in the cluster file."""
+    join: Annotated[list[str], Meta(max_length=256)] | None = None
+    """Whom a node asks to let it join under a new id; empty: the founders. None: it does not join."""
+    identity_wait_ms: Annotated[int, Meta(ge=0, le=600_000)] = 5_000
+    """So long a node that was restarted waits for a peer to contradict, when nothing proves that its data is its own; 0: no wait."""
     peers: dict[str, str] = {}
     """Where to dial these nodes instead of at the cluster file's addresses."""
     engine: Options = Options()
@@ -124,6 +145,19 @@ class NodeConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     @property
     def gossip_address(self) -> Address:
         return parse_address(self.gossip, "gossip")
+
+    @property
+    def advertised(self) -> str:
+        """Where others are told to dial this node, if no cluster file says it."""
+        return self.gossip_advertise or self.gossip
+
+    @property
+    def joining(self) -> Joining | None:
+        return None if self.join is None else Joining(self.region, self.advertised)
+
+    @property
+    def join_addresses(self) -> list[Address]:
+        return [parse_address(text, "join") for text in self.join or ()]
 
 
 _TABLES: dict[str, type[Struct]] = {"engine": Options, "log": Log, "state": State, "links": Links, "http": Http}
@@ -175,7 +209,7 @@ def _override(document: dict[str, Any], environ: Mapping[str, str]) -> dict[str,
     for field in _PLAIN:
         name = _PREFIX + field.upper()
         if name in environ:
-            document[field] = _truth(environ[name]) if field == "insecure" else environ[name]
+            document[field] = _PARSED.get(field, str)(environ[name])
             sources[field] = name
     for table, kind in _TABLES.items():
         start = f"{_PREFIX}{table.upper()}_"
@@ -199,6 +233,13 @@ def _number(text: str) -> int | str:
     return int(text) if text.isascii() and text.isdigit() and len(text) < 20 else text
 
 
+def _list(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+_PARSED: dict[str, Callable[[str], Any]] = {"insecure": _truth, "identity_wait_ms": _number, "join": _list}
+
+
 def _check(config: NodeConfig) -> None:
     try:
         parse_replica_id(f"{config.node}.{'0' * 16}")
@@ -213,6 +254,41 @@ def _check(config: NodeConfig) -> None:
             )
     for node, text in config.peers.items():
         parse_address(text, f"peers.{node}")
+    if config.gossip_advertise:
+        _check_dialable(config.gossip_advertise, "gossip_advertise")
+    _check_join(config)
+
+
+def _check_join(config: NodeConfig) -> None:
+    if config.join is None:
+        if config.region:
+            raise UsageError(
+                "region: only a node with join takes it from here; founders have theirs in the cluster file. Give both or none"
+            )
+        return
+    if not NAME.fullmatch(config.region):
+        raise UsageError(
+            f"region: a node with join says here where it is: expected a name like us, got {config.region[:100]!r}"
+        )
+    for at, text in enumerate(config.join):
+        _check_dialable(text, f"join[{at}]")
+    if not config.gossip_advertise:
+        try:
+            _check_dialable(config.gossip, "gossip")
+        except UsageError as error:
+            raise UsageError(
+                f"{error.detail}; a node with join tells others where it is: set gossip_advertise"
+            ) from None
+
+
+def _check_dialable(text: str, field: str) -> None:
+    address = parse_address(text, field)
+    try:
+        is_place = not ipaddress.ip_address(address.host).is_unspecified
+    except ValueError:
+        is_place = True
+    if not is_place or address.port == 0:
+        raise UsageError(f"{field}: nobody can dial {address}; expected an address at which others reach a node")
 
 
 def _is_loopback(host: str) -> bool:

@@ -13,6 +13,7 @@ import pytest_asyncio
 from crdtstore_node import writer
 from crdtstore_node.node import Node
 from tests.node.failing import FailingLog, FailingState
+from tests.node.machines import Machine
 from tests.node.running import Lines, Nodes, declare
 
 
@@ -58,6 +59,11 @@ def log() -> FailingLog:
 @pytest.fixture
 def state() -> FailingState:
     return FailingState()
+
+
+@pytest.fixture
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
+    return Machine(tmp_path, monkeypatch)
 
 
 @pytest.fixture

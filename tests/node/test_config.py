@@ -82,6 +82,20 @@ def test_the_environment_overrides_the_file(tmp_path: Path) -> None:
         (NODE + '[peers]\neu-1 = "nowhere"', r"peers\.eu-1: expected host:port"),
         (NODE + "insecure = 1", "insecure: expected `bool`"),
         ("node = ", "not TOML"),
+        (NODE + "join = []", "region: a node with join says here where it is: expected a name like us, got ''"),
+        (NODE + 'region = "us"', "region: only a node with join"),
+        (NODE + 'region = "US"\njoin = []', "region: .*got 'US'"),
+        (NODE + 'region = "us"\njoin = ["10.0.0.7"]', r"join\[0\]: expected host:port"),
+        (NODE + 'region = "us"\njoin = ["a:1", "b:0"]', r"join\[1\]: nobody can dial b:0"),
+        (NODE + 'region = "us"\njoin = "a:1"', "join: expected `array"),
+        (NODE + 'gossip_advertise = "0.0.0.0:7501"', r"gossip_advertise: nobody can dial 0\.0\.0\.0:7501"),
+        (NODE + 'gossip_advertise = "10.0.0.9"', "gossip_advertise: expected host:port"),
+        (
+            NODE.replace("127.0.0.1:7501", "[::]:7501") + 'insecure = true\nregion = "us"\njoin = []',
+            r"gossip: nobody can dial \[::\]:7501.*set gossip_advertise",
+        ),
+        (NODE + "identity_wait_ms = -1", "identity_wait_ms: expected `int` >= 0"),
+        (NODE + "identity_wait_ms = 700_000", "identity_wait_ms: expected `int` <= 600000"),
     ],
 )
 def test_an_error_names_file_field_and_what_was_expected(tmp_path: Path, text: str, expected: str) -> None:
@@ -103,6 +117,25 @@ def test_an_error_from_the_environment_names_the_variable(tmp_path: Path) -> Non
         load(path, {"CRDTSTORE_INSECURE": "perhaps"})
 
 
+def test_a_node_that_joins_says_where_it_is(tmp_path: Path) -> None:
+    assert load(write(tmp_path, NODE), {}).joining is None
+    config = load(write(tmp_path, NODE + 'region = "eu"\njoin = ["a.example:1", "[::1]:2"]\n'), {})
+    assert config.joining == ("eu", "127.0.0.1:7501")
+    assert config.join_addresses == [Address("a.example", 1), Address("::1", 2)]
+    environ = {
+        "CRDTSTORE_REGION": "ap",
+        "CRDTSTORE_JOIN": "a:1, b:2,",
+        "CRDTSTORE_GOSSIP_ADVERTISE": "c:3",
+        "CRDTSTORE_IDENTITY_WAIT_MS": "0",
+    }
+    config = load(write(tmp_path, NODE), environ)
+    assert (config.joining, config.join, config.identity_wait_ms) == (("ap", "c:3"), ["a:1", "b:2"], 0)
+    config = load(write(tmp_path, NODE), environ | {"CRDTSTORE_JOIN": ""})
+    assert (config.joining, config.join) == (("ap", "c:3"), [])
+    with pytest.raises(UsageError, match=r"CRDTSTORE_IDENTITY_WAIT_MS.*`int`"):
+        load(write(tmp_path, NODE), {"CRDTSTORE_IDENTITY_WAIT_MS": "long"})
+
+
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="No such file"):
         load(tmp_path / "none.toml", {})
@@ -119,7 +152,9 @@ def test_the_example_names_every_field_with_its_default() -> None:
     example = convert(document, NodeConfig)
     least = convert(tomllib.loads(NODE), NodeConfig)
     assert example == least
-    assert set(document) == set(NodeConfig.__struct_fields__)
+    optional = {"region", "join", "gossip_advertise"}
+    assert set(document) | optional == set(NodeConfig.__struct_fields__)
+    assert all(f"\n# {field} = " in EXAMPLE.read_text() for field in optional)
     for table in ("engine", "log", "state", "links", "http"):
         assert set(document[table]) == set(getattr(least, table).__struct_fields__), table
 

@@ -15,7 +15,7 @@ from crdtstore.causal import make_replica_id
 from crdtstore.configuration import Cluster, Member
 from crdtstore.errors import PUT_BACK, StorageError, UsageError
 from crdtstore_node.config import load
-from crdtstore_node.identity import FILE_NAME, take_identity
+from crdtstore_node.identity import FILE_NAME, LOG_NAME, SEAL_NAME, take_identity
 from crdtstore_node.node import Opened
 from tests.node.running import Nodes, call, declare, until
 
@@ -28,7 +28,7 @@ def test_an_empty_directory_takes_its_id_only_when_told(tmp_path: Path) -> None:
         take_identity(tmp_path, CLUSTER, "us-1", is_bootstrap=False)
     assert list(tmp_path.iterdir()) == []
     assert take_identity(tmp_path, CLUSTER, "us-1", is_bootstrap=True) == (US, True)
-    assert [path.name for path in tmp_path.iterdir()] == [FILE_NAME]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [FILE_NAME, LOG_NAME, SEAL_NAME]
     assert take_identity(tmp_path, CLUSTER, "us-1", is_bootstrap=True) == (US, False)
     assert take_identity(tmp_path, CLUSTER, "us-1", is_bootstrap=False) == (US, False)
 
