@@ -1,25 +1,31 @@
 """Who holds a group: configurations, and the cluster that founds the first one.
 
-A group's membership is a line of configurations. Each has a number and an id (number, newest nonce); every message between replicas
-carries the id, and what was said under one id counts under no other. Configuration 0 consists of the founding members with full ids
-and one nonce, from the cluster file, so that all founders agree without having met.
+The question: which of two configurations is the later one, or are they of two lines? A group's membership is a line of configurations,
+each decided by a quorum of the one before. Each has a number and an id (number, newest nonce); every message between replicas carries
+the id, and what was said under one id counts under no other. A line gets a new nonce only when an operator forces a part of the members to
+go on without the others. P is an ancestor of Q when Q's line had P's nonce at P's number.
 
-The order of ``members`` is the order of vectors on the wire and of replica indexes in memory.
+Configuration 0 consists of the founding members with full ids and one nonce, from the cluster file, so that all founders agree without
+having met. The order of ``members`` is the order in which they joined; vectors on the wire name ``origins``.
+
+Source: DESIGN 4 (configurations).
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from hashlib import sha256
 
 import msgspec
 
-from crdtstore.causal import NAME, ReplicaId, node_of
-from crdtstore.errors import UsageError
+from crdtstore.causal import NAME, ReplicaId, node_of, parse_replica_id
+from crdtstore.errors import ProtocolError, UsageError
 
-__all__ = ["SYSTEM_GROUP", "Cluster", "Configuration", "ConfigurationId", "Member", "group_of"]
+__all__ = ["SYSTEM_GROUP", "Cluster", "Configuration", "ConfigurationId", "Member", "Removed", "group_of"]
 
 SYSTEM_GROUP = "_sys/0"
+MAX_MEMBERS = 256
 
 
 class ConfigurationId(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -28,18 +34,12 @@ class ConfigurationId(msgspec.Struct, array_like=True, frozen=True, gc=False):
     number: int
     nonce: bytes
 
-
-@dataclass(frozen=True, slots=True)
-class Configuration:
-    """The members of a group, in the order they joined."""
-
-    id: ConfigurationId
-    members: tuple[ReplicaId, ...]
+    def __str__(self) -> str:
+        return f"{self.number}.{self.nonce.hex()[:8]}"
 
 
-@dataclass(frozen=True, slots=True)
-class Member:
-    """A founding member: its replica id, its region, and where its gossip listener is (host:port)."""
+class Member(msgspec.Struct, array_like=True, frozen=True):
+    """A member: its replica id, its region, and where its gossip listener is (host:port)."""
 
     replica: ReplicaId
     region: str
@@ -48,6 +48,102 @@ class Member:
     @property
     def node(self) -> str:
         return node_of(self.replica)
+
+
+class Removed(msgspec.Struct, array_like=True, frozen=True):
+    """A former member. ``final``: so many of its commits count, those after them are orphans; None: not decided yet."""
+
+    member: Member
+    final: int | None = None
+
+    @property
+    def replica(self) -> ReplicaId:
+        return self.member.replica
+
+
+class Configuration(msgspec.Struct, array_like=True, frozen=True):
+    """The members of a group at one point of its line, and everybody who ever was one. A removed id never returns."""
+
+    number: int
+    epochs: tuple[tuple[int, bytes], ...]
+    """(first number, nonce), ascending."""
+    members: tuple[Member, ...]
+    removed: tuple[Removed, ...] = ()
+
+    @property
+    def id(self) -> ConfigurationId:
+        return ConfigurationId(self.number, self.epochs[-1][1])
+
+    @property
+    def ids(self) -> tuple[ReplicaId, ...]:
+        """The replica ids of the members."""
+        return tuple(member.replica for member in self.members)
+
+    @property
+    def origins(self) -> tuple[ReplicaId, ...]:
+        """Whose commits vectors on the wire count, in order: of everybody else it is settled how many there are."""
+        return (*self.ids, *(removed.replica for removed in self.removed if removed.final is None))
+
+    @property
+    def finals(self) -> dict[ReplicaId, int]:
+        """The removed ids of which it is settled how many of their commits count."""
+        return {removed.replica: removed.final for removed in self.removed if removed.final is not None}
+
+    def member(self, replica: str) -> Member | None:
+        return next((member for member in self.members if member.replica == replica), None)
+
+    def removal(self, replica: str) -> Removed | None:
+        return next((removed for removed in self.removed if removed.replica == replica), None)
+
+    def nonce_at(self, number: int) -> bytes:
+        """The nonce that this line had at a number."""
+        return [nonce for first, nonce in self.epochs if first <= number][-1]
+
+    def precedes(self, other: Configuration) -> bool:
+        """Whether this is an ancestor of the other one, or the same."""
+        return self.number <= other.number and other.nonce_at(self.number) == self.epochs[-1][1]
+
+    def is_quorum(self, replicas: Collection[str]) -> bool:
+        """Whether these members may decide: more than half of all, or exactly half with the oldest among them."""
+        count = sum(member.replica in replicas for member in self.members)
+        half = 2 * count - len(self.members)
+        return half > 0 or (half == 0 and self.members[0].replica in replicas)
+
+    def check(self) -> None:
+        """Is this a configuration at all?
+
+        Raises:  ProtocolError saying what is wrong with it.
+        """
+        ids = [*self.ids, *(removed.replica for removed in self.removed)]
+        try:
+            for replica in ids:
+                parse_replica_id(replica)
+        except ValueError as error:
+            raise ProtocolError(f"a configuration: {error}") from error
+        firsts = [first for first, _ in self.epochs]
+        if not self.members or len(self.members) > MAX_MEMBERS or len(set(ids)) != len(ids):
+            raise ProtocolError("a configuration names somebody twice, or nobody, or too many")
+        if not firsts or firsts[0] != 0 or sorted(set(firsts)) != firsts or self.number < firsts[-1]:
+            raise ProtocolError("a configuration's line does not lead to it")
+        if any(removed.final is not None and removed.final < 0 for removed in self.removed):
+            raise ProtocolError("a configuration counts from zero")
+
+    def check_follows(self, before: Configuration) -> None:
+        """Can the line have led from ``before`` to this one? Nobody may vanish, return, or get another final.
+
+        Raises:  ProtocolError saying what cannot be.
+        """
+        former = {removed.replica: removed.final for removed in self.removed}
+        for replica in before.ids:
+            if self.member(replica) is None and replica not in former:
+                raise ProtocolError(f"{replica} vanished between configurations {before.id} and {self.id}")
+        for removed in before.removed:
+            if removed.replica not in former or (
+                removed.final is not None and former[removed.replica] != removed.final
+            ):
+                raise ProtocolError(f"{removed.replica} was removed in {before.id} and is not so in {self.id}")
+        if self.number == before.number and self != before:
+            raise ProtocolError(f"two configurations {self.id}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +174,12 @@ class Cluster:
         """Configuration 0 of a group: all founders. Its nonce follows from the cluster's, so two regions that declare one domain
         while they cannot hear each other still mean the same group."""
         nonce = sha256(self.nonce + group.encode()).digest()[:16]
-        return Configuration(ConfigurationId(0, nonce), tuple(member.replica for member in self.members))
+        return Configuration(0, ((0, nonce),), self.members)
+
+    def beginning(self, group: str, system: Configuration) -> Configuration:
+        """Configuration 0 of a group that is declared when others than the founders are the members of ``_sys``."""
+        seed = self.nonce + group.encode() + system.id.nonce + system.number.to_bytes(8, "big")
+        return Configuration(0, ((0, sha256(seed).digest()[:16]),), system.members)
 
     def member(self, replica: ReplicaId) -> Member | None:
         return next((member for member in self.members if member.replica == replica), None)

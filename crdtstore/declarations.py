@@ -6,24 +6,29 @@ collection is a key of an event log with one entry per type: the first event is 
 
 * ``collections:event_log / <domain>/<collection> / <type>`` = {"type", "options"}
 * ``domains:lww_map / <domain>`` = {"owner", "description"}
+* ``groups:event_log / <domain> / 0`` = the configuration in which its group begins, where that is not the founders' (of two that were
+  declared while cut apart the earlier counts; groups that began otherwise have parted, which is an alarm)
 """
 
 from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from msgspec import ValidationError, convert, to_builtins
+
 from crdtstore.causal import NAME
 from crdtstore.commit import Commit
+from crdtstore.configuration import Configuration
 from crdtstore.engine.engine import Engine
 from crdtstore.engine.events import Op
-from crdtstore.errors import UsageError
+from crdtstore.errors import ProtocolError, UsageError
 from crdtstore.types import REGISTRY, CrdtType
 from crdtstore.types.event_log import first_events
 from crdtstore.values import pack, show
 
 __all__ = ["DOMAINS", "Declarations", "Declared", "check_name"]
 
-_COLLECTIONS, DOMAINS = "collections:event_log", "domains:lww_map"
+_COLLECTIONS, DOMAINS, _GROUPS = "collections:event_log", "domains:lww_map", "groups:event_log"
 """Parts of paths in ``_sys``."""
 
 
@@ -86,6 +91,18 @@ class Declarations:
         """Owner and description of a domain, None when it is not declared here."""
         view = self._system.keyspace.view(DOMAINS, domain)
         return dict(REGISTRY["lww_map"].read(view)) if view.exists else None
+
+    def configuration(self, domain: str) -> Configuration | None:
+        """The configuration in which a domain's group begins, if it was declared when others than the founders held ``_sys``."""
+        view = self._system.keyspace.view(_GROUPS, domain)
+        for _, event in first_events(view):
+            try:
+                configuration = convert(event.value, Configuration)
+                configuration.check()
+            except (ValidationError, ProtocolError):
+                continue
+            return configuration
+        return None
 
     def _names(self, domain: str) -> list[str]:
         prefix = domain + "/"
@@ -164,6 +181,13 @@ class Declarations:
         mutator = crdt.mutators["set"]
         full = new if known is not None else {"owner": None, "description": None, **new}
         return Op(crdt, DOMAINS, domain, mutator, mutator.check({"fields": full}))
+
+    def begin(self, domain: str, configuration: Configuration) -> Op:
+        """The operation that says with which members a domain's group begins."""
+        log = REGISTRY["event_log"]
+        mutator = log.mutators["append"]
+        body = to_builtins(configuration, builtin_types=(bytes,))
+        return Op(log, _GROUPS, domain, mutator, mutator.check({"id": "0", "body": body}))
 
     def declare_collection(self, domain: str, name: str, crdt: CrdtType, options: dict[str, Any]) -> Op | None:
         """The operation that declares a collection, None when it is declared so already.

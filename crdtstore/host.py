@@ -15,21 +15,43 @@ from typing import Any
 
 from msgspec import Struct, field
 
-from crdtstore.causal import ReplicaId
+from crdtstore.causal import ReplicaId, node_of, parse_replica_id
 from crdtstore.commit import Commit
 from crdtstore.configuration import SYSTEM_GROUP, Cluster, Configuration, Member, group_of
 from crdtstore.declarations import Declarations
 from crdtstore.engine.engine import Engine
-from crdtstore.engine.events import Draft, LocalCommit, PeerChanged, Persisted, Received, Tick
+from crdtstore.engine.events import (
+    Approached,
+    Draft,
+    LocalCommit,
+    Ordered,
+    PeerChanged,
+    Persisted,
+    Received,
+    Tick,
+)
 from crdtstore.engine.events import Event as EngineEvent
 from crdtstore.engine.history_index import Read
+from crdtstore.engine.membership.changes import Change
 from crdtstore.engine.options import Options
 from crdtstore.engine.output import Committed, Refused
 from crdtstore.errors import CrdtStoreError, DecodeError, ProtocolError
-from crdtstore.messages import PROTOCOL_VERSION, Ack, Digest, Frame, Hello, Want, decode_message, encode_message
+from crdtstore.messages import (
+    PROTOCOL_VERSION,
+    Ack,
+    Ask,
+    Digest,
+    Frame,
+    Hello,
+    Message,
+    Want,
+    decode_message,
+    encode_message,
+)
 from crdtstore.promises import NOTE_GROUP, Promises
+from crdtstore.roster import Roster
 from crdtstore.saving import Save, Saved, Saving
-from crdtstore.storage.protocol import Entry, StateStore
+from crdtstore.storage.protocol import NO_ORIGIN, Entry, StateStore
 
 __all__ = ["Host", "HostOutput", "Rejected"]
 
@@ -69,7 +91,7 @@ class Host:
     def __init__(
         self,
         cluster: Cluster,
-        me: ReplicaId,
+        me: ReplicaId | Member,
         options: Options,
         random: Random,
         store: StateStore | None = None,
@@ -78,18 +100,22 @@ class Host:
     ) -> None:
         """Take what the checkpoint in ``store`` holds; the log is to be replayed from ``needed``. ``read_log`` is ``CommitLog.read``.
 
+        ``me`` is a founder's id, or whoever else has joined or wants to.
+
         With ``reader`` this holds what ``me`` held, under an id that no group knows: it serves reads, and nothing is ever issued.
 
         Raises:  StorageError when it cannot be read, ProtocolError when it is of another node or other members; nothing changed.
         """
-        member = cluster.member(me)
+        member = me if isinstance(me, Member) else cluster.member(me)
         if member is None:
             raise ProtocolError(f"{me} is not a member of the cluster {cluster.name}")
         self.cluster = cluster
-        self.replica = me
+        self.replica = member.replica
         """Whose state this is."""
         self.me: Member = reader or member
         self.reads_only = reader is not None
+        self.fenced_by: str | None = "it only reads" if self.reads_only else None
+        """Why no write is taken under this id, in any group; None: they are."""
         self.options = options
         self.rejected_count = 0
         self._random = random
@@ -103,21 +129,24 @@ class Host:
         """Per group with something to write in this step: its engine and the number there."""
         self.bytes_sent = 0
         self.bytes_received = 0
+        self.on_decided: Callable[[list[tuple[int, CrdtStoreError | None]]], None] = lambda decided: None
+        """Takes what became of orders of changes."""
         self.on_replies: Callable[[list[Committed | Refused]], None] = lambda replies: None
         """Takes the answers to drafts as they come out (the service)."""
         self.promises = Promises()
         self.groups: dict[str, Engine] = {}
         self.saving = Saving(self, store) if store is not None else None
         saved = self.saving.load_node() if self.saving is not None else None
-        if saved is not None and (saved.cluster, saved.replica) != (cluster.nonce, str(me)):
-            raise ProtocolError(f"the checkpoint is of {saved.replica}, not of {me}, or of another cluster")
-        self._system = self._open(SYSTEM_GROUP)
+        if saved is not None and (saved.cluster, saved.replica) != (cluster.nonce, str(self.replica)):
+            raise ProtocolError(f"the checkpoint is of {saved.replica}, not of {self.replica}, or of another cluster")
+        self.roster = Roster(self, random)
+        self._system = self.open(SYSTEM_GROUP)
         self.declarations = Declarations(self._system)
         if saved is not None:
             self.promises.mark_ms = saved.mark_ms
             for group in saved.groups:
                 if group not in self.groups:
-                    self._open(group)
+                    self.open(group)
 
     @property
     def needed(self) -> int:
@@ -131,19 +160,45 @@ class Host:
 
     # --- groups
 
-    def _open(self, group: str) -> Engine:
-        configuration: Configuration = self.cluster.configuration(group)
-        regions = {member.replica: member.region for member in self.cluster.members}
-        me, random = self.replica, self._random
+    def open(self, group: str, configuration: Configuration | None = None) -> Engine:
+        """Open a group in a configuration (None: that of the founders), or as the checkpoint holds it.
+
+        Who is one of its founders holds all there is at its beginning. Who comes to know of it later takes it over from others, even if it
+        was one: nobody has counted on it yet.
+        """
+        if configuration is None:
+            configuration = self.cluster.configuration(group)
+        is_founder = configuration.number == 0 and configuration.member(self.replica) is not None
         engine = Engine(
-            group, configuration, me, self.cluster.name, self.options, random, regions, self.promises, self._read_log
+            group,
+            configuration,
+            self.replica,
+            self.cluster.name,
+            self.options,
+            self._random,
+            None,
+            self.promises,
+            self._read_log,
+            is_installed=is_founder,
         )
-        engine.is_fenced = self.reads_only
+        engine.on_fenced = self._on_fenced
+        if self.fenced_by is not None:
+            engine.fence(self.fenced_by)
         if self.saving is not None:
             engine.checkpoint = self.saving.open(engine)
             engine.checkpoint.load()
         self.groups[group] = engine
+        self.roster.note(engine.configuration)
         return engine
+
+    @property
+    def connected(self) -> list[ReplicaId]:
+        """Who can be spoken to."""
+        return [peer for peer, is_connected in self._connected.items() if is_connected]
+
+    def step(self, group: str, event: EngineEvent, now_ms: int, out: HostOutput) -> None:
+        """Let something happen to one group."""
+        self._step_all([self.groups[group]], event, now_ms, out)
 
     def engine_of(self, domain: str) -> Engine | None:
         return self.groups.get(group_of(domain))
@@ -165,8 +220,12 @@ class Host:
                     for entry in some:
                         self.promises.recover(entry.data)
                     continue
-                engine = self._logged_group(group, origin)
                 logged = list(some)
+                if origin == NO_ORIGIN:
+                    for entry in logged:
+                        self.roster.recover(group, entry.data)
+                    continue
+                engine = self._logged_group(group, origin)
                 commits = engine.replay.take_all(engine.replicas.index(origin), [entry[2] for entry in logged])
                 touched[group] = engine
                 count += len(commits)
@@ -196,18 +255,15 @@ class Host:
 
     def hello(self, peer: ReplicaId | None, now_ms: int) -> bytes:
         """The first words to a peer (None: not known yet who it is)."""
-        groups = {}
-        for group, engine in self.groups.items():
-            index = engine.replicas.index(peer) if peer in engine.replicas else None
-            newest = engine.rows.newest[index] if index is not None else None
-            groups[group] = (engine.configuration.id, engine.own_row(now_ms), newest)
+        standings = {group: engine.membership.claims.standing(peer) for group, engine in self.groups.items()}
         me = self.me
-        return encode_message(Hello(PROTOCOL_VERSION, self.cluster.nonce, me.replica, me.node, me.region, groups))
+        words = Hello(PROTOCOL_VERSION, self.cluster.nonce, me.replica, me.node, me.region, standings, me.gossip)
+        return encode_message(words)
 
-    def check_hello(self, data: bytes) -> ReplicaId:
-        """Who the peer is, from its first words.
+    def check_hello(self, data: bytes) -> Member:
+        """Who the peer is, from its first words; it need not be a member. What it remembers of us may fence this node.
 
-        Raises:  ProtocolError or DecodeError with the reason: another cluster, version, a stranger, ourselves; nothing changed.
+        Raises:  ProtocolError or DecodeError with the reason: another cluster, version, ourselves, another past; nothing changed.
         """
         hello = decode_message(data)
         if not isinstance(hello, Hello):
@@ -216,23 +272,20 @@ class Host:
             raise ProtocolError(f"protocol {hello.protocol}, this node speaks {PROTOCOL_VERSION}")
         if hello.cluster != self.cluster.nonce:
             raise ProtocolError(f"{hello.node[:63]!r} belongs to another cluster")
-        member = self.cluster.member(ReplicaId(hello.replica))
-        if member is None or member.node != hello.node or member.region != hello.region:
-            raise ProtocolError(
-                f"{hello.replica[:100]!r} of region {hello.region[:63]!r} is not a member of this cluster"
-            )
-        if member.replica == self.me.replica:
+        try:
+            replica = parse_replica_id(hello.replica)
+        except ValueError as error:
+            raise ProtocolError(str(error)) from error
+        if replica == self.me.replica:
             raise ProtocolError("another node speaks under this node's id")
-        for group, (configuration, row, mine) in hello.groups.items():
+        known = self.roster.member(replica)
+        if hello.node != node_of(replica) or (known is not None and known.region != hello.region):
+            raise ProtocolError(f"{hello.replica} of region {hello.region[:63]!r} is not what it says")
+        for group, standing in hello.groups.items():
             engine = self.groups.get(group)
-            if engine is None:
-                continue  # not declared here yet; its declaration is on its way
-            if configuration != engine.configuration.id:
-                raise ProtocolError(f"{hello.node}: {group} has another configuration there")
-            engine.trust.check_row(engine.replicas.index(member.replica), row)
-            if mine is not None:
-                engine.trust.check_own_row(mine)
-        return member.replica
+            if engine is not None:  # else its declaration is on its way
+                engine.membership.claims.check(replica, standing)
+        return Member(replica, hello.region, hello.gossip)
 
     # --- events
 
@@ -242,6 +295,7 @@ class Host:
             self.saving.on_tick(now_ms)
         due = [engine for engine in self.groups.values() if engine.wake_ms <= now_ms]
         self._step_all(due, Tick(), now_ms, out)
+        self.roster.on_tick(now_ms, out)
 
     def receive(self, peer: ReplicaId, data: bytes, now_ms: int, out: HostOutput) -> None:
         """A peer said something; whatever it is, it never raises."""
@@ -253,13 +307,16 @@ class Host:
         except (ProtocolError, DecodeError) as error:
             self._reject(peer, error.detail, out)
             return
+        if isinstance(message, Ask):
+            self.roster.on_ask(peer, message, now_ms, out)
+            return
         engine = self.groups.get(message.group)
-        if engine is None:  # its declaration is on its way; the peer will say it again
-            return
-        if peer not in engine.replicas:
-            self._reject(peer, f"{message.group}: not a member", out)
-            return
-        self._step_all([engine], Received(engine.replicas.index(peer), message), now_ms, out)
+        if engine is None:
+            self.roster.on_unknown_group(message, now_ms, out)
+        elif peer in engine.replicas:
+            self._step_all([engine], Received(engine.replicas.index(peer), message), now_ms, out)
+        else:
+            self._step_all([engine], Approached(peer, message), now_ms, out)
 
     def persisted(self, event: Persisted, now_ms: int, out: HostOutput) -> None:
         """All that was to be written up to a number is durable."""
@@ -283,6 +340,18 @@ class Host:
         for engine in list(self.groups.values()):
             if peer in engine.replicas:
                 self._step_all([engine], PeerChanged(engine.replicas.index(peer), is_connected), now_ms, out)
+        self.roster.look_again()
+
+    def order(self, group: str, change: Change, ticket: int, now_ms: int, out: HostOutput) -> None:
+        """Want a change of the members of a group; what becomes of it comes out by ``on_decided``."""
+        self._step_all([self.groups[group]], Ordered(change, ticket), now_ms, out)
+
+    def _on_fenced(self, why: str) -> None:
+        """Somebody remembers of us what we do not: no group takes a write any more."""
+        if self.fenced_by is None:
+            self.fenced_by = why
+        for engine in self.groups.values():
+            engine.fence(why)
 
     def close(self) -> Entry | None:
         """Nothing is promised any more; what is still to be written, None when nothing is."""
@@ -302,7 +371,8 @@ class Host:
             out.persist_number = self._number
             self._inflight.append((self._number, list(self._numbers.values())))
             self._numbers = {}
-        out.wake_ms = min([engine.wake_ms for engine in self.groups.values()])
+        out.wake_ms = min([engine.wake_ms for engine in self.groups.values()], default=self.roster.wake_ms)
+        out.wake_ms = min(out.wake_ms, self.roster.wake_ms)
         if self.saving is not None:
             self.saving.noted(out.persist)
             self.saving.on_step(now_ms, out)
@@ -315,12 +385,21 @@ class Host:
             result = engine.step(event, now_ms)
             group, replicas = engine.group, engine.replicas
             if result.persist:
-                out.persist += [Entry(group, replicas[origin], data) for origin, data in result.persist]
+                out.persist += [
+                    Entry(group, replicas[at] if at >= 0 else NO_ORIGIN, data) for at, data in result.persist
+                ]
                 self._numbers[group] = (engine, result.number)
             if result.send:
                 self._send(replicas, result.send, out)
+            for replica, message in result.tell:
+                self.tell(replica, message, out)
             for peer, reason in result.rejected:
                 self._reject(replicas[peer], reason, out)
+            if result.decided:
+                self.on_decided(result.decided)
+            if result.has_adopted:
+                self.roster.note(engine.configuration)
+                self._meet_again(engine, now_ms, out)
             if result.changed:
                 out.changed += [(group, origin, commit) for origin, commit in result.changed]
                 if engine is self._system:
@@ -339,6 +418,20 @@ class Host:
             self.bytes_sent += len(data)
             out.send.append((replicas[peer], data))
 
+    def tell(self, replica: ReplicaId, message: Message, out: HostOutput) -> None:
+        """Say something to one replica, whoever it is."""
+        data = encode_message(message)
+        self.bytes_sent += len(data)
+        out.send.append((replica, data))
+
+    def _meet_again(self, engine: Engine, now_ms: int, out: HostOutput) -> None:
+        """Its configuration changed: tell it who of those it knows now is connected."""
+        for peer, is_connected in self._connected.items():
+            if is_connected and peer in engine.replicas:
+                index = engine.replicas.index(peer)
+                if index not in engine.connected:
+                    self._step_all([engine], PeerChanged(index, True), now_ms, out)
+
     def _reject(self, peer: ReplicaId, reason: str, out: HostOutput) -> None:
         self.rejected_count += 1
         out.rejected.append(Rejected(peer, reason))
@@ -349,7 +442,6 @@ class Host:
         for domain in [domain for commit in commits for domain in self.declarations.domains_in(commit)]:
             if group_of(domain) in self.groups:
                 continue
-            engine = self._open(group_of(domain))
-            for peer, is_connected in self._connected.items():
-                if is_connected and now_ms is not None:
-                    self._step_all([engine], PeerChanged(engine.replicas.index(peer), True), now_ms, out)
+            engine = self.open(group_of(domain), self.declarations.configuration(domain))
+            if now_ms is not None:
+                self._meet_again(engine, now_ms, out)

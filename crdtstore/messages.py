@@ -1,10 +1,11 @@
-"""What replicas say to each other: five messages, each of one group.
+"""What replicas say to each other: messages of one group each, and the first words on a connection.
 
 The question: what may a receiver believe? A row is atomic and names only what is durable at its sender; a frame says for every origin
 in it where it starts and the chain hash there, so a gap is seen as a gap and another history under the same id is refused.
 
 A message on the wire is ``version, flag, payload``: payload is msgpack, compressed with zstd when the flag says so (above 1 kB).
-Vectors are lists in the member order of the configuration that the message names.
+Vectors are lists in the order of ``Configuration.origins`` of the configuration that the message names; in the first words, which are said
+before anybody knows the other's configuration, they are maps.
 """
 
 from __future__ import annotations
@@ -12,19 +13,33 @@ from __future__ import annotations
 import msgspec
 import zstandard
 
-from crdtstore.configuration import ConfigurationId
+from crdtstore.causal import ReplicaId
+from crdtstore.configuration import SYSTEM_GROUP, Configuration, ConfigurationId, Member
 from crdtstore.errors import DecodeError, ProtocolError
 
 __all__ = [
     "MAX_MESSAGE_BYTES",
     "PROTOCOL_VERSION",
+    "Accept",
+    "Accepted",
     "Ack",
+    "Ask",
+    "Ballot",
+    "Claim",
+    "Configure",
     "Digest",
+    "Fetch",
     "Frame",
     "Hello",
     "Message",
+    "Part",
+    "Prepare",
+    "Promise",
+    "Regroup",
     "Row",
     "Segment",
+    "Standing",
+    "Vote",
     "Want",
     "decode_message",
     "encode_message",
@@ -49,6 +64,9 @@ class Row(msgspec.Struct, array_like=True, frozen=True, gc=False):
     hlc: int
     chains: list[bytes]
     votes: int = 0
+    """How often the member promised or accepted anything when a successor of a configuration was voted on."""
+    is_leaving: bool = False
+    """No commit of its own will follow those that the vector counts."""
 
 
 class Segment(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -106,10 +124,30 @@ class Want(msgspec.Struct, array_like=True, tag=5, gc=False):
     seen: int
 
 
+class Claim(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """The newest row of somebody that the sender ever saw, of whatever configuration."""
+
+    configuration: ConfigurationId
+    vector: dict[str, int]
+    votes: int
+
+
+class Standing(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """Where the sender of a hello stands in a group, and what it knows of the one it speaks to."""
+
+    configuration: ConfigurationId
+    vector: dict[str, tuple[int, bytes]]
+    """Per origin how many of its commits are durable, and the chain hash there."""
+    yours: Claim | None
+    has: int
+    """How many commits of the other one it has, and the chain hash there (empty: it does not know it any more)."""
+    chain: bytes
+
+
 class Hello(msgspec.Struct, array_like=True, tag=4, gc=False):
     """The first words on a connection, both ways.
 
-    Shape:   per group: configuration id, own row, newest row of the peer that the sender holds (None: none).
+    Shape:   ``gossip`` is where the sender can be dialed (host:port).
     """
 
     protocol: int
@@ -117,10 +155,111 @@ class Hello(msgspec.Struct, array_like=True, tag=4, gc=False):
     replica: str
     node: str
     region: str
-    groups: dict[str, tuple[ConfigurationId, Row, Row | None]]
+    groups: dict[str, Standing]
+    gossip: str = ""
 
 
-Message = Frame | Digest | Ack | Want | Hello
+class Ballot(msgspec.Struct, array_like=True, frozen=True, order=True):
+    """An attempt to decide which configuration follows, ordered: a round and who tries."""
+
+    round: int
+    replica: ReplicaId
+
+
+class Vote(msgspec.Struct, array_like=True, frozen=True):
+    """A value in a ballot."""
+
+    ballot: Ballot
+    value: Configuration
+
+
+class Configure(msgspec.Struct, array_like=True, tag=6, gc=False):
+    """The configuration that is in force here: who is behind adopts it, who is ahead answers with his."""
+
+    group: str
+    value: Configuration
+
+    @property
+    def configuration(self) -> ConfigurationId:
+        return self.value.id
+
+
+class Prepare(msgspec.Struct, array_like=True, tag=7, gc=False):
+    """Promise to take part in no ballot below this one.
+
+    ``votes``, here and below: how often the sender has promised or accepted anything, this included.
+    """
+
+    group: str
+    configuration: ConfigurationId
+    ballot: Ballot
+    votes: int
+
+
+class Promise(msgspec.Struct, array_like=True, tag=8, gc=False):
+    """I have promised, and this is what I accepted before; or I have not, since I promised ``higher``."""
+
+    group: str
+    configuration: ConfigurationId
+    ballot: Ballot
+    votes: int
+    accepted: Vote | None
+    higher: Ballot | None = None
+
+
+class Accept(msgspec.Struct, array_like=True, tag=9, gc=False):
+    """Accept this value."""
+
+    group: str
+    configuration: ConfigurationId
+    vote: Vote
+    votes: int
+
+
+class Accepted(msgspec.Struct, array_like=True, tag=10, gc=False):
+    """I have accepted; or I have not, since I promised ``higher``."""
+
+    group: str
+    configuration: ConfigurationId
+    ballot: Ballot
+    votes: int
+    higher: Ballot | None = None
+
+
+class Ask(msgspec.Struct, array_like=True, tag=13, gc=False):
+    """Let me join all groups; ``leaves`` is the id under which I was fenced: nobody writes under it any more."""
+
+    member: Member
+    leaves: str | None = None
+    group: str = SYSTEM_GROUP
+
+
+class Fetch(msgspec.Struct, array_like=True, tag=11, gc=False):
+    """I join and lack the state: parts ``number`` and the next, ``count`` of them, of a snapshot that you hold for me; a count of 0: let
+    it go. An empty ``snapshot`` asks for a new one.
+    """
+
+    group: str
+    configuration: ConfigurationId
+    snapshot: bytes
+    number: int
+    count: int
+
+
+class Part(msgspec.Struct, array_like=True, tag=12, gc=False):
+    """A part of a snapshot (``install.parts``); a ``number`` below zero says why there is none."""
+
+    group: str
+    configuration: ConfigurationId
+    snapshot: bytes
+    number: int
+    body: bytes
+
+
+Regroup = Configure | Prepare | Promise | Accept | Accepted
+"""What is said about who is a member."""
+
+Message = Frame | Digest | Ack | Want | Hello | Configure | Prepare | Promise | Accept | Accepted | Fetch | Part | Ask
 
 _encoder = msgspec.msgpack.Encoder(order="deterministic")
 _decoder = msgspec.msgpack.Decoder(Message)

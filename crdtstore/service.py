@@ -15,7 +15,7 @@ from msgspec import Struct
 from crdtstore.causal import Dot, ReplicaId
 from crdtstore.configuration import SYSTEM_GROUP, group_of
 from crdtstore.engine.engine import Engine
-from crdtstore.engine.events import Draft, Persisted, Tick
+from crdtstore.engine.events import Draft, Op, Persisted, Tick
 from crdtstore.engine.output import Committed, Refused
 from crdtstore.errors import CrdtStoreError, ReplicaBehind, Unavailable
 from crdtstore.host import Host, HostOutput
@@ -312,8 +312,14 @@ class Service:
     # --- declarations
 
     def _declare_domain(self, request: Request, parsed: DeclareDomainRequest) -> None:
-        op = self.host.declarations.declare_domain(parsed.domain, parsed.given())
-        self._declare_by(request, parsed, op, lambda: self._reader.domain_body(parsed.domain))
+        declarations, host = self.host.declarations, self.host
+        is_new = declarations.domain(parsed.domain) is None
+        op = declarations.declare_domain(parsed.domain, parsed.given())
+        ops = [] if op is None else [op]
+        system = host.groups[SYSTEM_GROUP].configuration
+        if is_new and system.number:
+            ops.append(declarations.begin(parsed.domain, host.cluster.beginning(group_of(parsed.domain), system)))
+        self._declare_by(request, parsed, ops, lambda: self._reader.domain_body(parsed.domain))
 
     def _declare(self, request: Request, parsed: DeclareRequest) -> None:
         self._reader.engine(parsed.domain)
@@ -321,19 +327,20 @@ class Service:
         op = self.host.declarations.declare_collection(
             parsed.domain, parsed.collection, crdt, crdt.check_options(parsed.options)
         )
-        self._declare_by(request, parsed, op, lambda: self._reader.collection_body(parsed.domain, parsed.collection))
+        ops = [] if op is None else [op]
+        self._declare_by(request, parsed, ops, lambda: self._reader.collection_body(parsed.domain, parsed.collection))
 
-    def _declare_by(self, request: Request, parsed: Any, op: Any, body: Callable[[], dict[str, Any]]) -> None:
+    def _declare_by(self, request: Request, parsed: Any, ops: list[Op], body: Callable[[], dict[str, Any]]) -> None:
         system = self.host.groups[SYSTEM_GROUP]
 
         def answer(committed: Committed) -> dict[str, Any]:
             seen = {system.replicas[committed.origin]: committed.seq}
             return {**body(), "token": self.sessions.token(parsed.token, SYSTEM_GROUP, seen)}
 
-        if op is None:
+        if not ops:
             self._show(request, parsed.token, self._reader.of_system(body()))
         else:
-            self._submit(system, Draft(request.ticket, [op], request.principal), answer)
+            self._submit(system, Draft(request.ticket, ops, request.principal), answer)
             self._flush()  # the next request may rely on it
 
 

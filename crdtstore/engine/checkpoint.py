@@ -64,6 +64,8 @@ class Saved(Struct, frozen=True, array_like=True):
     rosters: list[list[int]]
     deps: list[list[int]]
     digest: bytes
+    membership: bytes = b""
+    """Which configuration is in force, what was voted, who was heard to say what (``engine/membership``)."""
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -248,6 +250,7 @@ class Checkpoint:
             [list(roster) for roster in causality.rosters],
             [list(deps) for deps in causality.deps],
             engine.digest.to_bytes(_DIGEST_BYTES, "big"),
+            engine.membership.keep(),
         )
 
     # --- reading
@@ -299,6 +302,7 @@ class Checkpoint:
             saved.base_chains, saved.base, engine.group, engine.replicas, engine.read_log, engine.options.history_bytes
         )
         growth.count_members(engine, members, me)
+        engine.membership.restore(saved.membership)
         engine.measures.start(engine.history.base[engine.me])
         for ledger, take in (*engine.keyspace.loaders(), *engine.rights.loaders()):
             for name, value in ledger.load(self._store, self.number):

@@ -9,7 +9,7 @@ This file dispatches; the rules stand in the files beside it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from random import Random
 from typing import Any
 
@@ -32,11 +32,24 @@ from crdtstore.engine.causality import Causality
 from crdtstore.engine.checkpoint import Checkpoint
 from crdtstore.engine.durability import Durability
 from crdtstore.engine.early import Early
-from crdtstore.engine.events import Draft, Event, LocalCommit, Op, Persisted, Received, Tick
+from crdtstore.engine.events import (
+    Approached,
+    Draft,
+    Event,
+    LocalCommit,
+    Op,
+    Opened,
+    Ordered,
+    PeerChanged,
+    Persisted,
+    Received,
+    Tick,
+)
 from crdtstore.engine.history import History
 from crdtstore.engine.history_index import Read
 from crdtstore.engine.keyspace import Keyspace
 from crdtstore.engine.measures import Measures
+from crdtstore.engine.membership.membership import Membership
 from crdtstore.engine.options import Options
 from crdtstore.engine.output import Committed, Output, Refused
 from crdtstore.engine.replay import Replay
@@ -55,7 +68,7 @@ from crdtstore.errors import (
     UsageError,
 )
 from crdtstore.leaves import SEQ_BITS, SEQ_MASK
-from crdtstore.messages import Ack, Digest, Frame, Row, Want
+from crdtstore.messages import Ack, Digest, Frame, Regroup, Row, Want
 from crdtstore.promises import Promises
 
 __all__ = ["SYSTEM_AUTHOR", "Engine"]
@@ -81,12 +94,17 @@ class Engine:
         regions: Mapping[ReplicaId, str] | None = None,
         promises: Promises | None = None,
         read_log: Read | None = None,
+        *,
+        is_installed: bool = True,
     ) -> None:
-        """``read_log`` gives the entries of a durable block of the log (``CommitLog.read``); without it all history stays in memory."""
+        """``read_log`` gives the entries of a durable block of the log (``CommitLog.read``); without it all history stays in memory.
+
+        ``is_installed``: whether this replica holds the state of the group, as founders do.
+        """
         self.group = group
         self.configuration = configuration
         self.cluster = cluster
-        self.replicas = list(configuration.ids)
+        self.replicas = list(dict.fromkeys((*configuration.ids, me)))
         """Every replica that was ever known here, by index; it grows, and is shared by all that stands beside this file."""
         self.me = self.replicas.index(me)
         self.others = [at for at in range(len(self.replicas)) if at != self.me]
@@ -120,9 +138,13 @@ class Engine:
         self.failure: StorageError | None = None
         """The last time that something could not be read from disk."""
         self.replay = Replay(self)
-        self.is_fenced = False
-        """Set when a peer holds commits of ours that we do not: somebody else wrote, or we forgot. No write is taken any more."""
+        self.fenced_by: str | None = None
+        """Set when a peer remembers of us what we do not: somebody else wrote under our id, or we forgot. No write is taken any more."""
+        self.on_fenced: Callable[[str], None] = lambda why: None
         self._is_held = False
+        self.connected: set[int] = set()
+        """The replicas that can be spoken to."""
+        self.membership = Membership(self, random, is_installed=is_installed)
 
     def admit(self, replica: ReplicaId) -> int:
         """The index of a replica, which is entered in the table if it is not there; it counts once it is among ``others``."""
@@ -141,6 +163,11 @@ class Engine:
             self.note_unreadable(error)
         if not self.keyspace.tree.is_settled:
             self.upkeep.wake_ms = now_ms
+        if out.send:
+            if self.membership.is_silent:
+                out.send.clear()
+            else:
+                out.send = self.membership.shape.give_all(out.send)
         return out
 
     def _let_happen(self, event: Event, now_ms: int, out: Output) -> None:
@@ -151,13 +178,53 @@ class Engine:
         elif isinstance(event, Persisted):
             self._on_persisted(event, now_ms, out)
         elif isinstance(event, Tick):
-            for part in (self.antientropy, self.upkeep, self.rights):
+            self.membership.on_tick(now_ms, out)
+            for part in (self.antientropy, self.upkeep, self.rights) if self.takes_part else ():
                 try:
                     part.on_tick(now_ms, out)
                 except StorageError as error:  # what cannot be read here does not stop the others
                     self.note_unreadable(error)
+        elif isinstance(event, PeerChanged):
+            self._on_peer_changed(event, now_ms, out)
+        elif isinstance(event, Approached):
+            self._on_approached(event, now_ms, out)
+        elif isinstance(event, Opened):
+            self.membership.write_down(out)
         else:
+            try:
+                self.membership.order(event.change, now_ms, out, event.ticket)
+            except UsageError as error:
+                out.decided.append((event.ticket, error))
+
+    def _on_peer_changed(self, event: PeerChanged, now_ms: int, out: Output) -> None:
+        if event.is_connected:
+            self.connected.add(event.peer)
+            self.membership.wake_ms = 0
+        else:
+            self.connected.discard(event.peer)
+        if self.takes_part:
             self.antientropy.on_peer_changed(event.peer, event.is_connected, now_ms, out)
+
+    @property
+    def takes_part(self) -> bool:
+        """Whether this replica is one of those who hold the group, and may say so."""
+        membership = self.membership
+        return membership.is_member and membership.is_installed and not membership.is_silent
+
+    @property
+    def is_installed(self) -> bool:
+        """Whether the state of the group is here."""
+        return self.membership.is_installed
+
+    @property
+    def is_fenced(self) -> bool:
+        return self.fenced_by is not None
+
+    def fence(self, why: str) -> None:
+        """Take no write any more under this id."""
+        if self.fenced_by is None:
+            self.fenced_by = why
+            self.on_fenced(why)
 
     def note_unreadable(self, error: StorageError) -> None:
         """Something on disk could not be read."""
@@ -167,7 +234,7 @@ class Engine:
     @property
     def may_issue(self) -> bool:
         """Whether this replica may make commits by itself."""
-        return not (self.is_fenced or self._is_held)
+        return self.fenced_by is None and not self._is_held and self.membership.may_issue
 
     def hold(self, is_held: bool) -> None:
         """While nothing can be written, what the store does by itself waits; whoever asks or sends is refused before he comes here."""
@@ -177,7 +244,9 @@ class Engine:
     @property
     def wake_ms(self) -> int:
         """When a tick may have something to do: never later than it has."""
-        return min(self.antientropy.wake_ms, self.upkeep.wake_ms, self.rights.wake_ms)
+        if not self.takes_part:
+            return self.membership.wake_ms
+        return min(self.antientropy.wake_ms, self.upkeep.wake_ms, self.rights.wake_ms, self.membership.wake_ms)
 
     # --- local writes
 
@@ -214,11 +283,21 @@ class Engine:
             if heard is not None:
                 values = self.keyspace.shown(draft.ops, heard.dot, draft.operation[0], now_ms)
                 return Committed(draft.ticket, heard.dot >> SEQ_BITS, heard.dot & SEQ_MASK, values, is_replayed=True)
-        if self.is_fenced:
-            raise Unavailable(
-                "a peer holds writes under this node's id that this node does not have. Nothing changed.", code="fenced"
-            )
+        if self.fenced_by is not None or not self.membership.may_issue:
+            raise self._why_no_writes()
         return None
+
+    def _why_no_writes(self) -> Unavailable:
+        membership = self.membership
+        if not membership.is_installed:
+            return Unavailable("this region is being set up here. Nothing changed.", code="not-ready", retry_after=1.0)
+        if membership.is_leaving:
+            return Unavailable("this node leaves the cluster. Nothing changed.", code="leaving")
+        if not membership.is_member:
+            return Unavailable("this node was removed from the cluster. Nothing changed.", code="fenced")
+        return Unavailable(
+            "a peer holds writes under this node's id that this node does not have. Nothing changed.", code="fenced"
+        )
 
     def _make_commit(self, draft: Draft, now_ms: int, out: Output) -> tuple[Committed, Commit]:
         attributes = draft.attributes
@@ -271,38 +350,44 @@ class Engine:
 
     # --- what peers say
 
-    def _on_received(self, peer: int, message: Frame | Digest | Ack | Want, now_ms: int, out: Output) -> None:
-        if message.configuration != self.configuration.id:
-            self.measures.foreign_configuration += 1
-            out.rejected.append((peer, f"{self.group}: another configuration"))
-            return
-        if peer not in self.antientropy.peers:
-            out.rejected.append((peer, f"{self.group}: not a member"))
-            return
+    def _on_received(self, peer: int, message: Frame | Digest | Ack | Want | Regroup, now_ms: int, out: Output) -> None:
         try:
+            if not self.membership.hears(self.replicas[peer], message, now_ms, out):
+                return
+            if isinstance(message, Want):
+                self.rights.on_want(peer, message, now_ms, out)
+                return
+            assert isinstance(message, Frame | Digest | Ack)
+            self.membership.shape.take(message)
             if isinstance(message, Frame):
                 self._on_frame(peer, message, now_ms, out)
             elif isinstance(message, Digest):
                 self._on_digest(peer, message, now_ms, out)
-            elif isinstance(message, Want):
-                self.rights.on_want(peer, message, now_ms, out)
             else:
-                self.trust.check_row(peer, message.row)
+                self._check_row(peer, message.row)
                 self.antientropy.take_row(peer, message.row, now_ms, out)
         except (ProtocolError, DecodeError) as error:
             self._refuse(peer, error, out)
+
+    def _on_approached(self, event: Approached, now_ms: int, out: Output) -> None:
+        try:
+            self.membership.hears(event.replica, event.message, now_ms, out)
+        except (ProtocolError, DecodeError):
+            self.measures.refused += 1
+
+    def _check_row(self, member: int, row: Row) -> None:
+        self.trust.check_row(member, row)
+        self.membership.claims.note(self.replicas[member], row)
 
     def _refuse(self, peer: int, error: CrdtStoreError, out: Output) -> None:
         self.measures.refused += 1
         out.rejected.append((peer, f"{self.group}: {error.detail}"))
 
     def _on_digest(self, peer: int, message: Digest, now_ms: int, out: Output) -> None:
-        self.trust.check_row(peer, message.row)
-        if len(message.others) != len(self.replicas):
-            raise ProtocolError(f"{len(message.others)} rows for {len(self.replicas)} members")
+        self._check_row(peer, message.row)
         for member, row in enumerate(message.others):
             if row is not None and member not in (self.me, peer):
-                self.trust.check_row(member, row)
+                self._check_row(member, row)
         self.antientropy.on_digest(peer, message, now_ms, out)
 
     def _on_frame(self, peer: int, frame: Frame, now_ms: int, out: Output) -> None:
@@ -410,7 +495,9 @@ class Engine:
         out.replies += self.durability.release(event.number)
         if event.position >= 0:
             self.history.place(self.durability.vector, event.position)
-        self.antientropy.on_durable(now_ms, out)
+        self.membership.on_persisted(event.number, now_ms, out)
+        if self.takes_part:
+            self.antientropy.on_durable(now_ms, out)
 
     def own_row(self, now_ms: int) -> Row:
         """What this replica says of itself: durable things only, and a heartbeat below every commit that is not in it."""
@@ -424,7 +511,9 @@ class Engine:
         if vector != self._own_vector:
             self._own_vector = list(vector)
             self._own_chains = [self.history.chain(origin, seq) for origin, seq in enumerate(vector)]
-        return Row(self.configuration.id, self._own_vector, hlc, self._own_chains)
+        membership = self.membership
+        votes, has_left = membership.votes_told, membership.has_left
+        return Row(self.configuration.id, self._own_vector, hlc, self._own_chains, votes, has_left)
 
     # --- views
 

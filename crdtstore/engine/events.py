@@ -7,10 +7,24 @@ from typing import Any, NamedTuple
 
 from msgspec import Struct
 
-from crdtstore.messages import Ack, Digest, Frame, Want
+from crdtstore.causal import ReplicaId
+from crdtstore.engine.membership.changes import Change
+from crdtstore.messages import Ack, Digest, Frame, Regroup, Want
 from crdtstore.types import CrdtType, Mutator
 
-__all__ = ["Draft", "Event", "LocalCommit", "Op", "PeerChanged", "Persisted", "Received", "Tick"]
+__all__ = [
+    "Approached",
+    "Draft",
+    "Event",
+    "LocalCommit",
+    "Op",
+    "Opened",
+    "Ordered",
+    "PeerChanged",
+    "Persisted",
+    "Received",
+    "Tick",
+]
 
 
 class Op(NamedTuple):
@@ -59,7 +73,25 @@ class Received(Struct, frozen=True, gc=False):
     """A peer (index of the replica) said something."""
 
     peer: int
-    message: Frame | Digest | Ack | Want
+    message: Frame | Digest | Ack | Want | Regroup
+
+
+class Approached(Struct, frozen=True, gc=False):
+    """Somebody said something who was never a member of a configuration that is known here."""
+
+    replica: ReplicaId
+    message: Frame | Digest | Ack | Want | Regroup
+
+
+class Opened(Struct, frozen=True, gc=False):
+    """The group was opened by a configuration that somebody showed, which is not written down yet."""
+
+
+class Ordered(Struct, frozen=True, gc=False):
+    """A change of the members is wanted; ``ticket`` names who waits for it, 0: nobody."""
+
+    change: Change
+    ticket: int = 0
 
 
 class Persisted(Struct, frozen=True, gc=False):
@@ -77,4 +109,4 @@ class PeerChanged(Struct, frozen=True, gc=False):
     is_connected: bool
 
 
-Event = Tick | LocalCommit | Received | Persisted | PeerChanged
+Event = Tick | LocalCommit | Received | Approached | Opened | Ordered | Persisted | PeerChanged

@@ -9,9 +9,10 @@ from typing import Any
 
 from msgspec import Struct, field
 
+from crdtstore.causal import ReplicaId
 from crdtstore.commit import Commit
 from crdtstore.errors import CrdtStoreError
-from crdtstore.messages import Ack, Digest, Frame, Want
+from crdtstore.messages import Ack, Digest, Frame, Regroup, Want
 
 __all__ = ["Committed", "Output", "Refused"]
 
@@ -37,11 +38,17 @@ class Output(Struct):
     """The effects of one step. Seen by the garbage collector, as ``Refused`` is: an error may hold the frame that holds it."""
 
     persist: list[tuple[int, bytes]] = field(default_factory=list)
-    """Commits (index of origin, bytes) to write; ``number`` names them in the event ``Persisted``."""
+    """Commits (index of origin, bytes) to write, and notes of the group (-1); ``number`` names them in the event ``Persisted``."""
     number: int = 0
     send: list[tuple[int, Frame | Digest | Ack | Want]] = field(default_factory=list)
+    tell: list[tuple[ReplicaId, Regroup]] = field(default_factory=list)
+    """What is said about members, also to those who are none."""
     replies: list[Committed | Refused] = field(default_factory=list)
     changed: list[tuple[int, Commit]] = field(default_factory=list)
     """Commits applied in this step, in apply order (index of origin, commit)."""
     rejected: list[tuple[int, str]] = field(default_factory=list)
     """What a peer said that cannot be true: (index of peer, reason); nothing of it was applied."""
+    has_adopted: bool = False
+    """Another configuration is in force: who of its members is connected has to be said again."""
+    decided: list[tuple[int, CrdtStoreError | None]] = field(default_factory=list)
+    """What became of orders of changes: (ticket, why it does not hold; None: it is done)."""

@@ -66,6 +66,10 @@ class Stability:
         elif self._pending[member] is None:
             self._pending[member] = vector
 
+    def usable(self, member: int) -> Sequence[int] | None:
+        """The newest vector of a member that may be used; None: there is none yet."""
+        return self._usable[member]
+
     def is_usable(self, vector: Sequence[int], durable: Sequence[int]) -> bool:
         """Whether everything in a row is here."""
         return all(map(le, vector, durable))

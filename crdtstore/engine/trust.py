@@ -39,35 +39,23 @@ class Trust:
     def check_row(self, member: int, row: Row) -> None:
         """Refuse a row that cannot be true; fence this replica when it is our own past that is contested."""
         engine = self._engine
-        if row.configuration != engine.configuration.id:
-            raise ProtocolError("a row of another configuration or size")
         if row.hlc < 0:
             raise ProtocolError("a row counts from zero")
         known = self._checked[member]
         if known is not None and known.vector == row.vector and known.chains == row.chains:
             return
-        if not len(row.vector) == len(row.chains) == len(engine.replicas):
-            raise ProtocolError("a row of another configuration or size")
         if min(row.vector) < 0:
             raise ProtocolError("a row counts from zero")
         is_judged = True
-        for origin, (seq, chain) in enumerate(zip(row.vector, row.chains, strict=True)):
-            is_judged = self.check_chain(origin, seq, chain) and is_judged
+        for origin in engine.membership.shape.origins:
+            is_judged = self.check_chain(origin, row.vector[origin], row.chains[origin]) and is_judged
         if row.vector[engine.me] > engine.applied[engine.me]:
-            engine.is_fenced = True
-            raise ProtocolError(
-                f"{engine.replicas[member]} has {row.vector[engine.me]} commits of this replica, which made {engine.applied[engine.me]}"
-            )
+            has, made = row.vector[engine.me], engine.applied[engine.me]
+            why = f"{engine.replicas[member]} has {has} commits of this replica, which made {made}"
+            engine.fence(why)
+            raise ProtocolError(why)
         if is_judged and all(map(le, row.vector, engine.applied)):  # else there is more to check once that is here
             self._checked[member] = row
-
-    def check_own_row(self, row: Row) -> None:
-        """Fence this replica when a peer remembers more of it than it does itself: it has forgotten what it acknowledged."""
-        engine = self._engine
-        self.check_row(engine.me, row)
-        if any(theirs > mine for theirs, mine in zip(row.vector, engine.applied, strict=True)):
-            engine.is_fenced = True
-            raise ProtocolError("a peer remembers more of this replica than it does itself")
 
     def check_chain(self, origin: int, seq: int, chain: bytes) -> bool:
         """Refuse another history than ours; return whether it could be judged."""
@@ -78,11 +66,10 @@ class Trust:
             engine.note_unreadable(error)
             return False
         if is_other:
+            why = f"another history of {engine.replicas[origin]} up to commit {seq}: its id is used twice"
             if origin == engine.me:
-                engine.is_fenced = True
-            raise ProtocolError(
-                f"another history of {engine.replicas[origin]} up to commit {seq}: its id is used twice"
-            )
+                engine.fence(why)
+            raise ProtocolError(why)
         return True
 
     def check_same(self, origin: int, seq: int, data: bytes) -> None:
@@ -95,8 +82,10 @@ class Trust:
         if known != data:
             if not is_applied:
                 engine.early.drop_from(origin, seq)
-            engine.is_fenced = engine.is_fenced or origin == engine.me
-            raise ProtocolError(f"two commits {seq} of {engine.replicas[origin]}: its id is used twice")
+            why = f"two commits {seq} of {engine.replicas[origin]}: its id is used twice"
+            if origin == engine.me:
+                engine.fence(why)
+            raise ProtocolError(why)
 
     def unpack(self, frame: Frame) -> list[tuple[int, Commit, bytes]]:
         """All commits of a frame with their origins, or nothing of it.
@@ -117,8 +106,9 @@ class Trust:
             if not 0 <= segment.origin < len(engine.replicas) or segment.after < 0:
                 raise ProtocolError("a frame starts somewhere at a member")
             if segment.origin == engine.me and segment.after + order.count(len(next_seq)) > engine.applied[engine.me]:
-                engine.is_fenced = True
-                raise ProtocolError(f"commits of this replica which it has not made, after {segment.after}")
+                why = f"commits of this replica which it has not made, after {segment.after}"
+                engine.fence(why)
+                raise ProtocolError(why)
             self.check_chain(segment.origin, segment.after, segment.chain)
             next_seq.append(segment.after)
         unpacked: list[tuple[int, Commit, bytes]] = []

@@ -19,7 +19,7 @@ from msgspec import Struct, field
 
 from crdtstore.causal import ReplicaId
 
-__all__ = ["CommitLog", "Entry", "Pinned", "Row", "Slice", "StateRows", "StateStore"]
+__all__ = ["NO_ORIGIN", "CommitLog", "Entry", "Pinned", "Row", "Slice", "StateRows", "StateStore"]
 
 
 class Entry(NamedTuple):
@@ -28,6 +28,10 @@ class Entry(NamedTuple):
     group: str
     origin: ReplicaId
     data: bytes
+
+
+NO_ORIGIN = ReplicaId("")
+"""The origin of entries that are no commits: notes, of a group or, where that is empty too, of the node."""
 
 
 class CommitLog(Protocol):

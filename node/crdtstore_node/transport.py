@@ -197,13 +197,12 @@ class Transport:
             raise ConnectionError("closed before a hello")
         if message.type is not WSMsgType.BINARY:
             raise ProtocolError(f"a connection begins with a hello, got {_describe(message)}")
-        peer = host.cluster.member(host.check_hello(message.data))
-        assert peer is not None
+        peer = host.check_hello(message.data)
         if expected is None:
             if peer.node > host.me.node:
                 raise ProtocolError(f"{peer.node} dialed {host.me.node}: of a pair the smaller name dials")
             await websocket.send_bytes(host.hello(peer.replica, now_ms()))
-        elif peer != expected:
+        elif peer.replica != expected.replica:
             raise ProtocolError(f"{peer.node} answers where {expected.node} was expected")
         return peer
 

@@ -227,7 +227,7 @@ class Node:
 
     def check_hello(self, data: bytes) -> int | None:
         try:
-            return self._peers[self.service.host.check_hello(data)]
+            return self._peers[self.service.host.check_hello(data).replica]
         except (ProtocolError, DecodeError) as error:
             self._observer.on_rejected(self.index, "a hello", error.detail, self.service.host.groups)
             return None

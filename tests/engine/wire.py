@@ -88,12 +88,12 @@ class Wire:
         self.engines = {name: self._engine(name) for name in names}
 
     def _engine(self, name: str) -> Engine:
-        me = self.configuration.members[self.names.index(name)]
+        me = self.configuration.ids[self.names.index(name)]
         regions = {member.replica: member.region for member in self.cluster.members}
         return Watched(GROUP, self.configuration, me, self.cluster.name, self.options, Random(self.seed), regions)
 
     def replica(self, name: str) -> ReplicaId:
-        return self.configuration.members[self.names.index(name)]
+        return self.configuration.ids[self.names.index(name)]
 
     # --- what may happen
 

@@ -1,0 +1,209 @@
+"""The roster of a node: who its peers are, who asks to be let in, and how all groups come to have the same members.
+
+The question: who changes the members of a thousand groups? Operators change those of ``_sys``; every other group follows by itself.
+Whoever is a member of ``_sys``, and of a group neither a member nor removed, is joined there; whoever was removed from ``_sys`` is evicted
+there. Any installed member may propose it, those that stand behind in the order of members somewhat later, so a sponsor or operator who
+dies in the middle leaves nothing half done. What is decided once more is no harm: a change that does not hold any more is dropped.
+
+A node that holds nothing asks the nodes it reaches, again and again, until a configuration names it.
+"""
+
+from __future__ import annotations
+
+from random import Random
+from typing import TYPE_CHECKING
+
+from crdtstore.causal import ReplicaId, node_of
+from crdtstore.configuration import SYSTEM_GROUP, Configuration, Member
+from crdtstore.engine.engine import Engine
+from crdtstore.engine.events import Opened
+from crdtstore.engine.membership.changes import Change, Evict, Join
+from crdtstore.engine.membership.notes import Adopted, decode_note
+from crdtstore.errors import ProtocolError
+from crdtstore.messages import Ask, Configure
+
+if TYPE_CHECKING:
+    from crdtstore.host import Host, HostOutput
+
+__all__ = ["Roster"]
+
+_ASK_MS = 500
+_LOOK_MS = 250
+_TURN_MS = 500
+"""What any member may propose each leaves to those before it for so long."""
+
+
+class Roster:
+    """Who is who for one node. Mutable; part of the host."""
+
+    def __init__(self, host: Host, random: Random) -> None:
+        self._host = host
+        self._random = random
+        self._book: dict[ReplicaId, Member] = {member.replica: member for member in host.cluster.members}
+        self._leaving: dict[ReplicaId, ReplicaId] = {}
+        """Ids that were fenced, and the new ids of those who had them."""
+        self._due_since_ms: dict[tuple[str, object], int] = {}
+        self.leaves: ReplicaId | None = None
+        """The id that this node had before it was fenced; whoever lets it in evicts that one."""
+        self.wake_ms = 0
+
+    # --- who is who
+
+    def member(self, replica: str) -> Member | None:
+        """Where a replica is, or was before it was removed; None: it was never heard of."""
+        return self._book.get(ReplicaId(replica))
+
+    def region(self, replica: str) -> str:
+        """The region of a replica; its id when it was never heard of."""
+        member = self._book.get(ReplicaId(replica))
+        return replica if member is None else member.region
+
+    @property
+    def members(self) -> list[Member]:
+        """The members of ``_sys`` as this node knows them."""
+        return list(self._system.configuration.members)
+
+    @property
+    def peers(self) -> list[Member]:
+        """All nodes that hold something this node holds too."""
+        found = {
+            member.replica: member for engine in self._host.groups.values() for member in engine.configuration.members
+        }
+        found.pop(self._host.me.replica, None)
+        return list(found.values())
+
+    @property
+    def is_member(self) -> bool:
+        """Whether this node is a member of ``_sys`` and holds it."""
+        return self._system.membership.is_member and self._system.membership.is_installed
+
+    @property
+    def is_removed(self) -> bool:
+        """Whether this node was removed: it needs a new id to come back."""
+        return self._system.membership.is_removed
+
+    @property
+    def _system(self) -> Engine:
+        return self._host.groups[SYSTEM_GROUP]
+
+    def note(self, configuration: Configuration) -> None:
+        """A configuration is in force."""
+        for removed in configuration.removed:
+            self._book[removed.replica] = removed.member
+        for member in configuration.members:
+            self._book[member.replica] = member
+        self.look_again()
+
+    def look_again(self) -> None:
+        """Something changed."""
+        self.wake_ms = 0
+
+    # --- what peers say
+
+    def on_ask(self, peer: ReplicaId, message: Ask, now_ms: int, out: HostOutput) -> None:
+        """A node wants to be let in."""
+        host, system, member = self._host, self._system, message.member
+        if member.replica != peer or not system.takes_part:
+            return
+        configuration = system.configuration
+        if configuration.member(peer) is None and configuration.removal(peer) is None:
+            self._order(system, Join(member), now_ms, out)
+        else:
+            host.tell(peer, Configure(system.group, configuration), out)
+        left = message.leaves
+        if left is not None and node_of(ReplicaId(left)) == node_of(peer):
+            self._leaving[ReplicaId(left)] = peer
+            self.look_again()
+
+    def on_unknown_group(self, message: object, now_ms: int, out: HostOutput) -> None:
+        """Something was said of a group that is not open here: it may name this node before the group's declaration has come."""
+        host = self._host
+        if not isinstance(message, Configure) or message.value.member(host.me.replica) is None:
+            return
+        try:
+            message.value.check()
+        except ProtocolError:
+            return
+        host.open(message.group, message.value)
+        host.step(message.group, Opened(), now_ms, out)
+
+    def recover(self, group: str, data: bytes) -> None:
+        """Take in a note of a group from the log.
+
+        Raises:  DecodeError, ProtocolError.
+        """
+        host = self._host
+        if group not in host.groups:
+            note = decode_note(data)
+            if not isinstance(note, Adopted):
+                raise ProtocolError(f"the log holds a note of the group {group}, which is not opened before it")
+            host.open(group, note.configuration)
+        host.groups[group].membership.recover(data)
+        self.note(host.groups[group].configuration)
+
+    # --- time
+
+    def on_tick(self, now_ms: int, out: HostOutput) -> None:
+        """Ask to be let in, or let groups follow ``_sys``."""
+        if now_ms < self.wake_ms:
+            return
+        self.wake_ms = now_ms + 1_000
+        system = self._system
+        if not system.takes_part:
+            if not system.membership.is_member and not self.is_removed:
+                self._ask(now_ms, out)
+            return
+        wanted = [*self._who_left(), *self._what_follows()]
+        since = self._due_since_ms
+        for key in [key for key in since if key not in [(engine.group, change) for engine, change in wanted]]:
+            del since[key]
+        for engine, change in wanted:
+            began_ms = since.setdefault((engine.group, change), now_ms)
+            if now_ms - began_ms >= engine.position * _TURN_MS:
+                self._order(engine, change, now_ms, out)
+        if wanted:
+            self.wake_ms = now_ms + _LOOK_MS
+
+    def _ask(self, now_ms: int, out: HostOutput) -> None:
+        host = self._host
+        connected = host.connected
+        if connected:
+            host.tell(self._random.choice(connected), Ask(host.me, self.leaves), out)
+        self.wake_ms = now_ms + _ASK_MS
+
+    def _who_left(self) -> list[tuple[Engine, Change]]:
+        """Fenced ids whose nodes are back under new ones."""
+        system, found = self._system, list[tuple[Engine, Change]]()
+        configuration = system.configuration
+        for left, new in list(self._leaving.items()):
+            if configuration.member(left) is None or left == self._host.me.replica:
+                if configuration.removal(left) is not None:
+                    del self._leaving[left]
+            elif configuration.member(new) is not None:
+                found.append((system, Evict((left,), configuration.id)))
+        return found
+
+    def _what_follows(self) -> list[tuple[Engine, Change]]:
+        """What has to change in groups so that they have the members of ``_sys``; one change each at a time."""
+        configuration, found = self._system.configuration, list[tuple[Engine, Change]]()
+        removed = {each.replica for each in configuration.removed}
+        for group, engine in self._host.groups.items():
+            if group == SYSTEM_GROUP or not engine.takes_part:
+                continue
+            there = engine.configuration
+            gone = tuple(replica for replica in there.ids if replica in removed)
+            missing = [
+                member
+                for member in configuration.members
+                if there.member(member.replica) is None and there.removal(member.replica) is None
+            ]
+            if gone:
+                found.append((engine, Evict(gone, there.id)))
+            elif missing:
+                found.append((engine, Join(missing[0])))
+        return found
+
+    def _order(self, engine: Engine, change: Change, now_ms: int, out: HostOutput) -> None:
+        if change not in engine.membership.orders:
+            self._host.order(engine.group, change, 0, now_ms, out)
+            self.wake_ms = now_ms + _LOOK_MS
