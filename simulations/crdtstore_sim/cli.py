@@ -12,8 +12,8 @@ from typing import Any
 import click
 
 from crdtstore_sim import report
+from crdtstore_sim.fuzz import FAULTS, prove, run_seed
 from crdtstore_sim.fuzz import fuzz as fuzz_seeds
-from crdtstore_sim.fuzz import prove, run_seed
 from crdtstore_sim.mixes import MIXES
 from crdtstore_sim.plants import PLANTS
 from crdtstore_sim.scenario import DIRECTORY, load
@@ -29,6 +29,11 @@ _workload = click.option(
     "--workload",
     type=click.Choice(MIXES),
     help="What users work on, where the seed draws the scenario: a few types, or all.",
+)
+_faults = click.option(
+    "--faults",
+    type=click.Choice(FAULTS),
+    help="What goes wrong, where the seed draws the scenario: everything that happens to members that stay, or members change too.",
 )
 
 
@@ -57,11 +62,14 @@ def sim() -> None:
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @_scenario
 @_workload
+@_faults
 @_plant
 @_json
-def run(seed: int, scenario: str | None, workload: str | None, plant: str | None, as_json: bool) -> None:
+def run(
+    seed: int, scenario: str | None, workload: str | None, faults: str | None, plant: str | None, as_json: bool
+) -> None:
     """One run. Exit code 1 when a law did not hold."""
-    result = run_seed(seed, scenario, plant, workload)
+    result = run_seed(seed, scenario, plant, workload, faults)
     if as_json:
         click.echo(json.dumps(report.document(result, plant), ensure_ascii=False))
     else:
@@ -75,13 +83,22 @@ def run(seed: int, scenario: str | None, workload: str | None, plant: str | None
 @click.option("--jobs", type=click.IntRange(1, 64), default=2, show_default=True, help="Processes.")
 @_scenario
 @_workload
+@_faults
 @_plant
 @_json
-def fuzz(seeds: range, jobs: int, scenario: str | None, workload: str | None, plant: str | None, as_json: bool) -> None:
+def fuzz(
+    seeds: range,
+    jobs: int,
+    scenario: str | None,
+    workload: str | None,
+    faults: str | None,
+    plant: str | None,
+    as_json: bool,
+) -> None:
     """Many runs, each with faults of its own. Exit code 1 when a seed failed."""
     began = time.perf_counter()
     events, busy_s, failed, storage = 0, 0.0, [], Counter[str]()
-    for result in fuzz_seeds(seeds, scenario, plant, jobs, workload):
+    for result in fuzz_seeds(seeds, scenario, plant, jobs, workload, faults):
         events += result.events
         busy_s += result.real_s
         storage.update(result.storage)

@@ -134,7 +134,7 @@ class Connections:
                 self._parties[node].peer_changed(peer, False)
         self._is_dialling.discard(pair)
         hellos = self._parties[a].hello(b), self._parties[b].hello(a)
-        if self._parties[b].check_hello(hellos[0]) is None or self._parties[a].check_hello(hellos[1]) is None:
+        if not (self._is_heard(a, b, hellos[0]) and self._is_heard(b, a, hellos[1])):
             self._on_refused(pair)
             return
         for node, peer in (pair, pair[::-1]):
@@ -142,6 +142,10 @@ class Connections:
             self._cut_number[node, peer] += 1  # what was suspected before is settled
             self._note(2, node, bytes((peer,)))
             self._parties[node].peer_changed(peer, True)
+
+    def _is_heard(self, source: int, target: int, hello: bytes) -> bool:
+        """Whether a hello is taken."""
+        return self._parties[target].check_hello(hello) is not None
 
     def _on_refused(self, pair: tuple[int, int]) -> None:
         """A hello was refused. Among members that stay it is for good; whoever refused has reported it."""

@@ -14,24 +14,35 @@ from pathlib import Path
 from typing import NamedTuple
 
 from crdtstore_sim.plants import PLANTS, plant_of, planted
+from crdtstore_sim.regroup.draw import draw_members
 from crdtstore_sim.report import failed
 from crdtstore_sim.scenario import Scenario, load
 from crdtstore_sim.simulation import Result, run
 from crdtstore_sim.swarm import draw
 
-__all__ = ["Found", "fuzz", "prove", "run_seed", "scenario_of"]
+__all__ = ["FAULTS", "Found", "fuzz", "prove", "run_seed", "scenario_of"]
 
 
-def scenario_of(seed: int, scenario: str | None = None, plant: str | None = None, mix: str | None = None) -> Scenario:
+FAULTS = ("all", "members")
+"""What goes wrong in the scenarios that seeds draw: everything that happens to members that stay, or the members change too."""
+
+
+def scenario_of(
+    seed: int, scenario: str | None = None, plant: str | None = None, mix: str | None = None, faults: str | None = None
+) -> Scenario:
     """The scenario that is asked for, else the one in which a plant is looked for, else the one that the seed draws."""
     if scenario is not None:
         return load(scenario)
+    if faults == "members":
+        return draw_members(seed)
     return plant_of(plant).scenario(seed) if plant is not None and mix is None else draw(seed, mix or "basic")
 
 
-def run_seed(seed: int, scenario: str | None = None, plant: str | None = None, mix: str | None = None) -> Result:
-    """One run, with or without a plant; ``mix``: what users work on."""
-    chosen = scenario_of(seed, scenario, plant, mix)
+def run_seed(
+    seed: int, scenario: str | None = None, plant: str | None = None, mix: str | None = None, faults: str | None = None
+) -> Result:
+    """One run, with or without a plant; ``mix``: what users work on, ``faults``: what goes wrong."""
+    chosen = scenario_of(seed, scenario, plant, mix, faults)
     with planted(plant):
         return run(chosen, seed)
 
@@ -43,14 +54,16 @@ def _context() -> BaseContext:
     return multiprocessing.get_context("fork" if is_alone else "spawn")
 
 
-def fuzz(seeds: range, scenario: str | None, plant: str | None, jobs: int, mix: str | None = None) -> Iterator[Result]:
+def fuzz(
+    seeds: range, scenario: str | None, plant: str | None, jobs: int, mix: str | None = None, faults: str | None = None
+) -> Iterator[Result]:
     """Runs of all seeds, in their order."""
     if jobs == 1 or len(seeds) == 1:
         for seed in seeds:
-            yield run_seed(seed, scenario, plant, mix)
+            yield run_seed(seed, scenario, plant, mix, faults)
         return
     with ProcessPoolExecutor(jobs, mp_context=_context()) as pool:
-        futures = [pool.submit(run_seed, seed, scenario, plant, mix) for seed in seeds]
+        futures = [pool.submit(run_seed, seed, scenario, plant, mix, faults) for seed in seeds]
         try:
             for future in futures:
                 yield future.result()

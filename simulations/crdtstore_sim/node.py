@@ -15,7 +15,7 @@ from crdtstore.configuration import Cluster
 from crdtstore.engine.events import Persisted, Tick
 from crdtstore.engine.options import Options
 from crdtstore.errors import CrdtStoreError, DecodeError, ProtocolError
-from crdtstore.host import Host
+from crdtstore.host import Host, HostOutput
 from crdtstore.saving import Saved
 from crdtstore.service import Event, PeerChanged, Received, Request, Service
 from crdtstore.storage.protocol import Entry
@@ -242,14 +242,18 @@ class Node:
         if self._held is not None:
             self._held += events
             return
-        service, observer, index = self.service, self._observer, self.index
+        service = self.service
         now_us = self._timeline.now_us
         now_ms = self.clock.now_ms(now_us)
         self.disk.is_asked = True
         out = service.step(events, now_ms)
         self.disk.is_asked = False
+        self._carry_out(out, now_us, has_between=len(events) > 1)
+
+    def _carry_out(self, out: HostOutput, now_us: int, *, has_between: bool) -> None:
+        service, observer, index = self.service, self._observer, self.index
         if out.persist_number:
-            observer.on_applied(index, out.persist, service.host.groups, has_between=len(events) > 1)
+            observer.on_applied(index, out.persist, service.host.groups, has_between=has_between)
             self.disk.append(out.persist_number, out.persist)
         if out.save:
             self.disk.save(out.save)

@@ -67,7 +67,7 @@ class Observer:
         index = facts.index
         touched: dict[str, Any] = {}
         for name, origin_name, data in entries:
-            if not name:  # a note of the node to itself
+            if not origin_name:  # a note of the node or the group to itself
                 continue
             group = touched.get(name)
             if group is None:
@@ -191,10 +191,10 @@ class Observer:
     # --- disks and crashes
 
     def on_synced(self, node: int, entries: list[Entry]) -> None:
-        self.facts.note_durable(node, [entry for entry in entries if entry.group])
+        self.facts.note_durable(node, [entry for entry in entries if entry.origin])
 
     def on_crash(self, node: int, survived: list[list[Entry]]) -> None:
-        self.facts.note_crash(node, [[entry for entry in entries if entry.group] for entries in survived])
+        self.facts.note_crash(node, [[entry for entry in entries if entry.origin] for entries in survived])
         self.durability.on_crash(node)
         self.convergence.forget()
         self.stability.forget(node)

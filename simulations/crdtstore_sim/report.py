@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from crdtstore_sim.checkers import NAMES
+from crdtstore_sim.checkers import AMONG_MEMBERS, NAMES
+from crdtstore_sim.regroup.draw import NAME
 from crdtstore_sim.sale import Sold
 from crdtstore_sim.scenario import Scenario
 from crdtstore_sim.simulation import Result
@@ -19,6 +20,8 @@ __all__ = ["again", "document", "line", "lines"]
 def again(result: Result, plant: str | None) -> str:
     """The command that repeats a run."""
     named = f" --scenario {result.scenario.name}" if result.scenario.name != "swarm" else ""
+    if result.scenario.members is not None and result.scenario.name == NAME:
+        named = " --faults members"
     if not named and result.scenario.work.mix != "basic":
         named = f" --workload {result.scenario.work.mix}"
     return f"crdtstore sim run --seed {result.seed}{named}" + (f" --plant {plant}" if plant else "")
@@ -57,6 +60,7 @@ def document(result: Result, plant: str | None = None) -> dict[str, Any]:
         "closed_form_ms": dict(zip(("expected", "measured"), result.cut_ms, strict=True)) if result.cut_ms else None,
         "settled_s": result.settled_s,
         "storage": result.storage,
+        "happened": result.happened,
         "sale": [_shop(one) for one in result.sold] if result.sold else None,
         "checkers": {name: "failed" if name in failed(result) else "ok" for name in _checkers(result)},
         "violations": [
@@ -68,7 +72,8 @@ def document(result: Result, plant: str | None = None) -> dict[str, Any]:
 
 
 def _checkers(result: Result) -> list[str]:
-    return [*NAMES, *(name for name in failed(result) if name not in NAMES)]
+    known = NAMES if result.scenario.members is None else AMONG_MEMBERS
+    return [*known, *(name for name in failed(result) if name not in known)]
 
 
 def line(result: Result, plant: str | None = None) -> str:
@@ -109,6 +114,10 @@ def lines(result: Result, plant: str | None = None) -> Iterable[str]:
         yield f" equal everywhere    {result.settled_s:.2f} s after the last write and fault"
     if any(result.storage.values()):
         yield " stores              " + " · ".join(f"{what} {count}" for what, count in result.storage.items() if count)
+    if result.happened:
+        yield " members             " + " · ".join(
+            f"{what} {count}" for what, count in result.happened.items() if count
+        )
     found = failed(result)
     yield " checkers            " + " · ".join(
         f"{name} {'FAILED' if name in found else 'ok'}" for name in _checkers(result)

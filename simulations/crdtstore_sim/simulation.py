@@ -65,6 +65,8 @@ class Result(NamedTuple):
     """How often what happened to the stores of all nodes."""
     sold: list[Sold] | None = None
     """Of a sale: how both shops did."""
+    happened: dict[str, int] | None = None
+    """Where members change: how often what happened to them."""
 
     @property
     def is_ok(self) -> bool:
@@ -252,7 +254,11 @@ def run(scenario: Scenario, seed: int) -> Result:
             patch.object(Tree, "sweep_above", big or Tree.sweep_above),
             patch.object(Unsaved, "many", big or Unsaved.many),
         ):
-            return Simulation(scenario, seed).run()
+            if scenario.members is None:
+                return Simulation(scenario, seed).run()
+            from crdtstore_sim.regroup.world import World  # noqa: PLC0415 - it gives results of this module
+
+            return World(scenario, seed).run()
     finally:
         if was_enabled:
             gc.collect(1)

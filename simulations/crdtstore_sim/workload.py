@@ -25,7 +25,7 @@ from crdtstore_sim.observer import Observer
 from crdtstore_sim.timeline import Timeline, Trace
 from crdtstore_sim.work import Work
 
-__all__ = ["Workload"]
+__all__ = ["Open", "Workload"]
 
 _REPLY = 20
 _WAIT_MS = 1_500
@@ -51,7 +51,7 @@ class _Session:
         """Fields and body of the last read."""
 
 
-class _Open(Struct, frozen=True):
+class Open(Struct, frozen=True):
     """A request on its way: who asked whom for what. ``ops`` only of a commit, ``address`` of a read or list."""
 
     session: _Session | None
@@ -94,7 +94,7 @@ class Workload:
         self._until_us = until_us
         self._ticket = 0
         self._sessions = [_Session(index, index % len(nodes)) for index in range(options.sessions)]
-        self._open: dict[int, _Open] = {}
+        self._open: dict[int, Open] = {}
         self._cancelled: set[int] = set()
         self._pause_us = 1_000_000 / (options.writes_per_s + options.reads_per_s)
         self._read_share = options.reads_per_s / (options.writes_per_s + options.reads_per_s)
@@ -291,7 +291,7 @@ class Workload:
         self._ticket += 1
         now_us, asked = self._timeline.now_us, self._nodes[node]
         declared = frozenset(asked.service.host.declarations.readable(fields["domain"]) if do == "conflicts" else ())
-        self._open[self._ticket] = _Open(session, node, do, fields, ops or [], address, now_us, asked.now_ms, declared)
+        self._open[self._ticket] = Open(session, node, do, fields, ops or [], address, now_us, asked.now_ms, declared)
         return Request(self._ticket, do, fields)
 
     def on_replies(self, node: Node, replies: list[tuple[int, dict[str, Any] | CrdtStoreError]]) -> None:
@@ -311,7 +311,7 @@ class Workload:
             else:
                 self._on_answer(node, asked, body)
 
-    def _on_error(self, node: Node, asked: _Open, error: CrdtStoreError) -> None:
+    def _on_error(self, node: Node, asked: Open, error: CrdtStoreError) -> None:
         self.refused[error.code] = self.refused.get(error.code, 0) + 1
         if not (error.code == "bad-request" and self._is_of_the_future(node, asked)):
             self._observer.on_refused(node.index, error, {op.type_name for op in asked.ops})
@@ -320,13 +320,13 @@ class Workload:
                 return
             self._timeline.after(200_000, self._on_retry, (asked.fields, node.index))
 
-    def _is_of_the_future(self, node: Node, asked: _Open) -> bool:
+    def _is_of_the_future(self, node: Node, asked: Open) -> bool:
         """Whether a key says that it was made later than it is at the node, whose clock was set back since, or is behind another's."""
         key = asked.fields.get("id", "")
         made_ms = UUID(key[1:]).int >> 80 if key.startswith("~") else 0
         return made_ms > node.span(asked.since_us, asked.since_ms).from_ms + _AHEAD_MS
 
-    def _on_answer(self, node: Node, asked: _Open, body: dict[str, Any]) -> None:
+    def _on_answer(self, node: Node, asked: Open, body: dict[str, Any]) -> None:
         session, fields, observer = asked.session, asked.fields, self._observer
         if asked.do == "commit":
             self.acknowledged += 1

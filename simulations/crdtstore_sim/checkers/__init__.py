@@ -22,6 +22,7 @@ from crdtstore_sim.checkers.stores import Stores
 from crdtstore_sim.checkers.values import Values
 
 __all__ = [
+    "AMONG_MEMBERS",
     "NAMES",
     "Bounds",
     "Causality",
@@ -54,4 +55,23 @@ NAMES = (
     "restarts",
     "stores",
 )
+AMONG_MEMBERS = (
+    "configurations",
+    "finals",
+    "agreement",
+    "survival",
+    "convergence",
+    "dots",
+    "causality",
+    "durability",
+    "stability",
+    "model values",
+    "bounds",
+    "sessions",
+    "stamps",
+    "refusals",
+    "restarts",
+    "stores",
+)
+"""The same where members change."""
 """In the order of reports. ``errors`` joins them when a node raises."""

@@ -6,6 +6,7 @@ moment it leaves; that the disk keeps what it synced is checked at every crash, 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from operator import gt
 from typing import Any
 
@@ -62,11 +63,18 @@ _decode = msgspec.msgpack.Decoder(Heard).decode
 _decompressor = zstandard.ZstdDecompressor()
 
 
-def listen(data: bytes) -> Heard:
-    """A message as somebody on the wire would read it."""
+_TAGS = frozenset((1, 2, 3, 5))
+
+
+def listen(data: bytes) -> Heard | None:
+    """A message as somebody on the wire would read it; None for one that is not about commits."""
+    if data[1] != _ZSTD and data[3] not in _TAGS:
+        return None
     payload: bytes | memoryview = memoryview(data)[2:]
     if data[1] == _ZSTD:
         payload = _decompressor.decompress(payload)
+        if payload[1] not in _TAGS:
+            return None
     heard: Heard = _decode(payload)
     return heard
 
@@ -77,7 +85,7 @@ class Durability:
     def __init__(self, facts: Facts) -> None:
         self._facts = facts
         self._acknowledged: dict[tuple[str, int], dict[int, bytes]] = {}
-        self._said: tuple[bytes, Heard] | None = None
+        self._said: tuple[bytes, Heard | None] | None = None
 
     # --- speaking
 
@@ -86,28 +94,38 @@ class Durability:
         if self._said is None or self._said[0] is not data:  # one frame often goes to several peers
             self._said = data, listen(data)
         message = self._said[1]
+        if message is None:
+            return None
         group = self._facts.groups.get(message.group)
         if group is None:
             return None
         durable = group.durable[node]
         if type(message) is _Frame:
-            self._on_frame(group, node, message, durable)
+            self.on_frame(group, node, message, durable)
             return None
         if type(message) is _Want:
             return None
         row: Row = message.row  # type: ignore[union-attr]
-        if row.vector != durable and any(map(gt, row.vector, durable)):
-            self._report(group, f"a row of {self._facts.members[node]} names {row.vector}, durable is {durable}")
+        if row.vector != durable:
+            self.on_row(group, node, row.vector, durable)
         return group, row
 
-    def _on_frame(self, group: Group, node: int, frame: _Frame, durable: list[int]) -> None:
+    def on_row(self, group: Group, node: int, vector: Sequence[int], durable: Sequence[int]) -> None:
+        """A node says what it has."""
+        if any(map(gt, vector, durable)):
+            self._report(group, f"a row of {self._facts.members[node]} names {vector}, durable is {durable}")
+
+    def on_frame(
+        self, group: Group, node: int, frame: _Frame, durable: Sequence[int], origins: Sequence[int] | None = None
+    ) -> None:
+        """A node sends commits; ``origins``: whose they are, by the places of the message, where these are not the places of members."""
         for at, segment in enumerate(frame.segments):
             upto = segment.after + (frame.order.count(at) if frame.order else len(frame.commits))
-            if upto > durable[segment.origin]:
+            origin = segment.origin if origins is None else origins[segment.origin]
+            if upto > durable[origin]:
                 self._report(
                     group,
-                    f"{self._facts.members[node]} sends {self._facts.members[segment.origin]}:{upto}, "
-                    f"durable is {durable[segment.origin]}",
+                    f"{self._facts.members[node]} sends {self._facts.members[origin]}:{upto}, durable is {durable[origin]}",
                 )
 
     # --- acknowledging
@@ -125,6 +143,10 @@ class Durability:
         for (name, origin), acknowledged in self._acknowledged.items():
             if origin == node:
                 self._check(self._facts.groups[name], node, origin, acknowledged, "after a crash")
+
+    def acknowledged(self, group: str, origin: int) -> dict[int, bytes]:
+        """What users were told that is safe, of what a replica made: by number."""
+        return self._acknowledged.get((group, origin), {})
 
     def on_end(self) -> None:
         """Everybody has everything that was acknowledged."""

@@ -27,6 +27,11 @@ class Sessions:
         origin = self._facts.index[dot.replica]
         seen[origin] = max(seen[origin], dot.seq)
 
+    def forget(self, session: int) -> None:
+        """A session begins anew: what it had seen is gone, and it was told so."""
+        for known in [known for known in self._seen if known[0] == session]:
+            del self._seen[known]
+
     def on_read(self, session: int, group: Group, node: int) -> None:
         """A session with its token was answered by a node."""
         seen = self._seen.setdefault((session, group.name), [0] * len(self._facts.members))

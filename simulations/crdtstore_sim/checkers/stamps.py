@@ -34,12 +34,14 @@ class Stamps:
 
     def on_row(self, group: Group, node: int, row: Row) -> None:
         """A heartbeat leaves a node."""
-        records, seq = group.records[node], row.vector[node]
-        if seq < len(records) and records[seq].hlc <= row.hlc:
-            self._report(
-                group, node, f"a heartbeat says {row.hlc} with {seq} commits, the next one is {records[seq].hlc}"
-            )
-        group.promised[node] = max(group.promised[node], row.hlc)
+        self.on_heartbeat(group, node, row.vector[node], row.hlc)
+
+    def on_heartbeat(self, group: Group, node: int, seq: int, hlc: int) -> None:
+        """A node says that it made ``seq`` commits up to a stamp."""
+        records = group.records[node]
+        if seq < len(records) and records[seq].hlc <= hlc:
+            self._report(group, node, f"a heartbeat says {hlc} with {seq} commits, the next one is {records[seq].hlc}")
+        group.promised[node] = max(group.promised[node], hlc)
 
     def on_staleness(self, group: Group, node: int, staleness_ms: int | None, now_ms: int) -> None:
         """A read was shown with a bound on its staleness: every commit that is missing is younger."""
@@ -47,13 +49,19 @@ class Stamps:
             return
         for origin, records in enumerate(group.records):
             at = group.applied[node][origin]
-            if origin != node and at < len(records) and physical_ms(records[at].hlc) < now_ms - staleness_ms:
+            if origin == node or not self.counts(group, node, origin):
+                continue
+            if at < len(records) and physical_ms(records[at].hlc) < now_ms - staleness_ms:
                 self._report(
                     group,
                     node,
                     f"says it is at most {staleness_ms} ms stale, and lacks {self._facts.members[origin]}:{at + 1}, "
                     f"made {now_ms - physical_ms(records[at].hlc)} ms ago",
                 )
+
+    def counts(self, group: Group, node: int, origin: int) -> bool:
+        """Whether the reads of a node are to show what an origin makes."""
+        return True
 
     def _report(self, group: Group, node: int, detail: str) -> None:
         self._facts.report("stamps", f"{group.name}: {self._facts.members[node]} {detail}")

@@ -7,6 +7,7 @@ each one is held against the facts at the moment it is on disk.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from operator import gt
 from typing import Any
 
@@ -48,7 +49,7 @@ class Stores:
             if position >= saved_node.needed:
                 break
             for name, origin, data in entries:
-                if name in found:
+                if name in found and origin:
                     self._check_below(node, found[name], self._facts.index[origin], head_of(data)[0])
 
     def on_cut(self, node: int, state: StateStore, log: MemoryLog) -> None:
@@ -60,16 +61,28 @@ class Stores:
             self._report(node, "", f"holds its log from {held} on, and needs it from {needed} on")
 
     def _check(self, group: Group, node: int, saved: Saved) -> None:
-        vector, name = saved.applied, group.name
+        self._check_vectors(group, node, saved, saved.applied, saved.base, range(len(group.durable)))
+
+    def _check_vectors(
+        self,
+        group: Group,
+        node: int,
+        saved: Saved,
+        vector: Sequence[int],
+        base: Sequence[int],
+        members: Iterable[int],
+    ) -> None:
+        name = group.name
         if any(map(gt, vector, group.durable[node])):
             self._report(node, name, f"is saved with {vector}, durable in the log is {group.durable[node]}")
         digest = group.digests.get(tuple(vector))
         if digest is not None and digest.to_bytes(16, "big") != saved.digest:
             self._report(node, name, f"is saved with the digest {saved.digest.hex()}, at {vector} it was {digest:032x}")
-        for member, durable in enumerate(group.durable):
-            if any(map(gt, saved.base, durable)):
+        for member in members:
+            durable = group.durable[member]
+            if any(map(gt, base, durable)):
                 who = self._facts.members[member]
-                self._report(node, name, f"keeps commits above {saved.base} only, {who} has {durable} on disk")
+                self._report(node, name, f"keeps commits above {base} only, {who} has {durable} on disk")
 
     def _check_below(self, node: int, saved: Saved, origin: int, seq: int) -> None:
         """A commit that no start replays any more."""

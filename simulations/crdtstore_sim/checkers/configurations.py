@@ -1,0 +1,56 @@
+"""Configurations: one per id, each follows from the one before, and an id that was removed never returns.
+
+The question: how would two decisions for one number be noticed? By whoever adopts the second one: all that any node ever adopted is kept
+here, by group and id.
+"""
+
+from __future__ import annotations
+
+from crdtstore.configuration import Configuration, ConfigurationId
+from crdtstore_sim.facts import Facts
+
+__all__ = ["Configurations"]
+
+
+class Configurations:
+    """Mutable: what was adopted, by group and id."""
+
+    def __init__(self, facts: Facts) -> None:
+        self._facts = facts
+        self._known: dict[tuple[str, int, bytes], tuple[Configuration, str]] = {}
+        self._members: dict[str, set[str]] = {}
+        """Per group everybody who was removed in a configuration."""
+
+    def of(self, group: str, configuration: ConfigurationId) -> Configuration | None:
+        known = self._known.get((group, configuration.number, configuration.nonce))
+        return known[0] if known is not None else None
+
+    def on_adopted(
+        self, node: int, group: str, before: Configuration | None, now: Configuration, *, is_returned: bool
+    ) -> None:
+        """A node goes by this configuration from now on; ``is_returned``: its disk was put back, it may go back too."""
+        who = self._facts.members[node]
+        known, first = self._known.setdefault((group, now.number, now.epochs[-1][1]), (now, who))
+        if known != now:
+            self._report(group, f"two configurations {now.id}: {first} adopted {_shown(known)}, {who} {_shown(now)}")
+        removed = {each.replica for each in now.removed}
+        if back := removed & {*now.ids}:
+            self._report(group, f"{who} adopted {now.id} with {sorted(back)}, which were removed, as members")
+        if before is None or before == now or is_returned:
+            return
+        if not before.precedes(now):
+            self._report(group, f"{who} went from {before.id} to {now.id}, which does not follow from it")
+        for each in before.removed:
+            if each.replica in now.ids:
+                self._report(group, f"{each.replica} was removed in {before.id} and is a member in {now.id}")
+            found = now.removal(each.replica)
+            if each.final is not None and (found is None or found.final != each.final):
+                self._report(group, f"the final of {each.replica} was {each.final} in {before.id}, not in {now.id}")
+
+    def _report(self, group: str, detail: str) -> None:
+        self._facts.report("configurations", f"{group}: {detail}")
+
+
+def _shown(configuration: Configuration) -> str:
+    removed = ", ".join(f"{each.replica}={each.final}" for each in configuration.removed)
+    return f"({', '.join(configuration.ids)}; removed: {removed or 'nobody'})"
