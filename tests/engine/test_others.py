@@ -7,7 +7,8 @@ from crdtstore.engine import growth
 from crdtstore.engine.rows import Rows
 from crdtstore.engine.stability import Stability
 from crdtstore.messages import Row
-from tests.engine.wire import Wire, add, flush
+from tests.engine.markets import ask, error, market, values
+from tests.engine.wire import Wire, add, flush, op
 
 _ID = ConfigurationId(0, bytes(16))
 
@@ -143,3 +144,73 @@ def test_who_is_gone_holds_up_nobody() -> None:
     wire.tick(500)
     flush(wire)
     assert us.measures.window_ms.count == 2, "that all others have it takes no word of who is gone"
+
+
+def count(wire: Wire, *names: str) -> None:
+    """These are the members, in this order, and they know it; nobody else is heard."""
+    for gone in [name for name in wire.names if name not in names]:
+        for name in names:
+            wire.cut(gone, name)
+    for name in names:
+        growth.count_members(wire.engines[name], [wire.replica(other) for other in names], wire.replica(name))
+    for at, name in enumerate(names):
+        for other in names[at + 1 :]:
+            wire.connect((name, other))
+    flush(wire)
+
+
+def test_who_comes_first_among_the_members_removes_what_has_expired() -> None:
+    wire = Wire("us", "eu", "ap", fold_interval_ms=50)
+    wire.connect()
+    wire.settle()
+    count(wire, "eu", "us")
+    wire.write("us", op("lww_register", "k", "set", value="v"), op("lww_register", "k", "expire", ttl_ms=500))
+    wire.settle(without=("ap",))
+    for _ in range(30):
+        wire.tick(100)
+        flush(wire)
+    assert wire.engines["us"].applied == [1, 1, 0], "eu is the second in the table, and the first member"
+
+
+def test_nobody_waits_for_rights_of_who_is_gone() -> None:
+    wire = market()
+    wire.cut("us", "eu")
+    wire.cut("us", "ap")
+    waiting = ask(wire, "eu", "consume", wait_ms=60_000, amount=3)
+    assert wire.answer_to(waiting) is None, "us may come back"
+    count(wire, "eu", "ap")
+    refused = ask(wire, "eu", "consume", wait_ms=60_000, amount=3)
+    assert error(wire, refused).code == "insufficient-rights"
+
+
+def test_of_two_who_wait_the_one_that_comes_later_among_the_members_gives() -> None:
+    wire = market()
+    count(wire, "eu", "us")
+    ask(wire, "us", "consume", amount=4)
+    ask(wire, "us", "transfer", amount=3, to="eu")
+    flush(wire)  # no time passes, or us would ask ahead
+    first = ask(wire, "us", "consume", wait_ms=1_000, amount=5)
+    second = ask(wire, "eu", "consume", wait_ms=1_000, amount=5)
+    for _ in range(30):
+        wire.tick(50)
+        flush(wire)
+    assert values(wire, second) == [1]
+    assert error(wire, first).code == "insufficient-rights"
+
+
+def test_what_waited_for_others_is_asked_for_again() -> None:
+    wire = Wire("us", "eu", early_bytes=1 << 20)
+    wire.connect()
+    wire.settle()
+    flush(wire)
+    for _ in range(2):
+        add(wire, "us")
+        wire.sync()
+    wire.links["us", "eu"].popleft()
+    wire.deliver("us", "eu")
+    eu = wire.engines["eu"]
+    assert len(eu.early) == 1
+    count(wire, "us", "eu")
+    assert len(eu.early) == 0
+    wire.settle()
+    wire.check_same()
