@@ -23,6 +23,8 @@ from crdtstore.engine.engine import Engine
 from crdtstore.engine.events import (
     Approached,
     Draft,
+    Forced,
+    Left,
     LocalCommit,
     Ordered,
     PeerChanged,
@@ -345,6 +347,27 @@ class Host:
     def order(self, group: str, change: Change, ticket: int, now_ms: int, out: HostOutput) -> None:
         """Want a change of the members of a group; what becomes of it comes out by ``on_decided``."""
         self._step_all([self.groups[group]], Ordered(change, ticket), now_ms, out)
+
+    def force(self, group: str, configuration: Configuration, now_ms: int, out: HostOutput) -> None:
+        """Put a configuration in force that an operator decided without a vote.
+
+        Raises:  ProtocolError when our line cannot lead there; nothing changed.
+        """
+        engine = self.groups[group]
+        if not engine.configuration.precedes(configuration):
+            raise ProtocolError(f"{group}: the configuration {configuration.id} is of another line")
+        self._step_all([engine], Forced(configuration), now_ms, out)
+
+    def leave(self, now_ms: int, out: HostOutput) -> None:
+        """Make no commit any more; once all have ours, others evict this node: from ``_sys`` last, for the other groups follow it."""
+        others = [engine for engine in self.groups.values() if engine is not self.groups[SYSTEM_GROUP]]
+        self._step_all(others or [self.groups[SYSTEM_GROUP]], Left(), now_ms, out)
+        self.roster.look_again()
+
+    @property
+    def is_leaving(self) -> bool:
+        """Whether this node was told to leave."""
+        return any(engine.membership.is_leaving for engine in self.groups.values())
 
     def _on_fenced(self, why: str) -> None:
         """Somebody remembers of us what we do not: no group takes a write any more."""

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from crdtstore.causal import ReplicaId, node_of
 from crdtstore.configuration import SYSTEM_GROUP, Configuration, Member
 from crdtstore.engine.engine import Engine
-from crdtstore.engine.events import Opened
+from crdtstore.engine.events import Left, Opened
 from crdtstore.engine.membership.changes import Change, Evict, Join
 from crdtstore.engine.membership.notes import Adopted, decode_note
 from crdtstore.errors import ProtocolError
@@ -29,6 +29,7 @@ __all__ = ["Roster"]
 
 _ASK_MS = 500
 _LOOK_MS = 250
+_REST_MS = 1_000
 _TURN_MS = 500
 """What any member may propose each leaves to those before it for so long."""
 
@@ -147,12 +148,14 @@ class Roster:
         """Ask to be let in, or let groups follow ``_sys``."""
         if now_ms < self.wake_ms:
             return
-        self.wake_ms = now_ms + 1_000
+        self.wake_ms = now_ms + _REST_MS
         system = self._system
         if not system.takes_part:
             if not system.membership.is_member and not self.is_removed:
                 self._ask(now_ms, out)
             return
+        if self._host.is_leaving and not system.membership.is_leaving:
+            self._leave(now_ms, out)
         wanted = [*self._who_left(), *self._what_follows()]
         since = self._due_since_ms
         for key in [key for key in since if key not in [(engine.group, change) for engine, change in wanted]]:
@@ -170,6 +173,16 @@ class Roster:
         if connected:
             host.tell(self._random.choice(connected), Ask(host.me, self.leaves), out)
         self.wake_ms = now_ms + _ASK_MS
+
+    def _leave(self, now_ms: int, out: HostOutput) -> None:
+        """Leave what is left: ``_sys`` when no other group counts on this node any more."""
+        others = [engine for group, engine in self._host.groups.items() if group != SYSTEM_GROUP]
+        for engine in others:
+            if not engine.membership.is_leaving:  # it was declared meanwhile
+                self._host.step(engine.group, Left(), now_ms, out)
+        if all(engine.membership.is_removed for engine in others):
+            self._host.step(SYSTEM_GROUP, Left(), now_ms, out)
+        self.wake_ms = now_ms + _LOOK_MS
 
     def _who_left(self) -> list[tuple[Engine, Change]]:
         """Fenced ids whose nodes are back under new ones."""

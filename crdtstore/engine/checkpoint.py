@@ -66,6 +66,8 @@ class Saved(Struct, frozen=True, array_like=True):
     digest: bytes
     membership: bytes = b""
     """Which configuration is in force, what was voted, who was heard to say what (``engine/membership``)."""
+    begins: int = 0
+    """What the log holds of the group below this position counts for nothing: it is of installs that came to nothing."""
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -159,6 +161,8 @@ class Checkpoint:
         self._has_leaves: deque[bool] = deque()
         """Of each part that is on its way to the disk whether it holds leaves."""
         self._loaded: Saved | None = None
+        self.begins = 0
+        """Where in the log the group begins."""
 
     # --- writing
 
@@ -251,6 +255,7 @@ class Checkpoint:
             [list(deps) for deps in causality.deps],
             engine.digest.to_bytes(_DIGEST_BYTES, "big"),
             engine.membership.keep(),
+            self.begins,
         )
 
     # --- reading
@@ -285,6 +290,7 @@ class Checkpoint:
             )
         engine = self._engine
         self._loaded = saved
+        self.begins = saved.begins
         if saved.group != engine.group:
             raise ProtocolError(f"the checkpoint of {engine.group} is one of {saved.group}")
         me, members = engine.replicas[engine.me], growth.members_of(engine)

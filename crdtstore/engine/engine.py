@@ -36,6 +36,9 @@ from crdtstore.engine.events import (
     Approached,
     Draft,
     Event,
+    Forced,
+    Left,
+    Installed,
     LocalCommit,
     Op,
     Opened,
@@ -68,7 +71,7 @@ from crdtstore.errors import (
     UsageError,
 )
 from crdtstore.leaves import SEQ_BITS, SEQ_MASK
-from crdtstore.messages import Ack, Digest, Frame, Regroup, Row, Want
+from crdtstore.messages import Ack, Digest, Fetch, Frame, Part, Regroup, Row, Want
 from crdtstore.promises import Promises
 
 __all__ = ["SYSTEM_AUTHOR", "Engine"]
@@ -188,8 +191,14 @@ class Engine:
             self._on_peer_changed(event, now_ms, out)
         elif isinstance(event, Approached):
             self._on_approached(event, now_ms, out)
+        elif isinstance(event, Installed):
+            self.membership.installed(out)
         elif isinstance(event, Opened):
             self.membership.write_down(out)
+        elif isinstance(event, Forced):
+            self.membership.force(event.configuration, out)
+        elif isinstance(event, Left):
+            self.membership.leave(out)
         else:
             try:
                 self.membership.order(event.change, now_ms, out, event.ticket)
@@ -350,9 +359,12 @@ class Engine:
 
     # --- what peers say
 
-    def _on_received(self, peer: int, message: Frame | Digest | Ack | Want | Regroup, now_ms: int, out: Output) -> None:
+    def _on_received(
+        self, peer: int, message: Frame | Digest | Ack | Want | Regroup | Fetch | Part, now_ms: int, out: Output
+    ) -> None:
         try:
-            if not self.membership.hears(self.replicas[peer], message, now_ms, out):
+            is_heard = self.membership.hears(self.replicas[peer], message, now_ms, out)
+            if not is_heard or isinstance(message, Fetch | Part):  # parts of snapshots are the host's
                 return
             if isinstance(message, Want):
                 self.rights.on_want(peer, message, now_ms, out)

@@ -8,14 +8,18 @@ from typing import Any, NamedTuple
 from msgspec import Struct
 
 from crdtstore.causal import ReplicaId
+from crdtstore.configuration import Configuration
 from crdtstore.engine.membership.changes import Change
-from crdtstore.messages import Ack, Digest, Frame, Regroup, Want
+from crdtstore.messages import Ack, Digest, Fetch, Frame, Part, Regroup, Want
 from crdtstore.types import CrdtType, Mutator
 
 __all__ = [
     "Approached",
     "Draft",
     "Event",
+    "Forced",
+    "Installed",
+    "Left",
     "LocalCommit",
     "Op",
     "Opened",
@@ -73,18 +77,32 @@ class Received(Struct, frozen=True, gc=False):
     """A peer (index of the replica) said something."""
 
     peer: int
-    message: Frame | Digest | Ack | Want | Regroup
+    message: Frame | Digest | Ack | Want | Regroup | Fetch | Part
 
 
 class Approached(Struct, frozen=True, gc=False):
     """Somebody said something who was never a member of a configuration that is known here."""
 
     replica: ReplicaId
-    message: Frame | Digest | Ack | Want | Regroup
+    message: Frame | Digest | Ack | Want | Regroup | Fetch | Part
 
 
 class Opened(Struct, frozen=True, gc=False):
     """The group was opened by a configuration that somebody showed, which is not written down yet."""
+
+
+class Installed(Struct, frozen=True, gc=False):
+    """The state of the group was taken over from another member, and is durable."""
+
+
+class Forced(Struct, frozen=True, gc=False):
+    """An operator decided without a vote who the members are."""
+
+    configuration: Configuration
+
+
+class Left(Struct, frozen=True, gc=False):
+    """This replica is to leave."""
 
 
 class Ordered(Struct, frozen=True, gc=False):
@@ -109,4 +127,6 @@ class PeerChanged(Struct, frozen=True, gc=False):
     is_connected: bool
 
 
-Event = Tick | LocalCommit | Received | Approached | Opened | Ordered | Persisted | PeerChanged
+Event = (
+    Tick | LocalCommit | Received | Approached | Opened | Installed | Ordered | Forced | Left | Persisted | PeerChanged
+)

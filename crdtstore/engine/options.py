@@ -63,5 +63,7 @@ class Options(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """So long after one scrub the next begins: the state digest is computed anew from what is on disk."""
     scrub_rows_per_s: Annotated[int, Meta(ge=0, le=10_000_000)] = 20_000
     """It reads so many rows a second; 0: there is none."""
+    install_bytes_per_s: Annotated[int, Meta(ge=0, le=1 << 40)] = 64 << 20
+    """So much of its groups a node sends to those who join; 0: as fast as it goes."""
     max_demand_keys: Annotated[int, Meta(ge=1, le=10_000_000)] = 10_000
     """Bounded counters of which it is remembered how much was spent lately."""

@@ -9,6 +9,7 @@ heartbeats promised, in this life or an earlier one; staleness is never negative
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Callable
 from random import Random
 from typing import Any
 
@@ -81,7 +82,16 @@ class Site:
                 other.step(PeerChanged(self.replica, False))
 
     def step(self, event: Event) -> HostOutput:
-        out = self.service.step([event], self.clock.now_ms())
+        return self._carry_out(self.service.step([event], self.clock.now_ms()))
+
+    def act(self, happen: Callable[[HostOutput], None]) -> None:
+        """Let something happen to the host by itself."""
+        out = HostOutput()
+        happen(out)
+        self.host.finish(self.clock.now_ms(), out)
+        self._carry_out(out)
+
+    def _carry_out(self, out: HostOutput) -> HostOutput:
         for group, origin, data in out.persist:
             if group and origin == self.replica:
                 stamp = decode_commit(data).hlc
