@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from crdtstore.configuration import ConfigurationId
 from crdtstore.engine import growth
+from crdtstore.engine.progress import Progress
 from crdtstore.engine.rows import Rows
 from crdtstore.engine.stability import Stability
 from crdtstore.messages import Row
@@ -210,7 +211,15 @@ def test_what_waited_for_others_is_asked_for_again() -> None:
     wire.deliver("us", "eu")
     eu = wire.engines["eu"]
     assert len(eu.early) == 1
-    count(wire, "us", "eu")
+    growth.count_members(eu, wire.configuration.ids, wire.replica("eu"))
     assert len(eu.early) == 0
+    count(wire, "us", "eu")
     wire.settle()
     wire.check_same()
+
+
+def test_what_was_relayed_to_a_peer_is_compared_with_what_it_has() -> None:
+    progress = Progress(2)
+    progress.relayed = list(progress.has)
+    progress.admit()
+    assert progress.relayed == progress.has == [0, 0, 0]
