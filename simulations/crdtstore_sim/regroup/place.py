@@ -7,13 +7,13 @@ and when the operator tells it to after it was removed.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from random import Random
 from typing import TYPE_CHECKING, Any
 
 from crdtstore.causal import ReplicaId, make_replica_id
-from crdtstore.configuration import SYSTEM_GROUP, Member
-from crdtstore.engine.membership.changes import Change, Evict
+from crdtstore.configuration import SYSTEM_GROUP, Configuration, Member
+from crdtstore.engine.membership.changes import Evict
 from crdtstore.errors import DecodeError, ProtocolError, UsageError
 from crdtstore.host import Host, HostOutput
 from crdtstore.service import PeerChanged, Received
@@ -146,23 +146,27 @@ class Life(Node):
     # --- orders
 
     def evict(self, replicas: Sequence[str]) -> None:
+        """Throw members out, as things stand here just now."""
         configuration = self._world.system(self).configuration
-        self._order(Evict(tuple(ReplicaId(replica) for replica in replicas), configuration.id))
-
-    def _order(self, change: Change) -> None:
-        out, now_us = HostOutput(), self._timeline.now_us
-        try:
-            self.host.order(SYSTEM_GROUP, change, 0, self.now_ms, out)
-        except UsageError as error:
-            self._world.count(f"order refused: {error.code}")
-        self.host.finish(self.now_ms, out)
-        self._carry_out(out, now_us, has_between=False)
+        change = Evict(tuple(ReplicaId(replica) for replica in replicas), configuration.id)
+        self._order(lambda now_ms, out: self.host.order(SYSTEM_GROUP, change, 0, now_ms, out))
 
     def leave(self) -> None:
-        """Not yet."""
+        """Be a member no more."""
+        self._order(self.host.leave)
 
-    def force(self, kept: Sequence[ReplicaId]) -> None:
-        """Not yet."""
+    def force(self, group: str, configuration: Configuration) -> None:
+        """Go by a configuration that nobody voted for."""
+        self._order(lambda now_ms, out: self.host.force(group, configuration, now_ms, out))
+
+    def _order(self, do: Callable[[int, HostOutput], None]) -> None:
+        out, now_us, now_ms = HostOutput(), self._timeline.now_us, self.now_ms
+        try:
+            do(now_ms, out)
+        except (UsageError, ProtocolError) as error:
+            self._world.count(f"order refused: {error.code}")
+        self.host.finish(now_ms, out)
+        self._carry_out(out, now_us, has_between=False)
 
     def step(self, events: list[Any]) -> None:
         super().step(events)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from crdtstore.configuration import SYSTEM_GROUP, Configuration
 from crdtstore.engine.engine import Engine
+from crdtstore.engine.membership.changes import forced
 from crdtstore_sim.regroup.place import Life
 
 if TYPE_CHECKING:
@@ -43,20 +44,23 @@ class Steward:
         if replicas:
             at.evict(replicas)
 
-    def leave(self, life: Life) -> None:
-        life.leave()
-
     def force(self, at: Life, kept: Sequence[Life]) -> None:
         """Let those go on that are kept, in all groups; refused unless what they go by lies on one line."""
-        world = self._world
+        found: dict[str, Configuration] = {}
+        ids = {life.replica for life in kept}
         for name, engine in sorted(at.host.groups.items()):
             theirs = [life.host.groups[name].configuration for life in kept if name in life.host.groups]
             top = max(theirs, key=lambda each: each.number)
-            if not all(each.precedes(top) for each in theirs) or not engine.membership.is_installed:
+            if not all(each.precedes(top) for each in theirs):
                 return
+            if engine.membership.is_installed and at.replica in top.ids:
+                found[name] = forced(top, ids, self._random.randbytes(16))
+        if SYSTEM_GROUP not in found:
+            return
         self._has_forced = True
-        world.count("forced")
-        at.force([life.replica for life in kept])
+        self._world.count("forced")
+        for name, configuration in found.items():
+            at.force(name, configuration)
 
     # --- in the end
 

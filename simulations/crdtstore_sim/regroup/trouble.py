@@ -295,7 +295,7 @@ class Trouble:
         if len(installed) > 2:
             life = self._random.choice(installed).life
             assert life is not None
-            self._world.steward.leave(life)
+            life.leave()
 
     def _force(self) -> None:
         """An operator lets those go on whom he reaches, without asking the others; sometimes on both sides of a cut."""

@@ -49,7 +49,7 @@ class Watch(Observer):
         self.finals = Finals(facts)
         self.survival = Survival(facts, self.durability)
         self._installed: set[tuple[int, str]] = set()
-        self._orders: dict[tuple[int, str], tuple[int, list[int]]] = {}
+        self._orders: dict[tuple[int, str], tuple[list[ReplicaId], list[int]]] = {}
         self._seen: dict[tuple[int, str], Configuration] = {}
         self._returned: set[int] = set()
         """Lives that go on from a copy, until they have started."""
@@ -103,9 +103,9 @@ class Watch(Observer):
         """Per index in the engine's memory the life."""
         known = self._orders.get((node, engine.group))
         replicas = engine.replicas
-        if known is None or known[0] != len(replicas):
+        if known is None or known[0] is not replicas or len(known[1]) != len(replicas):
             index = self.facts.index
-            known = self._orders[node, engine.group] = len(replicas), [index[replica] for replica in replicas]
+            known = self._orders[node, engine.group] = replicas, [index[replica] for replica in replicas]
         return known[1]
 
     def spread(self, node: int, engine: Engine, vector: Sequence[int]) -> list[int]:
