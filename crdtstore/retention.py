@@ -29,6 +29,8 @@ class Retention:
         self._bytes = host.options.retain_bytes
         self.position = 0
         """The block that was the last to become durable."""
+        self.has_logged = False
+        """Whether there is one."""
         self._marks: deque[tuple[int, dict[str, list[int]]]] = deque()
         """Places in the log, ascending, and what stood up to there, by group."""
         self._to_forget: list[tuple[str, list[int]]] = []
@@ -38,6 +40,7 @@ class Retention:
     def logged(self, position: int) -> None:
         """A block of the log became durable, or was replayed."""
         self.position = max(self.position, position)
+        self.has_logged = True
         if not self._marks or position - self._marks[-1][0] >= self._bytes // _MARKS:
             reached = {group: list(engine.history.placed) for group, engine in self._host.groups.items()}
             self._marks.append((position, reached))

@@ -20,6 +20,8 @@ from msgspec import Struct
 from crdtstore.engine.checkpoint import FORMAT, NODE_PATH, Checkpoint, SavedNode, encode_node, read_node
 from crdtstore.engine.engine import Engine
 from crdtstore.errors import StorageError
+from crdtstore.guests import Guest, Guests
+from crdtstore.numbering import Numbering
 from crdtstore.residence import ROW_BYTES, Usage
 from crdtstore.retention import Retention
 from crdtstore.scrub import Scrub
@@ -67,7 +69,10 @@ class Saving:
         self._host = host
         self._store = store
         self._options = host.options
-        self._numbers: dict[str, int] = {}
+        self.numbering = Numbering()
+        self.guests = Guests()
+        """Groups that are being installed."""
+        self._is_wanted = False
         self._counts: dict[str, int] = {}
         self.usage = Usage()
         self.needed = 0
@@ -97,15 +102,15 @@ class Saving:
         self.scrub = Scrub(host, store)
         self._turn: dict[str, Checkpoint] = {}
         """The groups whose checkpoint is under way."""
-        self._parts: Iterator[tuple[Checkpoint, Slice]] | None = None
+        self._parts: Iterator[tuple[Checkpoint | None, Slice]] | None = None
         self._mark_ms = 0
         self._log_number = 0
         """The last record that was handed to the log when it began."""
         self._commit_after: int | None = None
         """The commit waits until this record of the log is durable."""
         self._is_last_due = False
-        self._due: dict[int, Checkpoint] = {}
-        """What is on its way to the disk: whose part it is."""
+        self._due: dict[int, Checkpoint | None] = {}
+        """What is on its way to the disk: whose part it is, None: nobody's any more."""
         self._number = 0
         self._commit_number = 0
         self._cut = 0
@@ -120,7 +125,8 @@ class Saving:
         saved = read_node(self._store)
         if saved is None:
             return None
-        self._numbers, self._counts = dict(saved.groups), saved.counts
+        self.numbering.load(self._store, saved.groups)
+        self._counts = saved.counts
         self.needed = self.retention.position = saved.needed
         self.last_ms = saved.made_ms
         self._is_warming = True
@@ -128,8 +134,20 @@ class Saving:
 
     def open(self, engine: Engine) -> Checkpoint:
         """Give a group its place in the store."""
-        number = self._numbers.setdefault(engine.group, len(self._numbers) + 1)
+        number = self.numbering.of(engine.group)
         return Checkpoint(engine, self._store, number, self.usage, self._counts.get(engine.group))
+
+    # --- groups that are being installed
+
+    def wanted(self) -> None:
+        """Somebody needs a checkpoint that begins from now on; several share one."""
+        self._is_wanted = True
+
+    def put(self, guest: Guest, part: Slice, out: HostOutput) -> None:
+        """Write rows of a group that is being installed, after all that was handed out before."""
+        self._number += 1
+        self.guests.due(self._number, guest)
+        out.save.append(Save(self._number, part))
 
     # --- what happens
 
@@ -157,8 +175,9 @@ class Saving:
         is_busy = self._is_warming or self._tidy()
         if self.usage.memory_bytes > self._options.memory_bytes:
             is_busy = self._relieve() or is_busy
-        is_awaited = not self._turn and (self._has_commits or self.failure is not None)
+        is_awaited = not self._turn and (self._has_commits or self._is_wanted or self.failure is not None)
         next_ms = min(self._next_ms, self._scrub_ms) if is_awaited else self._scrub_ms
+        is_busy = is_busy or (is_awaited and self._is_wanted and self.failure is None)
         self.wake_ms = now_ms + _PAUSE_MS if is_busy else next_ms
 
     @property
@@ -174,7 +193,8 @@ class Saving:
     def is_late(self) -> bool:
         """Whether the next checkpoint may become due before this one is done: what is unsaved is in memory, whatever it takes."""
         return (
-            self.log_bytes * 2 > self._options.checkpoint_bytes
+            self.guests.is_writing
+            or self.log_bytes * 2 > self._options.checkpoint_bytes
             or self.unsaved * ROW_BYTES > self._options.memory_bytes // 2
         )
 
@@ -189,7 +209,7 @@ class Saving:
     def _is_due(self, now_ms: int) -> bool:
         if self.failure is not None:
             return now_ms >= self._next_ms
-        if self.log_bytes >= self._options.checkpoint_bytes:
+        if self._is_wanted or self.log_bytes >= self._options.checkpoint_bytes:
             return True
         if self.log_bytes >= self._look_bytes:
             self._look_bytes = self.log_bytes + _LOOK_BYTES
@@ -220,7 +240,7 @@ class Saving:
         self._began_ms = now_ms
         self._log_bytes_before, self.log_bytes = self.log_bytes, 0
         self._look_bytes = _LOOK_BYTES
-        self._has_commits = False
+        self._has_commits = self._is_wanted = False
         self._log_number = host.last_number
         self.retention.look_again()
         positions = [self.retention.position]
@@ -232,23 +252,25 @@ class Saving:
                 positions.append(first)
             engine.checkpoint.begin(self._options.checkpoint_rows)
             self._turn[group] = engine.checkpoint
-        self._cut = min(positions)
+        self._cut = min(positions + self.guests.begin())
         self._mark_ms = host.promises.mark_ms
         self._parts = self._all_parts()
 
-    def _all_parts(self) -> Iterator[tuple[Checkpoint, Slice]]:
+    def _all_parts(self) -> Iterator[tuple[Checkpoint | None, Slice]]:
+        for waste in self.numbering.remove():
+            yield None, waste
         for checkpoint in self._turn.values():
             while (part := checkpoint.take()) is not None:
                 yield checkpoint, part
 
     def _last_part(self) -> Slice:
         """What is written when it is known how many rows there are, and how far the log has to reach."""
-        host, numbers, counts = self._host, dict[str, int](), dict[str, int]()
+        host, (rows, numbers, counts) = self._host, self.guests.rows()
         for group, checkpoint in self._turn.items():
             numbers[group], counts[group] = checkpoint.number, checkpoint.rows
         about = host.cluster.nonce, str(host.replica), numbers, self._cut, self._mark_ms, self._began_ms, counts
         saved = SavedNode(FORMAT, *about, logged=self.retention.position)
-        return Slice(rows=[(NODE_PATH, encode_node(saved))])
+        return Slice(rows=[*rows, (NODE_PATH, encode_node(saved))])
 
     def _hand_out(self, out: HostOutput) -> None:
         """Give the store its next parts, and at last the commit."""
@@ -283,8 +305,12 @@ class Saving:
             self._finish(now_ms, out)
             return
         if event.number in self._due:
-            self._due.pop(event.number).written(event.rows, event.data_bytes)
+            checkpoint = self._due.pop(event.number)
+            if checkpoint is not None:
+                checkpoint.written(event.rows, event.data_bytes)
             self._hand_out(out)
+        else:
+            self.guests.written(event.number, event.rows, now_ms, out)
 
     def _finish(self, now_ms: int, out: HostOutput) -> None:
         for checkpoint in self._turn.values():
@@ -297,11 +323,17 @@ class Saving:
         self.needed = self._cut
         out.cut = self._cut
         self._next_ms = now_ms + self._options.checkpoint_ms
+        self.numbering.saved()
+        for guest in self.guests.landed():
+            self.numbering.keep(guest.group, guest.number)
+            self._counts[guest.group] = guest.rows + 1
+            guest.landed(now_ms, out)
 
     def _fail(self, failure: StorageError, now_ms: int) -> None:
         for checkpoint in self._checkpoints():
             checkpoint.end(is_saved=False)
         self._due.clear()
+        self.guests.fail(now_ms)
         self.failures += 1
         self.failure = failure
         self._give_up(now_ms + _RETRY_MS)
@@ -318,6 +350,7 @@ class Saving:
             self.log_bytes += self._log_bytes_before
         self._turn, self._parts, self._commit_after, self._is_last_due = {}, None, None, False
         self._commit_number = 0
+        self.guests.wait()
         self._has_commits = True
         self._next_ms = next_ms
 
