@@ -87,6 +87,11 @@ class Declarations:
         names = {path[1] for path in effects[1::3] if len(path) > 1 and path[0] == DOMAINS}
         return [name for name in sorted(names) if NAME.fullmatch(name) and self.domain(name) is not None]
 
+    def domains(self) -> list[str]:
+        """Names of all domains that are declared, in order."""
+        names = list(self._system.keyspace.tree.keys(DOMAINS))
+        return [name for name in names if NAME.fullmatch(name) and self.domain(name) is not None]
+
     def domain(self, domain: str) -> dict[str, Any] | None:
         """Owner and description of a domain, None when it is not declared here."""
         view = self._system.keyspace.view(DOMAINS, domain)

@@ -24,6 +24,7 @@ from crdtstore.engine.events import (
     Approached,
     Draft,
     Forced,
+    Installed,
     Left,
     LocalCommit,
     Ordered,
@@ -38,14 +39,17 @@ from crdtstore.engine.membership.changes import Change
 from crdtstore.engine.options import Options
 from crdtstore.engine.output import Committed, Refused
 from crdtstore.errors import CrdtStoreError, DecodeError, ProtocolError
+from crdtstore.install.installs import Installs
 from crdtstore.messages import (
     PROTOCOL_VERSION,
     Ack,
     Ask,
     Digest,
+    Fetch,
     Frame,
     Hello,
     Message,
+    Part,
     Want,
     decode_message,
     encode_message,
@@ -141,6 +145,9 @@ class Host:
         saved = self.saving.load_node() if self.saving is not None else None
         if saved is not None and (saved.cluster, saved.replica) != (cluster.nonce, str(self.replica)):
             raise ProtocolError(f"the checkpoint is of {saved.replica}, not of {self.replica}, or of another cluster")
+        self.installs = None
+        if self.saving is not None and store is not None:
+            self.installs = Installs(self, self.saving, store, random)
         self.roster = Roster(self, random)
         self._system = self.open(SYSTEM_GROUP)
         self.declarations = Declarations(self._system)
@@ -186,7 +193,7 @@ class Host:
         engine.on_fenced = self._on_fenced
         if self.fenced_by is not None:
             engine.fence(self.fenced_by)
-        if self.saving is not None:
+        if self.saving is not None and (is_founder or self.saving.numbering.find(group) is not None):
             engine.checkpoint = self.saving.open(engine)
             engine.checkpoint.load()
         self.groups[group] = engine
@@ -197,6 +204,17 @@ class Host:
     def connected(self) -> list[ReplicaId]:
         """Who can be spoken to."""
         return [peer for peer, is_connected in self._connected.items() if is_connected]
+
+    def is_connected(self, replica: ReplicaId) -> bool:
+        """Whether a replica can be spoken to."""
+        return self._connected.get(replica, False)
+
+    def installed(self, engine: Engine, now_ms: int, out: HostOutput) -> None:
+        """The state of a group was taken over."""
+        self._step_all([engine], Installed(), now_ms, out)
+        self._meet_again(engine, now_ms, out)
+        if engine is self._system:
+            self.open_declared(self.declarations.domains(), now_ms, out)
 
     def step(self, group: str, event: EngineEvent, now_ms: int, out: HostOutput) -> None:
         """Let something happen to one group."""
@@ -214,41 +232,53 @@ class Host:
         Raises:  ProtocolError or DecodeError when the log belongs to other groups or members, StorageError when it does not hold what
                  the checkpoint stands on, or something cannot be read.
         """
-        count = 0
-        for position, entries in records:
-            touched: dict[str, Engine] = {}
-            for (group, origin), some in groupby(entries, itemgetter(0, 1)):
-                if group == NOTE_GROUP:
-                    for entry in some:
-                        self.promises.recover(entry.data)
-                    continue
-                logged = list(some)
-                if origin == NO_ORIGIN:
-                    for entry in logged:
-                        self.roster.recover(group, entry.data)
-                    continue
-                engine = self._logged_group(group, origin)
-                commits = engine.replay.take_all(engine.replicas.index(origin), [entry[2] for entry in logged])
-                touched[group] = engine
-                count += len(commits)
-                if commits and self.saving is not None:
-                    self.saving.noted(logged[-len(commits) :])
-                if commits and engine is self._system:
-                    self._open_declared(commits, None, HostOutput())
-            for engine in touched.values():
-                engine.replay.placed(position)
-            if self.saving is not None:
-                self.saving.retention.logged(position)
+        count = sum([self._take_record(position, entries) for position, entries in records])
         self.promises.start()
         for engine in self.groups.values():
             engine.replay.finish()
             engine.clock.last = max(engine.clock.last, self.promises.begin)
+        if self._system.is_installed and self._system.configuration.number:  # it may just have been taken over
+            self.open_declared(self.declarations.domains(), None, HostOutput())
         return count
 
-    def _logged_group(self, group: str, origin: ReplicaId) -> Engine:
+    def _take_record(self, position: int, entries: list[Entry]) -> int:
+        """Take in a record of the log; return how many of its commits no checkpoint held."""
+        count = 0
+        touched: dict[str, Engine] = {}
+        for (group, origin), some in groupby(entries, itemgetter(0, 1)):
+            logged = list(some)
+            if group == NOTE_GROUP:
+                for entry in logged:
+                    self.promises.recover(entry.data)
+                continue
+            if origin == NO_ORIGIN:
+                for entry in logged:
+                    self.roster.recover(group, entry.data)
+                continue
+            engine = self._logged_group(group, origin, position)
+            if engine is None:
+                continue
+            commits = engine.replay.take_all(engine.replicas.index(origin), [entry[2] for entry in logged])
+            touched[group] = engine
+            count += len(commits)
+            if commits and self.saving is not None:
+                self.saving.noted(logged[-len(commits) :])
+            if commits and engine is self._system:
+                self._open_declared(commits, None, HostOutput())
+        for engine in touched.values():
+            engine.replay.placed(position)
+        if self.saving is not None:
+            self.saving.retention.logged(position)
+        return count
+
+    def _logged_group(self, group: str, origin: ReplicaId, position: int) -> Engine | None:
+        """The group to which commits in the log belong; None: they are of an install that came to nothing."""
         engine = self.groups.get(group)
         if engine is None:
             raise ProtocolError(f"the log holds the group {group}, which is not declared before it")
+        begins = 0 if engine.checkpoint is None else engine.checkpoint.begins
+        if not engine.is_installed or position < begins:
+            return None
         if origin not in engine.replicas:
             raise ProtocolError(f"the log holds commits of {origin} in {group}, which is not a member")
         return engine
@@ -298,6 +328,8 @@ class Host:
         due = [engine for engine in self.groups.values() if engine.wake_ms <= now_ms]
         self._step_all(due, Tick(), now_ms, out)
         self.roster.on_tick(now_ms, out)
+        if self.installs is not None and self.installs.wake_ms <= now_ms:
+            self.installs.on_tick(now_ms, out)
 
     def receive(self, peer: ReplicaId, data: bytes, now_ms: int, out: HostOutput) -> None:
         """A peer said something; whatever it is, it never raises."""
@@ -319,6 +351,11 @@ class Host:
             self._step_all([engine], Received(engine.replicas.index(peer), message), now_ms, out)
         else:
             self._step_all([engine], Approached(peer, message), now_ms, out)
+        if engine is not None and isinstance(message, Fetch | Part) and self.installs is not None:
+            try:
+                self.installs.receive(engine, peer, message, now_ms, out)
+            except ProtocolError as error:
+                self._reject(peer, error.detail, out)
 
     def persisted(self, event: Persisted, now_ms: int, out: HostOutput) -> None:
         """All that was to be written up to a number is durable."""
@@ -330,6 +367,8 @@ class Host:
         if self.saving is not None:
             self.saving.retention.logged(event.position)
             self.saving.on_persisted(out)
+        if self.installs is not None:
+            self.installs.on_persisted(number, event.position, now_ms, out)
 
     def saved(self, event: Saved, now_ms: int, out: HostOutput) -> None:
         """The state store has done what it was asked for."""
@@ -400,6 +439,8 @@ class Host:
             self.saving.noted(out.persist)
             self.saving.on_step(now_ms, out)
             out.wake_ms = min(out.wake_ms, self.saving.wake_ms)
+        if self.installs is not None:
+            out.wake_ms = min(out.wake_ms, self.installs.wake_ms)
 
     # --- inside
 
@@ -462,7 +503,13 @@ class Host:
     def _open_declared(self, commits: list[Commit], now_ms: int | None, out: HostOutput) -> None:
         """Open the groups of domains that these commits of ``_sys`` declare (at start: without telling anybody)."""
         self.declarations.forget_cache()
-        for domain in [domain for commit in commits for domain in self.declarations.domains_in(commit)]:
+        self.open_declared(
+            [domain for commit in commits for domain in self.declarations.domains_in(commit)], now_ms, out
+        )
+
+    def open_declared(self, domains: list[str], now_ms: int | None, out: HostOutput) -> None:
+        """Open the groups of domains that are not open yet."""
+        for domain in domains:
             if group_of(domain) in self.groups:
                 continue
             engine = self.open(group_of(domain), self.declarations.configuration(domain))

@@ -1,0 +1,1 @@
+"""How a replica that joins a group comes to have its state."""
