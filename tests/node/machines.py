@@ -24,7 +24,6 @@ from crdtstore_node.identity import (
 
 US = Member(make_replica_id("us-1", 1), "us")
 CLUSTER = Cluster("test", bytes(16), (US, Member(make_replica_id("eu-1", 2), "eu")))
-ENTRY = Entry("_sys/0", US.replica, b"x" * 100)
 
 
 class Machine:
@@ -61,12 +60,12 @@ class Machine:
         run.kill()
         return run.found
 
-    def new(self, name: str = "data", commits: int = 3) -> Path:
-        """A directory that ran, with so many commits, and was killed."""
+    def new(self, name: str = "data", size: int = 100) -> Path:
+        """A directory that ran, with three commits of a size, and was killed."""
         data = self.directory / name
         run = self.start(data, is_bootstrap=True)
         run.go_on()
-        run.commit(commits)
+        run.commit(3, size)
         run.kill()
         return data
 
@@ -78,18 +77,22 @@ class Run:
         self.data, self.places = data, places
         self.anchor: Anchor | None = None
         self.log = SegmentedLog.open(data / LOG_NAME, 1 << 16)
-        member, is_new = take_identity(data, CLUSTER, "us-1", is_bootstrap=is_bootstrap, places=places)
-        self.replica = member.replica
-        for _ in self.log.replay():
-            pass
-        self.found = check_continuity(data, self.log.position, places, is_new=is_new)
+        try:
+            member, is_new = take_identity(data, CLUSTER, "us-1", is_bootstrap=is_bootstrap, places=places)
+            self.replica = member.replica
+            for _ in self.log.replay():
+                pass
+            self.found = check_continuity(data, self.log.position, places, is_new=is_new)
+        except BaseException:
+            self.log.close()
+            raise
 
     def go_on(self) -> None:
         self.anchor = continue_identity(self.data, self.replica, self.log.position, self.places)
 
-    def commit(self, count: int = 1) -> None:
+    def commit(self, count: int = 1, size: int = 100) -> None:
         for _ in range(count):
-            self.log.write([self.log.encode([ENTRY])])
+            self.log.write([self.log.encode([Entry("_sys/0", self.replica, b"x" * size)])])
             if self.anchor is not None:
                 self.anchor.hold(self.log.position)
 

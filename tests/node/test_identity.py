@@ -11,11 +11,21 @@ from pathlib import Path
 
 import pytest
 
-from crdtstore.causal import make_replica_id
+from crdtstore.causal import make_replica_id, node_of
 from crdtstore.configuration import Cluster, Member
 from crdtstore.errors import PUT_BACK, StorageError, UsageError
 from crdtstore_node.config import load
-from crdtstore_node.identity import FILE_NAME, LOG_NAME, SEAL_NAME, take_identity
+from crdtstore_node.identity import (
+    FILE_NAME,
+    LOG_NAME,
+    SEAL_NAME,
+    Joining,
+    check_identity,
+    mark_joined,
+    read_identity,
+    take_identity,
+)
+from crdtstore_node.identity.document import replace_identity
 from crdtstore_node.node import Opened
 from tests.node.running import Nodes, call, declare, until
 
@@ -87,6 +97,88 @@ def test_an_identity_of_a_later_format_is_refused(tmp_path: Path) -> None:
     (tmp_path / FILE_NAME).write_text(json.dumps(document))
     with pytest.raises(StorageError, match="format 2"):
         take_identity(tmp_path, CLUSTER, "us-1", is_bootstrap=False)
+
+
+def test_a_later_format_is_named_even_when_it_has_fields_of_its_own(tmp_path: Path) -> None:
+    (tmp_path / FILE_NAME).write_text('{"format": 4, "cluster": 5, "new": []}')
+    with pytest.raises(StorageError, match=r"format 4, this program reads 3\. Start the version that wrote it"):
+        read_identity(tmp_path)
+
+
+def test_formats_that_older_programs_wrote_are_read(tmp_path: Path) -> None:
+    founder = {"cluster": "test", "nonce": "00" * 16, "replica": US.replica}
+    source = {"replica": EU.replica, "manifest": "m", "taken": "t", "restored": "r"}
+    for document in ({"format": 1}, {"format": 2, "restored_from": source}):
+        (tmp_path / FILE_NAME).write_text(json.dumps(document | founder))
+        identity = read_identity(tmp_path)
+        assert identity is not None
+        assert (identity.left, identity.state, identity.leaving) == (None, None, None)
+        replace_identity(tmp_path, identity)
+        assert read_identity(tmp_path) == identity  # of the same format: the older program goes on reading it
+
+
+# --- joining
+
+JOINING = Joining("ap", "127.0.0.1:7507")
+
+
+def test_a_node_that_joins_takes_a_new_id_by_itself(tmp_path: Path) -> None:
+    me, is_new = take_identity(tmp_path, CLUSTER, "ap-1", is_bootstrap=False, joining=JOINING)
+    assert (is_new, node_of(me.replica), me.region, me.gossip) == (True, "ap-1", "ap", "127.0.0.1:7507")
+    identity = read_identity(tmp_path)
+    assert identity is not None
+    assert (identity.format, identity.replica, identity.state, identity.left) == (3, me.replica, "joining", None)
+    other, _ = take_identity(tmp_path / "other", CLUSTER, "ap-1", is_bootstrap=False, joining=JOINING)
+    assert other.replica != me.replica
+    for _ in range(2):
+        assert take_identity(tmp_path, CLUSTER, "ap-1", is_bootstrap=False, joining=JOINING) == (me, False)
+        mark_joined(tmp_path)
+    moved = Joining("eu", "127.0.0.1:7508")
+    assert take_identity(tmp_path, CLUSTER, "ap-1", is_bootstrap=False, joining=moved)[0].gossip == "127.0.0.1:7508"
+
+
+def test_a_founder_that_lost_its_directory_joins_under_another_id(tmp_path: Path) -> None:
+    joining = Joining("us", "127.0.0.1:7509")
+    me, is_new = take_identity(tmp_path, CLUSTER, "us-1", is_bootstrap=False, joining=joining)
+    assert is_new
+    assert me.replica != US.replica
+    mark_joined(tmp_path)
+    identity = read_identity(tmp_path)
+    assert identity is not None
+    assert identity.left is not None
+    assert [each.replica for each in identity.left] == [US.replica]
+    again, is_new = take_identity(tmp_path, CLUSTER, "us-1", is_bootstrap=False)
+    assert (again.replica, is_new) == (me.replica, False)
+    founder = tmp_path / "founder"
+    assert take_identity(founder, CLUSTER, "us-1", is_bootstrap=True, joining=joining) == (US, True)
+
+
+def test_who_may_not_take_an_id_is_told_why(tmp_path: Path) -> None:
+    def refused(node: str, *, is_bootstrap: bool = False, joining: Joining | None = None) -> str:
+        with pytest.raises(UsageError) as error:
+            take_identity(tmp_path, CLUSTER, node, is_bootstrap=is_bootstrap, joining=joining)
+        assert error.value.detail.endswith("Nothing changed.")
+        return error.value.detail
+
+    assert "ap-1 is not in the cluster file" in refused("ap-1")
+    assert "configuration where it is and whom it asks: region and join" in refused("ap-1")
+    assert "only its founders have an id to take" in refused("ap-1", is_bootstrap=True, joining=JOINING)
+    assert "region: ap, but the cluster file says that us-1 is in us" in refused("us-1", joining=JOINING)
+    assert "join anew under another id (join in its configuration)" in refused("us-1")
+    assert list(tmp_path.iterdir()) == []
+    take_identity(tmp_path, CLUSTER, "us-1", is_bootstrap=True)
+    assert "belongs to us-1.0000000000000001, not to the node ap-1" in refused("ap-1", joining=JOINING)
+
+
+def test_looking_takes_nothing(tmp_path: Path) -> None:
+    assert check_identity(tmp_path, CLUSTER, "us-1", is_bootstrap=True) is None
+    assert check_identity(tmp_path, CLUSTER, "ap-1", is_bootstrap=False, joining=JOINING) is None
+    assert list(tmp_path.iterdir()) == []
+    take_identity(tmp_path, CLUSTER, "us-1", is_bootstrap=True)
+    assert check_identity(tmp_path, CLUSTER, "us-1", is_bootstrap=False) == US
+
+
+# --- nodes
 
 
 async def test_a_restart_continues_id_and_state(make_nodes: Callable[..., Nodes]) -> None:

@@ -182,18 +182,20 @@ def _head(replica: str, number: int, directory: Path) -> bytes:
 
 def _make(path: Path, head: bytes, position: int) -> Anchor:
     draft = path.with_name(path.name + ".new")
-    with suppress(FileNotFoundError):
-        draft.unlink()
+    draft.unlink(missing_ok=True)
     fd = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
     try:
         # Written out in full: a store into a page for which there is no memory would kill the process.
         os.pwrite(fd, (bytes(_HEAD_AT) + head).ljust(_BYTES, b"\0"), 0)
-        memory = mmap.mmap(fd, _BYTES)
+        anchor = Anchor(path, mmap.mmap(fd, _BYTES), 0)
+        anchor.hold(position)
+        os.replace(draft, path)
+    except OSError:
+        with suppress(OSError):
+            draft.unlink()
+        raise
     finally:
         os.close(fd)
-    anchor = Anchor(path, memory, 0)
-    anchor.hold(position)
-    os.replace(draft, path)
     return anchor
 
 
