@@ -172,7 +172,7 @@ class AntiEntropy:
         row = engine.own_row(now_ms)
         progress.acknowledged = row.vector[peer]
         if progress.state != "down":
-            out.send.append((peer, Ack(engine.group, engine.configuration.id, row)))
+            out.send.append((peer, Ack(engine.group, engine.membership.shape.id, row)))
 
     def _note_windows(self, now_ms: int) -> None:
         engine = self._engine
@@ -193,7 +193,7 @@ class AntiEntropy:
         others[engine.me] = others[peer] = None
         row = engine.own_row(now_ms)
         self.peers[peer].acknowledged = row.vector[peer]
-        out.send.append((peer, Digest(engine.group, engine.configuration.id, row, others, wants_answer, is_missing)))
+        out.send.append((peer, Digest(engine.group, engine.membership.shape.id, row, others, wants_answer, is_missing)))
 
     def _push(self, now_ms: int, out: Output) -> None:
         """Own durable commits to every streaming peer; peers at the same point get the same frame."""
@@ -226,7 +226,7 @@ class AntiEntropy:
                     frame_bytes = min(frame_bytes, _READ_BYTES)
                 commits = history.span(me, after, upto, frame_bytes)
                 segment = Segment(me, after, history.chain(me, after))
-                frame = Frame(engine.group, engine.configuration.id, [segment], [], commits)
+                frame = Frame(engine.group, engine.membership.shape.id, [segment], [], commits)
                 frames[after] = (frame, after + len(commits))
             frame, end = frames[after]
             self._count_sent(frame)
@@ -274,7 +274,7 @@ class AntiEntropy:
         order = [origins.index(origin) for origin, _ in chunk]
         return Frame(
             engine.group,
-            engine.configuration.id,
+            engine.membership.shape.id,
             segments,
             order if len(origins) > 1 else [],
             [data for _, data in chunk],

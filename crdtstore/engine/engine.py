@@ -33,16 +33,10 @@ from crdtstore.engine.checkpoint import Checkpoint
 from crdtstore.engine.durability import Durability
 from crdtstore.engine.early import Early
 from crdtstore.engine.events import (
-    Approached,
     Draft,
     Event,
-    Forced,
-    Left,
-    Installed,
     LocalCommit,
     Op,
-    Opened,
-    Ordered,
     PeerChanged,
     Persisted,
     Received,
@@ -189,21 +183,8 @@ class Engine:
                     self.note_unreadable(error)
         elif isinstance(event, PeerChanged):
             self._on_peer_changed(event, now_ms, out)
-        elif isinstance(event, Approached):
-            self._on_approached(event, now_ms, out)
-        elif isinstance(event, Installed):
-            self.membership.installed(out)
-        elif isinstance(event, Opened):
-            self.membership.write_down(out)
-        elif isinstance(event, Forced):
-            self.membership.force(event.configuration, out)
-        elif isinstance(event, Left):
-            self.membership.leave(out)
         else:
-            try:
-                self.membership.order(event.change, now_ms, out, event.ticket)
-            except UsageError as error:
-                out.decided.append((event.ticket, error))
+            self.membership.on_event(event, now_ms, out)
 
     def _on_peer_changed(self, event: PeerChanged, now_ms: int, out: Output) -> None:
         if event.is_connected:
@@ -381,12 +362,6 @@ class Engine:
         except (ProtocolError, DecodeError) as error:
             self._refuse(peer, error, out)
 
-    def _on_approached(self, event: Approached, now_ms: int, out: Output) -> None:
-        try:
-            self.membership.hears(event.replica, event.message, now_ms, out)
-        except (ProtocolError, DecodeError):
-            self.measures.refused += 1
-
     def _check_row(self, member: int, row: Row) -> None:
         self.trust.check_row(member, row)
         self.membership.claims.note(self.replicas[member], row)
@@ -524,8 +499,8 @@ class Engine:
             self._own_vector = list(vector)
             self._own_chains = [self.history.chain(origin, seq) for origin, seq in enumerate(vector)]
         membership = self.membership
-        votes, has_left = membership.votes_told, membership.has_left
-        return Row(self.configuration.id, self._own_vector, hlc, self._own_chains, votes, has_left)
+        votes, has_left = membership.decision.votes_told, membership.has_left
+        return Row(membership.shape.id, self._own_vector, hlc, self._own_chains, votes, has_left)
 
     # --- views
 

@@ -21,6 +21,7 @@ __all__ = [
     "Installed",
     "Left",
     "LocalCommit",
+    "MembershipEvent",
     "Op",
     "Opened",
     "Ordered",
@@ -127,6 +128,5 @@ class PeerChanged(Struct, frozen=True, gc=False):
     is_connected: bool
 
 
-Event = (
-    Tick | LocalCommit | Received | Approached | Opened | Installed | Ordered | Forced | Left | Persisted | PeerChanged
-)
+MembershipEvent = Approached | Opened | Installed | Ordered | Forced | Left
+Event = Tick | LocalCommit | Received | Persisted | PeerChanged | MembershipEvent

@@ -120,7 +120,7 @@ class Claims:
         number = engine.configuration.number
         if yours.configuration.number > number:
             return f"has heard it in configuration {yours.configuration.number}, it knows of {number}"
-        votes = engine.membership.register.votes
+        votes = engine.membership.decision.register.votes
         if yours.votes > votes:
             return f"has heard of {yours.votes} votes of it, it knows of {votes}"
         for replica, seq in yours.vector.items():

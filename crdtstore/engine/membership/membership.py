@@ -4,8 +4,7 @@ The question: when may a replica act on a configuration? When it stands in its l
 before anybody hears of it, and between adopting and its being durable the group says nothing at all. What is said under another
 configuration than ours does not count; whoever is behind is told (``Configure``), and two lines that part are an alarm.
 
-What is ordered (a join, an eviction, a final) stands in a queue here until it is done or does not hold any more; whoever has something in
-its queue proposes it, waits a random time for its quorum, and tries again in a higher ballot.
+How an order becomes a decision stands in ``decision.py``, what is due without an order in ``due.py``.
 """
 
 from __future__ import annotations
@@ -15,13 +14,15 @@ from collections.abc import Callable
 from random import Random
 from typing import TYPE_CHECKING
 
-from msgspec import Struct
-
 from crdtstore.causal import ReplicaId
 from crdtstore.configuration import Configuration, ConfigurationId
+from crdtstore.engine import events
+from crdtstore.engine.events import Approached, Forced, Left, MembershipEvent, Ordered
 from crdtstore.engine.growth import count_members
-from crdtstore.engine.membership.changes import Change, Evict, Final, is_done, successor
+from crdtstore.engine.membership.changes import Change
 from crdtstore.engine.membership.claims import Claims
+from crdtstore.engine.membership.decision import Decision
+from crdtstore.engine.membership.due import due_changes, is_anything_pending
 from crdtstore.engine.membership.notes import (
     Adopted,
     Installed,
@@ -33,11 +34,23 @@ from crdtstore.engine.membership.notes import (
     decode_note,
     encode,
 )
-from crdtstore.engine.membership.register import Proposal, Register
 from crdtstore.engine.membership.shape import Shape
 from crdtstore.engine.output import Output
 from crdtstore.errors import ProtocolError, UsageError
-from crdtstore.messages import Accept, Accepted, Ballot, Configure, Prepare, Promise, Regroup, Vote
+from crdtstore.messages import (
+    Accept,
+    Accepted,
+    Ack,
+    Configure,
+    Digest,
+    Fetch,
+    Frame,
+    Part,
+    Prepare,
+    Promise,
+    Regroup,
+    Want,
+)
 
 if TYPE_CHECKING:
     from crdtstore.engine.engine import Engine
@@ -54,17 +67,7 @@ _AGAIN_MS = 300
 _LOOK_MS = 100
 _TURN_MS = 250
 """What any member may propose each leaves to those before it for so long."""
-_PATIENCE_MS = 400
-"""The least time that a ballot is given; up to twice as long, and longer each time in vain."""
-
 _Then = Callable[[int, Output], None]
-
-
-class _Order(Struct):
-    """A change that is wanted here; ``ticket`` names who waits for it, 0: nobody."""
-
-    change: Change
-    ticket: int = 0
 
 
 class Membership:
@@ -72,8 +75,7 @@ class Membership:
 
     def __init__(self, engine: Engine, random: Random, *, is_installed: bool) -> None:
         self._engine = engine
-        self._random = random
-        self.register = Register()
+        self.decision = Decision(engine, self, random)
         self.claims = Claims(engine)
         self.is_member = True
         self.is_installed = is_installed
@@ -82,20 +84,13 @@ class Membership:
         """Set for good when this replica is to leave: it makes no commit any more."""
         self.told: ConfigurationId = engine.configuration.id
         """The configuration that is durable here, and so the one that may be spoken of."""
-        self.votes_told = 0
         self.splits: dict[ReplicaId, ConfigurationId] = {}
         """Who was heard under a configuration of another line."""
         self.heard: dict[ReplicaId, tuple[ConfigurationId, int]] = {}
         """Of everybody who spoke under which configuration that was last, and when."""
-        self.adoptions = self.ballots = 0
+        self.adoptions = 0
         self.wake_ms = 0
         self._is_told_to_leave = False
-        self._orders: list[_Order] = []
-        self._proposal: Proposal | None = None
-        self._round = 0
-        """No ballot of ours is below it: others have promised higher ones."""
-        self._tries = 0
-        self._retry_ms = 0
         self._due_since_ms: dict[object, int] = {}
         """Since when something is due that any member may propose."""
         self._offered: dict[ReplicaId, tuple[ConfigurationId, int]] = {}
@@ -105,6 +100,27 @@ class Membership:
         """How many adoptions are on their way to the disk."""
         self.shape: Shape
         self._put_in_force(engine.configuration)
+
+    def on_event(self, event: MembershipEvent, now_ms: int, out: Output) -> None:
+        """Somebody decided something, or spoke who is unknown here."""
+        if isinstance(event, Approached):
+            try:
+                self.hears(event.replica, event.message, now_ms, out)
+            except ProtocolError:
+                self._engine.measures.refused += 1
+        elif isinstance(event, Ordered):
+            try:
+                self.decision.order(event.change, out, event.ticket)
+            except UsageError as error:
+                out.decided.append((event.ticket, error))
+        elif isinstance(event, Forced):
+            self.adopt(event.configuration, out)
+        elif isinstance(event, Left):
+            self._leave(out)
+        elif isinstance(event, events.Installed):
+            self._installed(out)
+        else:
+            self.write_down(out)
 
     # --- what is in force
 
@@ -116,7 +132,7 @@ class Membership:
     @property
     def is_removed(self) -> bool:
         """Whether this replica was a member once."""
-        return not self.is_member and self._engine.configuration.removal(self._me) is not None
+        return not self.is_member and self._engine.configuration.removal(self.me) is not None
 
     @property
     def may_issue(self) -> bool:
@@ -131,15 +147,15 @@ class Membership:
     @property
     def orders(self) -> list[Change]:
         """What is wanted and not decided yet."""
-        return [order.change for order in self._orders]
+        return self.decision.orders
 
     @property
-    def _me(self) -> ReplicaId:
+    def me(self) -> ReplicaId:
         return self._engine.replicas[self._engine.me]
 
     def _put_in_force(self, configuration: Configuration) -> None:
         engine = self._engine
-        me = self._me
+        me = self.me
         for replica in configuration.ids:
             engine.admit(replica)
         for removed in configuration.removed:
@@ -150,14 +166,12 @@ class Membership:
         engine.keyspace.regions = {member.replica: member.region for member in configuration.members}
         self.shape = Shape(configuration, engine.replicas)
         self.is_member = engine.me in self.shape.members
-        self.register.begin_anew()
-        self._proposal = None
-        self._retry_ms = self._tries = self._round = 0
+        self.decision.begin_anew()
         self._due_since_ms.clear()
         self.splits.clear()
         self.wake_ms = 0
 
-    def _adopt(self, configuration: Configuration, out: Output) -> None:
+    def adopt(self, configuration: Configuration, out: Output) -> None:
         """Put a later configuration of our line in force; what was heard under the one before counts no more."""
         configuration.check_follows(self._engine.configuration)
         self._put_in_force(configuration)
@@ -176,7 +190,7 @@ class Membership:
             if not self._adopting:
                 self._on_settled(now_ms, out)
 
-        self._write(Adopted(configuration), out, then)
+        self.write(Adopted(configuration), out, then)
 
     def _on_settled(self, now_ms: int, out: Output) -> None:
         """What is in force is durable: tell everybody, and begin anew with all who are connected."""
@@ -189,18 +203,18 @@ class Membership:
             for peer in engine.others:
                 if peer in engine.connected:
                     engine.antientropy.on_peer_changed(peer, True, now_ms, out)
-        self._settle_orders(out)
+        self.decision.settle(out)
 
-    def installed(self, now_ms: int, out: Output) -> None:
+    def _installed(self, out: Output) -> None:
         """The state that the others had is here, and durable."""
         self.is_installed = True
 
         def then(now_ms: int, out: Output) -> None:
             self._on_settled(now_ms, out)
 
-        self._write(Installed(), out, then)
+        self.write(Installed(), out, then)
 
-    def leave(self, out: Output) -> None:
+    def _leave(self, out: Output) -> None:
         """Make no commit any more; once all members have ours, one of them evicts this replica."""
         if not self.is_leaving:
             self.is_leaving = True
@@ -208,15 +222,11 @@ class Membership:
             def then(now_ms: int, out: Output) -> None:
                 self._is_told_to_leave = True
 
-            self._write(Leaving(), out, then)
-
-    def force(self, configuration: Configuration, out: Output) -> None:
-        """Put in force what an operator decided (``changes.forced``) without a vote; our line leads there."""
-        self._adopt(configuration, out)
+            self.write(Leaving(), out, then)
 
     # --- what is durable
 
-    def _write(self, note: Note, out: Output, then: _Then) -> None:
+    def write(self, note: Note, out: Output, then: _Then) -> None:
         """Have a note written; what follows from it waits until it is durable."""
         engine = self._engine
         out.persist.append((NOTE, encode(note)))
@@ -238,25 +248,18 @@ class Membership:
                 self._put_in_force(note.configuration)
                 self.told = note.configuration.id
         elif isinstance(note, Voted):
-            self._restore_votes(note)
+            self.decision.restore(note)
         elif isinstance(note, Installed):
             self.is_installed = True
         else:
             self.is_leaving = self._is_told_to_leave = True
 
-    def _restore_votes(self, voted: Voted) -> None:
-        register = self.register
-        if voted.votes > register.votes:
-            register.promised, register.accepted, register.votes = voted.promised, voted.accepted, voted.votes
-            self.votes_told = voted.votes
-
-    def _voted(self) -> Voted:
-        return Voted(self.register.promised, self.register.accepted, self.register.votes)
-
     def keep(self) -> bytes:
         """All of it, for a checkpoint."""
         configuration = self._engine.configuration
-        return encode(Kept(configuration, self._voted(), self.is_installed, self.is_leaving, self.claims.keep()))
+        return encode(
+            Kept(configuration, self.decision.voted(), self.is_installed, self.is_leaving, self.claims.keep())
+        )
 
     def restore(self, data: bytes) -> None:
         """Take in what a checkpoint holds.
@@ -270,25 +273,31 @@ class Membership:
         if kept.configuration.number >= self._engine.configuration.number:
             self._put_in_force(kept.configuration)
             self.told = kept.configuration.id
-        self._restore_votes(kept.voted)
+        self.decision.restore(kept.voted)
         self.is_installed = kept.is_installed
         self.is_leaving = self._is_told_to_leave = kept.is_leaving
         self.claims.restore(kept.claims)
 
     # --- what is said
 
-    def hears(self, replica: ReplicaId, message: Regroup | object, now_ms: int, out: Output) -> bool:
+    def hears(
+        self,
+        replica: ReplicaId,
+        message: Frame | Digest | Ack | Want | Regroup | Fetch | Part,
+        now_ms: int,
+        out: Output,
+    ) -> bool:
         """Take note of who speaks under which configuration; return whether the message counts and is not about members.
 
         Raises:  ProtocolError when what is said of configurations cannot be.
         """
         engine = self._engine
-        said: ConfigurationId = message.configuration  # type: ignore[attr-defined]
+        said: ConfigurationId = message.configuration
         self.heard[replica] = said, now_ms
         if isinstance(message, Configure):
             self._on_configure(replica, message.value, now_ms, out)
             return False
-        if said != engine.configuration.id:
+        if said != self.shape.id:
             engine.measures.foreign_configuration += 1
             self._offer(replica, now_ms, out)
             return False
@@ -299,13 +308,13 @@ class Membership:
             return False
         if isinstance(message, Prepare | Promise | Accept | Accepted):
             if not self.is_silent:
-                self._on_vote(replica, message, now_ms, out)
+                self.decision.on_vote(replica, message, now_ms, out)
             return False
         return not self.is_silent
 
     def _offer(self, replica: ReplicaId, now_ms: int, out: Output) -> None:
         """Show a replica our configuration, not more often than it can be of use."""
-        if replica == self._me or self.is_silent:
+        if replica == self.me or self.is_silent:
             return
         configuration = self._engine.configuration
         offered = self._offered.get(replica)
@@ -319,7 +328,7 @@ class Membership:
         if value.id == mine.id:
             value.check_follows(mine)
         elif mine.precedes(value):
-            self._adopt(value, out)
+            self.adopt(value, out)
         elif value.precedes(mine):
             self._offer(replica, now_ms, out)
         else:
@@ -328,152 +337,6 @@ class Membership:
             self._offer(replica, now_ms, out)
             if is_new:
                 raise ProtocolError(f"its configuration {value.id} and ours, {mine.id}, are of lines that parted")
-
-    # --- deciding
-
-    def order(self, change: Change, now_ms: int, out: Output, ticket: int = 0) -> None:
-        """Want a change; the answer to ``ticket`` comes out when it is decided or does not hold any more.
-
-        Raises:  UsageError ``membership-changed`` when it does not hold now; nothing changed.
-        """
-        if is_done(self._engine.configuration, change):
-            if ticket:
-                out.decided.append((ticket, None))
-            return
-        if successor(self._engine.configuration, change, self._me) is None:
-            raise self._does_not_hold(change)
-        if all(order.change != change for order in self._orders) or ticket:
-            self._orders.append(_Order(change, ticket))
-        self.wake_ms = 0
-
-    def give_up(self, ticket: int) -> None:
-        """Who ordered it waits no more, and it is not tried again; it may have been decided all the same."""
-        self._orders = [order for order in self._orders if order.ticket != ticket]
-
-    def _does_not_hold(self, change: Change) -> UsageError:
-        what = f"the members have changed since, the configuration is {self._engine.configuration.id} now"
-        if not isinstance(change, Evict | Final):
-            what = "this id was a member before and never will be again"
-        return UsageError(f"{what}. Nothing changed.", code="membership-changed")
-
-    def _settle_orders(self, out: Output) -> None:
-        """Answer what is done or does not hold any more."""
-        configuration, left = self._engine.configuration, []
-        for order in self._orders:
-            if is_done(configuration, order.change):
-                if order.ticket:
-                    out.decided.append((order.ticket, None))
-            elif successor(configuration, order.change, self._me) is None or not self.is_member:
-                if order.ticket:
-                    out.decided.append((order.ticket, self._does_not_hold(order.change)))
-            else:
-                left.append(order)
-        self._orders = left
-
-    def _propose(self, now_ms: int, out: Output) -> None:
-        """Try to have the first order decided, in a ballot above all that is known of."""
-        self._settle_orders(out)
-        if not self._orders:
-            self._proposal = None
-            return
-        if self._proposal is not None and now_ms < self._retry_ms:
-            return
-        configuration, register = self._engine.configuration, self.register
-        wanted = successor(configuration, self._orders[0].change, self._me)
-        assert wanted is not None
-        promised = 0 if register.promised is None else register.promised.round
-        ballot = Ballot(max(promised, self._round) + 1, self._me)
-        patience_ms = _PATIENCE_MS << min(self._tries, 4)
-        self._retry_ms = now_ms + patience_ms + self._random.randrange(patience_ms)
-        self._tries += 1
-        self.ballots += 1
-        register.prepare(ballot)
-        proposal = self._proposal = Proposal(ballot, wanted)
-        accepted = register.accepted
-
-        def then(now_ms: int, out: Output) -> None:
-            self.votes_told = max(self.votes_told, votes)
-            if self._proposal is proposal:
-                self._tell_members(Prepare(self._engine.group, configuration.id, ballot, votes), out)
-                self._on_promise(self._me, accepted, now_ms, out)
-
-        votes = register.votes
-        self._write(self._voted(), out, then)
-
-    def _tell_members(self, message: Regroup, out: Output) -> None:
-        engine = self._engine
-        out.tell += [(engine.replicas[other], message) for other in engine.others]
-
-    def _on_vote(
-        self, replica: ReplicaId, message: Prepare | Promise | Accept | Accepted, now_ms: int, out: Output
-    ) -> None:
-        proposal = self._proposal
-        self.claims.note_votes(replica, message.votes)
-        if isinstance(message, Prepare):
-            self._answer_prepare(replica, message.ballot, out)
-        elif isinstance(message, Accept):
-            self._answer_accept(replica, message.vote, out)
-        elif message.higher is not None:
-            self._round = max(self._round, message.higher.round)
-        elif proposal is None or proposal.ballot != message.ballot:
-            return
-        elif isinstance(message, Promise):
-            self._on_promise(replica, message.accepted, now_ms, out)
-        elif proposal.chosen is not None:
-            self._on_accepted(replica, now_ms, out)
-
-    def _answer_prepare(self, replica: ReplicaId, ballot: Ballot, out: Output) -> None:
-        engine, register = self._engine, self.register
-        about = engine.group, engine.configuration.id, ballot
-        if not register.prepare(ballot):
-            out.tell.append((replica, Promise(*about, self.votes_told, None, register.promised)))
-            return
-        self._write_vote(replica, Promise(*about, register.votes, register.accepted), out)
-
-    def _answer_accept(self, replica: ReplicaId, vote: Vote, out: Output) -> None:
-        engine, register = self._engine, self.register
-        vote.value.check()
-        vote.value.check_follows(engine.configuration)
-        about = engine.group, engine.configuration.id, vote.ballot
-        if not register.accept(vote):
-            out.tell.append((replica, Accepted(*about, self.votes_told, register.promised)))
-            return
-        self._write_vote(replica, Accepted(*about, register.votes), out)
-
-    def _write_vote(self, replica: ReplicaId, answer: Promise | Accepted, out: Output) -> None:
-        votes = self.register.votes
-
-        def then(now_ms: int, out: Output) -> None:
-            self.votes_told = max(self.votes_told, votes)
-            out.tell.append((replica, answer))
-
-        self._write(self._voted(), out, then)
-
-    def _on_promise(self, replica: ReplicaId, accepted: Vote | None, now_ms: int, out: Output) -> None:
-        proposal, configuration, register = self._proposal, self._engine.configuration, self.register
-        assert proposal is not None
-        if not proposal.take_promise(replica, accepted, configuration):
-            return
-        assert proposal.chosen is not None
-        vote = Vote(proposal.ballot, proposal.chosen)
-        if not register.accept(vote):  # a higher ballot was promised here meanwhile
-            return
-        votes = register.votes
-
-        def then(now_ms: int, out: Output) -> None:
-            self.votes_told = max(self.votes_told, votes)
-            if self._proposal is proposal:
-                self._tell_members(Accept(self._engine.group, configuration.id, vote, votes), out)
-                self._on_accepted(self._me, now_ms, out)
-
-        self._write(self._voted(), out, then)
-
-    def _on_accepted(self, replica: ReplicaId, now_ms: int, out: Output) -> None:
-        proposal = self._proposal
-        assert proposal is not None
-        assert proposal.chosen is not None
-        if proposal.take_accepted(replica, self._engine.configuration):
-            self._adopt(proposal.chosen, out)
 
     # --- time
 
@@ -489,17 +352,26 @@ class Membership:
             self.wake_ms = now_ms + _OFFER_MS
             return
         self._order_what_is_due(now_ms, out)
-        if self._orders:
-            self._propose(now_ms, out)
+        if self.decision.orders:
+            self.decision.propose(now_ms, out)
             self.wake_ms = now_ms + _LOOK_MS
         for replica in self._unaware():
             offered = self._offered.get(replica)
             if offered is None or now_ms - offered[1] >= _OFFER_MS:
                 self._offer(replica, now_ms, out)
             self.wake_ms = min(self.wake_ms, now_ms + _OFFER_MS)
-        is_pending = len(self.shape.origins) > len(self.shape.members) or self._due_since_ms
-        wait_ms = _LOOK_MS if is_pending or self._somebody_leaves() else _OFFER_MS
-        self.wake_ms = min(self.wake_ms, now_ms + wait_ms)
+        is_pending = bool(self._due_since_ms) or is_anything_pending(self._engine)
+        self.wake_ms = min(self.wake_ms, now_ms + (_LOOK_MS if is_pending else _OFFER_MS))
+
+    def _order_what_is_due(self, now_ms: int, out: Output) -> None:
+        """Any member may order it; those that come later in the order of members wait a while."""
+        engine, due, since = self._engine, due_changes(self._engine), self._due_since_ms
+        for change in [change for change in since if change not in due]:
+            del since[change]
+        for change in due:
+            since.setdefault(change, now_ms)
+            if now_ms - since[change] >= engine.position * _TURN_MS:
+                self.decision.order(change, out)
 
     def _unaware(self) -> list[ReplicaId]:
         """Connected replicas that were not heard under our configuration."""
@@ -510,41 +382,3 @@ class Membership:
             for replica in (engine.replicas[peer] for peer in sorted(engine.connected))
             if replica not in self.heard or self.heard[replica][0] != current
         ]
-
-    def _somebody_leaves(self) -> bool:
-        newest = self._engine.rows.newest
-        return any((row := newest[other]) is not None and row.is_leaving for other in self._engine.others)
-
-    def _order_what_is_due(self, now_ms: int, out: Output) -> None:
-        """What follows from the rows of all members: finals of those who were removed, and that who leaves may go."""
-        engine = self._engine
-        due: list[Change] = []
-        for index in self.shape.origins[len(self.shape.members) :]:
-            seq = self._agreed(index)
-            if seq is not None:
-                due.append(Final(engine.replicas[index], seq, engine.configuration.id))
-        for index in engine.others:
-            row = engine.rows.newest[index]
-            if row is not None and row.is_leaving and self._all_have(index, row.vector[index]):
-                due.append(Evict((engine.replicas[index],), engine.configuration.id))
-        since = self._due_since_ms
-        for change in [change for change in since if change not in due]:
-            del since[change]
-        for change in due:
-            since.setdefault(change, now_ms)
-            if now_ms - since[change] >= engine.position * _TURN_MS:
-                self.order(change, now_ms, out)
-
-    def _agreed(self, index: int) -> int | None:
-        """How many commits of a removed replica all members have, if all have equally many."""
-        engine = self._engine
-        seq = engine.durability.vector[index]
-        rows = [engine.stability.usable(other) for other in engine.others]
-        return seq if all(row is not None and row[index] == seq for row in rows) else None
-
-    def _all_have(self, index: int, seq: int) -> bool:
-        """Whether all members but that one have so many commits of it."""
-        engine = self._engine
-        rows = [engine.stability.usable(other) for other in engine.others if other != index]
-        is_here = engine.durability.vector[index] >= seq
-        return is_here and all(row is not None and row[index] >= seq for row in rows)
