@@ -15,6 +15,7 @@ from typing import Any
 
 from crdtstore.causal import ReplicaId
 from crdtstore.commit import decode_commit
+from crdtstore.configuration import Member
 from crdtstore.engine.events import Persisted, Tick
 from crdtstore.engine.options import Options
 from crdtstore.errors import CrdtStoreError
@@ -37,6 +38,8 @@ class Site:
     def __init__(self, world: World, replica: ReplicaId) -> None:
         self.world = world
         self.replica = replica
+        self.member: Member | None = None
+        """Who it is, when it is no founder."""
         self.off_ms = 0
         """How far its clock is ahead."""
         self.log = MemoryLog()
@@ -55,8 +58,11 @@ class Site:
     def host(self) -> Host:
         return self.service.host
 
-    def start(self) -> None:
-        host = Host(self.world.cluster, self.replica, self.world.options, Random(1), self.state, self.log.read)
+    def start(self, member: Member | None = None) -> None:
+        self.member = member or self.member
+        host = Host(
+            self.world.cluster, self.member or self.replica, self.world.options, Random(1), self.state, self.log.read
+        )
         host.recover(self.log.replay(host.needed))
         self.service, self.is_up = Service(host), True
         self.clock = WallClock(lambda: (self.world.time_ms + self.off_ms) / 1000, lambda: self.world.time_ms / 1000)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from crdtstore.causal import ReplicaId
-from crdtstore.configuration import SYSTEM_GROUP, Configuration
+from crdtstore.causal import ReplicaId, make_replica_id
+from crdtstore.configuration import SYSTEM_GROUP, Configuration, Member
 from crdtstore.engine.membership.changes import Change, Evict, forced
 from crdtstore.errors import CrdtStoreError
 from crdtstore.host import HostOutput
@@ -29,6 +29,12 @@ class Regrouping(World):
             if to is not None and by is not None and frozenset((self.name(to), self.name(by))) not in self.cuts:
                 self.waiting.append((target, source, data))
         super().deliver()
+
+    def join(self, name: str, region: str) -> None:
+        """A node that holds nothing comes up and asks to be let in."""
+        member = Member(make_replica_id(name, len(self.sites) + 1), region)
+        site = self.sites[name] = self._by_replica[member.replica] = Site(self, member.replica)
+        site.start(member)
 
     def name(self, site: Site) -> str:
         return next(name for name, each in self.sites.items() if each is site)
@@ -66,7 +72,12 @@ class Regrouping(World):
         def happen(out: HostOutput) -> None:
             for group, engine in host.groups.items():
                 kept = [self.replica(each) for each in survivors]
-                host.force(group, forced(engine.configuration, kept, f"{name}{self.time_ms}".rjust(16).encode()), self.time_ms, out)
+                host.force(
+                    group,
+                    forced(engine.configuration, kept, f"{name}{self.time_ms}".rjust(16).encode()),
+                    self.time_ms,
+                    out,
+                )
 
         self.sites[name].act(happen)
 
@@ -201,3 +212,40 @@ def test_lines_that_part_refuse_each_other() -> None:
     for name, other in (("us", "eu"), ("eu", "us")):
         assert world.replica(other) in world.sites[name].host.groups["shop/0"].membership.splits
         assert world.read(name)["value"] == 1
+
+
+def test_who_asks_is_let_in_and_holds_everything() -> None:
+    world = Regrouping("us", "eu", "ap", has_stores=True)
+    for at in range(30):
+        world.write("us", "add", key=f"k{at}")
+    world.join("sa", region="sa")
+    world.run(1_000)
+    assert not isinstance(world.write("eu", "add"), CrdtStoreError)
+    world.run(5_000)
+    for group in (SYSTEM_GROUP, "shop/0"):
+        assert world.members("us", group) == ["us", "eu", "ap", "sa"]
+        assert world.configuration("sa", group) == world.configuration("us", group)
+    assert world.read("sa", key="k7")["value"] == 1
+    assert not isinstance(world.write("sa", "add"), CrdtStoreError)
+    world.run(1_000)
+    assert world.read("us")["value"] == 2
+    digests = {name: site.host.groups["shop/0"].digest for name, site in world.sites.items()}
+    assert len(set(digests.values())) == 1
+
+
+def test_who_joined_may_leave_and_its_writes_stay() -> None:
+    world = Regrouping("us", "eu", has_stores=True)
+    world.join("sa", region="sa")
+    world.run(5_000)
+    for _ in range(3):
+        assert not isinstance(world.write("sa", "add"), CrdtStoreError)
+    host = world.sites["sa"].host
+
+    def happen(out: HostOutput) -> None:
+        host.leave(world.time_ms, out)
+
+    world.sites["sa"].act(happen)
+    world.run(5_000)
+    assert world.members("us") == ["us", "eu"]
+    assert world.read("eu")["value"] == 3
+    assert host.roster.is_removed
