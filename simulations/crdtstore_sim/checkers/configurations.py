@@ -26,9 +26,10 @@ class Configurations:
         return known[0] if known is not None else None
 
     def on_adopted(
-        self, node: int, group: str, before: Configuration | None, now: Configuration, *, is_returned: bool
+        self, node: int, group: str, before: Configuration | None, now: Configuration, *, is_free: bool
     ) -> None:
-        """A node goes by this configuration from now on; ``is_returned``: its disk was put back, it may go back too."""
+        """A node goes by this configuration from now on; ``is_free``: it may go back, for its disk was put back, or
+        it holds nothing yet."""
         who = self._facts.members[node]
         known, first = self._known.setdefault((group, now.number, now.epochs[-1][1]), (now, who))
         if known != now:
@@ -36,7 +37,7 @@ class Configurations:
         removed = {each.replica for each in now.removed}
         if back := removed & {*now.ids}:
             self._report(group, f"{who} adopted {now.id} with {sorted(back)}, which were removed, as members")
-        if before is None or before == now or is_returned:
+        if before is None or before == now or is_free:
             return
         if not before.precedes(now):
             self._report(group, f"{who} went from {before.id} to {now.id}, which does not follow from it")

@@ -92,9 +92,11 @@ class Steward:
                 return f"{name}: {why}"
             if name != SYSTEM_GROUP and {*first.ids} != {*engines_of(lives[0], SYSTEM_GROUP).configuration.ids}:
                 return f"{name}: other members than those of {SYSTEM_GROUP}"
-        waiting = [life for life in world.living() if life.leaves is not None and not world.is_serving(life)]
-        if waiting and not self.is_lost:
-            return f"{waiting[0].replica} has not joined"
+        for life in world.living():
+            if not (
+                life.is_over or life.is_fenced or world.is_serving(life) or world.system(life).membership.is_removed
+            ):
+                return f"{life.replica} has not joined"
         return ""
 
     def _why_not(self, name: str, lives: list[Life], engines: list[Engine], first: Configuration) -> str:
@@ -179,7 +181,7 @@ class Steward:
             return
         top = max((life.host.groups[name].configuration for life in able), key=lambda each: each.number)
         able = [life for life in able if life.host.groups[name].configuration.id == top.id]
-        alive = {life.replica for life in there}
+        alive = {life.replica for life in world.living() if not life.is_over and not life.is_fenced}
         dead = [replica for replica in top.ids if replica not in alive]
         if dead and name == SYSTEM_GROUP:
             able[0].evict(dead)

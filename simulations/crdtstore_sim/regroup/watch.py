@@ -51,6 +51,9 @@ class Watch(Observer):
         self._installed: set[tuple[int, str]] = set()
         self._orders: dict[tuple[int, str], tuple[list[ReplicaId], list[int]]] = {}
         self._seen: dict[tuple[int, str], Configuration] = {}
+        """What each node goes by."""
+        self._told: dict[tuple[int, str], ConfigurationId] = {}
+        """What of that is durable there."""
         self._returned: set[int] = set()
         """Lives that go on from a copy, until they have started."""
 
@@ -163,6 +166,7 @@ class Watch(Observer):
                 self._on_installed(node, engine)
             if engine.configuration is not self._seen.get(at):
                 self._on_adopted(node, engine)
+            self._told[at] = engine.membership.told
             if at in self._installed and node not in self.outside:
                 self.stability.on_stepped(self.facts.groups[name], node, engine, self.order(node, engine))
 
@@ -187,7 +191,8 @@ class Watch(Observer):
     def _on_adopted(self, node: int, engine: Engine) -> None:
         at, configuration = (node, engine.group), engine.configuration
         before, self._seen[at] = self._seen.get(at), configuration
-        self.configurations.on_adopted(node, engine.group, before, configuration, is_returned=node in self.outside)
+        is_free = node in self.outside or at not in self._installed
+        self.configurations.on_adopted(node, engine.group, before, configuration, is_free=is_free)
         is_member = configuration.member(engine.replicas[engine.me]) is not None
         if at in self._installed and node not in self.outside and is_member:
             group = self.facts.group(engine.group)
@@ -241,14 +246,19 @@ class Watch(Observer):
             self.durability.on_crash(node)
         self.convergence.forget()
         self.stability.forget(node)
-        for name in self.facts.groups:
-            self._orders.pop((node, name), None)
+        for (life, name), told in self._told.items():
+            known = self.configurations.of(name, told) if life == node else None
+            if known is not None:
+                self._seen[node, name] = known
 
     def on_recovered(self, node: int, engines: dict[str, Engine]) -> None:
         is_returned = node in self._returned
         self._returned.discard(node)
         if is_returned:
             self._recover_books(node, engines)
+        for name, engine in engines.items():
+            if not engine.membership.is_installed:
+                self._installed.discard((node, name))
         for name, group in self.facts.groups.items():
             engine = engines.get(name)
             if engine is None or (node, name) not in self._installed:
