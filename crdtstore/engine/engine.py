@@ -28,6 +28,7 @@ from crdtstore.configuration import Configuration
 from crdtstore.effects import normal_form
 from crdtstore.engine import growth
 from crdtstore.engine.antientropy import AntiEntropy
+from crdtstore.engine.arrivals import Arrivals
 from crdtstore.engine.causality import Causality
 from crdtstore.engine.checkpoint import Checkpoint
 from crdtstore.engine.durability import Durability
@@ -57,15 +58,13 @@ from crdtstore.engine.trust import Trust
 from crdtstore.engine.upkeep import Upkeep
 from crdtstore.errors import (
     CrdtStoreError,
-    DecodeError,
     InsufficientRights,
-    ProtocolError,
     StorageError,
     Unavailable,
     UsageError,
 )
 from crdtstore.leaves import SEQ_BITS, SEQ_MASK
-from crdtstore.messages import Ack, Digest, Fetch, Frame, Part, Regroup, Row, Want
+from crdtstore.messages import Row
 from crdtstore.promises import Promises
 
 __all__ = ["SYSTEM_AUTHOR", "Engine"]
@@ -126,6 +125,7 @@ class Engine:
         self.trust = Trust(self)
         self.stability = Stability(count, self.me)
         self.upkeep = Upkeep(self)
+        self.arrivals = Arrivals(self)
         self.rights = Rights(self)
         self._own_vector: list[int] = []
         self._own_chains: list[bytes] = []
@@ -169,7 +169,7 @@ class Engine:
 
     def _let_happen(self, event: Event, now_ms: int, out: Output) -> None:
         if isinstance(event, Received):
-            self._on_received(event.peer, event.message, now_ms, out)
+            self.arrivals.take(event.peer, event.message, now_ms, out)
         elif isinstance(event, LocalCommit):
             self._on_local_commit(event.drafts, now_ms, out)
         elif isinstance(event, Persisted):
@@ -340,129 +340,10 @@ class Engine:
 
     # --- what peers say
 
-    def _on_received(
-        self, peer: int, message: Frame | Digest | Ack | Want | Regroup | Fetch | Part, now_ms: int, out: Output
-    ) -> None:
-        try:
-            is_heard = self.membership.hears(self.replicas[peer], message, now_ms, out)
-            if not is_heard or isinstance(message, Fetch | Part):  # parts of snapshots are the host's
-                return
-            if isinstance(message, Want):
-                self.rights.on_want(peer, message, now_ms, out)
-                return
-            assert isinstance(message, Frame | Digest | Ack)
-            self.membership.shape.take(message)
-            if isinstance(message, Frame):
-                self._on_frame(peer, message, now_ms, out)
-            elif isinstance(message, Digest):
-                self._on_digest(peer, message, now_ms, out)
-            else:
-                self._check_row(peer, message.row)
-                self.antientropy.take_row(peer, message.row, now_ms, out)
-        except (ProtocolError, DecodeError) as error:
-            self._refuse(peer, error, out)
-
-    def _check_row(self, member: int, row: Row) -> None:
-        self.trust.check_row(member, row)
-        self.membership.claims.note(self.replicas[member], row)
-
-    def _refuse(self, peer: int, error: CrdtStoreError, out: Output) -> None:
-        self.measures.refused += 1
-        out.rejected.append((peer, f"{self.group}: {error.detail}"))
-
-    def _on_digest(self, peer: int, message: Digest, now_ms: int, out: Output) -> None:
-        self._check_row(peer, message.row)
-        for member, row in enumerate(message.others):
-            if row is not None and member not in (self.me, peer):
-                self._check_row(member, row)
-        self.antientropy.on_digest(peer, message, now_ms, out)
-
-    def _on_frame(self, peer: int, frame: Frame, now_ms: int, out: Output) -> None:
-        commits = self.trust.unpack(frame)
-        applied, early = self.applied, self.early
-        has_gap = False
-        starts: dict[tuple[int, int], bytes] = {}
-        for segment in frame.segments:
-            if segment.after > applied[segment.origin]:
-                starts[segment.origin, segment.after + 1] = segment.chain
-                has_gap = has_gap or segment.after > early.reach(segment.origin, applied)
-        twice = 0
-        for origin, commit, data in commits:
-            seq = commit.seq
-            try:
-                if seq <= applied[origin] or (early and early.has(origin, seq)):
-                    self.trust.check_same(origin, seq, data)
-                    twice += 1
-                elif seq > applied[origin] + 1 or not self._try_apply(origin, commit, data, out):
-                    early.add(origin, commit, data, applied, starts.get((origin, seq)))
-                elif early:
-                    self._apply_early(out)
-            except ProtocolError as error:  # what was applied before it stands, and must be written
-                self._refuse(peer, error, out)
-                break
-            except StorageError as error:  # so it does here; the rest is asked for again
-                self.note_unreadable(error)
-                break
-        if twice and early:
-            self._try_early(out)
-        self.measures.note_received(frame.commits, twice)
-        if out.persist:
-            self._note_applied(now_ms, out)
-            out.number = self.durability.hold(applied, 0, [], out.changed)
-        self.antientropy.on_frame(peer, has_gap, bool(out.persist), now_ms, out)
-
-    def _note_applied(self, now_ms: int, out: Output) -> None:
-        """What others made was applied: how old it was, and what it says of their clocks."""
-        for origin, commit in out.changed:
-            self.measures.note_visible(origin, now_ms - physical_ms(commit.hlc))
-        for origin, commit in {origin: commit for origin, commit in out.changed}.items():  # noqa: C416 - the last of each origin
-            self.clock.observe(commit.hlc, now_ms)
-            self.rows.applied(origin, commit.seq, commit.hlc, now_ms)
-            self.stability.applied(origin, commit.hlc)
-
-    def _try_apply(self, origin: int, commit: Commit, data: bytes, out: Output) -> bool:
-        """Apply the next commit of an origin if its deps are satisfied.
-
-        Raises:  ProtocolError for deps that cannot be, StorageError when a key cannot be read; nothing changed.
-        """
-        resolved = self.causality.resolve(origin, commit.deps)
-        if resolved and not self.is_ready(resolved):
-            return False
-        self.keyspace.tree.bring_all(commit.effects)
-        self.apply(origin, commit, data, resolved)
-        out.persist.append((origin, data))
-        out.changed.append((origin, commit))
-        return True
-
     def is_ready(self, resolved: list[tuple[int, int]]) -> bool:
         """Whether everything a commit's issuer had seen is applied here."""
         applied = self.applied
         return all(applied[replica] >= seq for replica, seq in resolved)
-
-    def _try_early(self, out: Output) -> None:
-        """What is sent again may wait here since a key could not be read."""
-        try:
-            self._apply_early(out)
-        except StorageError as error:
-            self.note_unreadable(error)
-
-    def _apply_early(self, out: Output) -> None:
-        """Apply what waited and can be applied now; what turns out not to be true is dropped, with all that stands on it."""
-        has_moved = True
-        while has_moved and self.early:
-            has_moved = False
-            for origin in range(len(self.replicas)):
-                while (waiting := self.early.next(origin, self.applied[origin])) is not None:
-                    try:
-                        if waiting.start is not None:
-                            self.trust.check_chain(origin, self.applied[origin], waiting.start)
-                        if not self._try_apply(origin, waiting.commit, waiting.data, out):
-                            break
-                    except ProtocolError as error:
-                        self.early.drop_from(origin, waiting.commit.seq)
-                        self._refuse(origin, error, out)
-                        break
-                    has_moved = True
 
     def apply(self, origin: int, commit: Commit, data: bytes, resolved: list[tuple[int, int]]) -> None:
         """The one place where state changes: vector, history, keys and clock knowledge move together."""
