@@ -100,6 +100,8 @@ class Saving:
         self.retention = Retention(host)
         self._waits_since_ms: int | None = None
         self.scrub = Scrub(host, store)
+        self._is_begun = False
+        """Whether a checkpoint is under way; it may be of no group yet."""
         self._turn: dict[str, Checkpoint] = {}
         """The groups whose checkpoint is under way."""
         self._parts: Iterator[tuple[Checkpoint | None, Slice]] | None = None
@@ -170,12 +172,12 @@ class Saving:
             self._next_ms = now_ms + min(first_ms, self._options.checkpoint_ms)
         if any(checkpoint.residence.unsaved.is_void for checkpoint in self._turn.values()):
             self._withdraw(now_ms)
-        if not self._turn and not self._due and self._is_due(now_ms):
+        if not self._is_begun and not self._due and self._is_due(now_ms):
             self._try_begin(now_ms, out)
         is_busy = self._is_warming or self._tidy()
         if self.usage.memory_bytes > self._options.memory_bytes:
             is_busy = self._relieve() or is_busy
-        is_awaited = not self._turn and (self._has_commits or self._is_wanted or self.failure is not None)
+        is_awaited = not self._is_begun and (self._has_commits or self._is_wanted or self.failure is not None)
         next_ms = min(self._next_ms, self._scrub_ms) if is_awaited else self._scrub_ms
         is_busy = is_busy or (is_awaited and self._is_wanted and self.failure is None)
         self.wake_ms = now_ms + _PAUSE_MS if is_busy else next_ms
@@ -187,7 +189,7 @@ class Saving:
 
     @property
     def is_under_way(self) -> bool:
-        return bool(self._turn)
+        return self._is_begun
 
     @property
     def is_late(self) -> bool:
@@ -237,6 +239,7 @@ class Saving:
     def begin(self, now_ms: int) -> None:
         """From now on the checkpoint is the state as it is now."""
         host = self._host
+        self._is_begun = True
         self._began_ms = now_ms
         self._log_bytes_before, self.log_bytes = self.log_bytes, 0
         self._look_bytes = _LOOK_BYTES
@@ -316,7 +319,7 @@ class Saving:
         for checkpoint in self._turn.values():
             checkpoint.end(is_saved=True)
         self._untidy += self._turn.values()
-        self._turn = {}
+        self._turn, self._is_begun = {}, False
         self.checkpoints += 1
         self.failure = None
         self.last_ms, self.last_took_ms = self._began_ms, max(0, now_ms - self._began_ms)
@@ -346,9 +349,10 @@ class Saving:
         self._give_up(now_ms)
 
     def _give_up(self, next_ms: int) -> None:
-        if self._turn:
+        if self._is_begun:
             self.log_bytes += self._log_bytes_before
         self._turn, self._parts, self._commit_after, self._is_last_due = {}, None, None, False
+        self._is_begun = False
         self._commit_number = 0
         self.guests.wait()
         self._has_commits = True
