@@ -283,6 +283,7 @@ class Place:
         assert self.life is not None
         self.crash()
         self.turns += 1
+        self.copies = [kept for kept in self.copies if kept.time_us <= copy.time_us]  # the others are of what never was
         put_back(copy, self.life.disk)
         self._world.watch.put_back(self.life.index)
         self._start()
