@@ -125,6 +125,7 @@ class Host:
         self.options = options
         self.rejected_count = 0
         self._random = random
+        self._process = random.getrandbits(64)
         self._connected: dict[ReplicaId, bool] = {}
         self._inflight: deque[tuple[int, list[tuple[Engine, int]]]] = deque()
         self._read_log = read_log
@@ -289,8 +290,8 @@ class Host:
         """The first words to a peer (None: not known yet who it is)."""
         standings = {group: engine.membership.claims.standing(peer) for group, engine in self.groups.items()}
         me = self.me
-        words = Hello(PROTOCOL_VERSION, self.cluster.nonce, me.replica, me.node, me.region, standings, me.gossip)
-        return encode_message(words)
+        about = me.replica, me.node, me.region, standings, me.gossip, self._process
+        return encode_message(Hello(PROTOCOL_VERSION, self.cluster.nonce, *about))
 
     def check_hello(self, data: bytes) -> Member:
         """Who the peer is, from its first words; it need not be a member. What it remembers of us may fence this node.
@@ -309,7 +310,11 @@ class Host:
         except ValueError as error:
             raise ProtocolError(str(error)) from error
         if replica == self.me.replica:
-            raise ProtocolError("another node speaks under this node's id")
+            if hello.process == self._process:
+                raise ProtocolError("this node has reached itself")
+            why = "another node speaks under this node's id"
+            self._on_fenced(why)
+            raise ProtocolError(why)
         known = self.roster.member(replica)
         if hello.node != node_of(replica) or (known is not None and known.region != hello.region):
             raise ProtocolError(f"{hello.replica} of region {hello.region[:63]!r} is not what it says")

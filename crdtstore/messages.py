@@ -147,7 +147,8 @@ class Standing(msgspec.Struct, array_like=True, frozen=True, gc=False):
 class Hello(msgspec.Struct, array_like=True, tag=4, gc=False):
     """The first words on a connection, both ways.
 
-    Shape:   ``gossip`` is where the sender can be dialed (host:port).
+    Shape:   ``gossip`` is where the sender can be dialed (host:port); ``process`` is drawn at each start, so that a node which reaches
+             itself is told from one that speaks under its id.
     """
 
     protocol: int
@@ -157,6 +158,7 @@ class Hello(msgspec.Struct, array_like=True, tag=4, gc=False):
     region: str
     groups: dict[str, Standing]
     gossip: str = ""
+    process: int = 0
 
 
 class Ballot(msgspec.Struct, array_like=True, frozen=True, order=True):
