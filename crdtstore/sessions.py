@@ -2,12 +2,18 @@
 
 The question: who can serve a session? This node, as soon as all that the token names is durable here; another, when its last row names
 it, or when it made it itself, for then it has acknowledged it. What all members are known to have is left out of a token.
+
+And what if a replica that the token names was removed? Once it is settled how many of its commits count, a token that names one of these
+is satisfied by that, and one that names a later one is refused: that commit is in no region any more, and to wait for it would be to
+wait for ever. Until then, and for replicas never heard of here, this region is behind.
 """
 
 from __future__ import annotations
 
-from crdtstore.causal import ReplicaId, join
+from crdtstore.causal import ReplicaId, join, node_of
+from crdtstore.configuration import Configuration
 from crdtstore.engine.engine import Engine
+from crdtstore.errors import Compacted
 from crdtstore.host import Host
 from crdtstore.tokens import Seen, Tokens
 
@@ -15,8 +21,12 @@ __all__ = ["Sessions", "durable"]
 
 
 def durable(engine: Engine) -> dict[ReplicaId, int]:
-    """The vector that may be spoken of, by replica."""
-    return dict(zip(engine.replicas, engine.durability.vector, strict=True))
+    """The vector that may be spoken of, by replica: of those of which it is settled how many commits count nothing has to be said."""
+    vector, replicas = engine.durability.vector, engine.replicas
+    found = {replicas[at]: vector[at] for at in engine.membership.shape.origins}
+    if not engine.membership.is_member:
+        found[replicas[engine.me]] = vector[engine.me]
+    return found
 
 
 class Sessions:
@@ -25,6 +35,8 @@ class Sessions:
     def __init__(self, host: Host) -> None:
         self._host = host
         self.tokens = Tokens(host.cluster.nonce)
+        self._finals: dict[str, tuple[Configuration, dict[ReplicaId, int]]] = {}
+        """Per group the finals of the configuration that was in force when they were looked up last."""
 
     def seen(self, text: str | None) -> Seen:
         """What a token has seen; none has seen nothing.
@@ -34,21 +46,66 @@ class Sessions:
         return self.tokens.decode(text) if text else {}
 
     def has_seen(self, seen: Seen) -> bool:
-        """Whether all of it is durable here."""
+        """Whether all of it is durable here.
+
+        Raises:  Compacted ``token-lost`` when some of it is in no region any more; nothing changed.
+        """
+        has_all = True
         for group, vector in seen.items():
             engine = self._host.groups.get(group)
-            if engine is None:
+            if engine is None or not engine.is_installed:
                 return False
             here = durable(engine)
             for replica, seq in vector.items():
-                if here.get(replica, -1) < seq:
-                    return False
-        return True
+                if here.get(replica, -1) < seq and not self._is_settled(engine, replica, seq, seen):
+                    has_all = False
+        return has_all
+
+    def _is_settled(self, engine: Engine, replica: ReplicaId, seq: int, seen: Seen) -> bool:
+        """Whether a replica was removed, and all of its commits that count are here.
+
+        Raises:  Compacted ``token-lost`` when the one that is asked for does not count.
+        """
+        final = self.finals(engine).get(replica)
+        if final is None:
+            return False
+        if seq <= final:
+            return True
+        removed = engine.configuration.removal(replica)
+        assert removed is not None
+        lost = seq - final
+        what = "1 commit" if lost == 1 else f"{lost} commits"
+        raise Compacted(
+            f"the token names {what} of {replica} that no other member had when it was removed: they went with the node "
+            f"{node_of(replica)}, and may be brought back from there (crdtstore orphan list). Go on with the token in this answer, "
+            f"which names the rest, after reading again. Nothing changed.",
+            code="token-lost",
+            replica=replica,
+            node=node_of(replica),
+            region=removed.member.region,
+            lost=lost,
+            token=self._without_lost(seen),
+        )
+
+    def finals(self, engine: Engine) -> dict[ReplicaId, int]:
+        """How many commits of those count that were removed from a group."""
+        known = self._finals.get(engine.group)
+        if known is None or known[0] is not engine.configuration:
+            known = self._finals[engine.group] = engine.configuration, engine.configuration.finals
+        return known[1]
+
+    def _without_lost(self, seen: Seen) -> str:
+        kept = {}
+        for group, vector in seen.items():
+            engine = self._host.groups.get(group)
+            finals = {} if engine is None else self.finals(engine)
+            kept[group] = {replica: seq for replica, seq in vector.items() if seq <= finals.get(replica, seq)}
+        return self.tokens.encode(kept)
 
     def able_regions(self, seen: Seen) -> list[str]:
         """The other regions that are known to have all of it."""
-        others = (member for member in self._host.cluster.members if member != self._host.me)
-        return [member.region for member in others if self._peer_has_seen(member.replica, seen)]
+        others = (member for member in self._host.roster.members if member.replica != self._host.me.replica)
+        return list(dict.fromkeys(member.region for member in others if self._peer_has_seen(member.replica, seen)))
 
     def _peer_has_seen(self, peer: ReplicaId, seen: Seen) -> bool:
         for group, vector in seen.items():
@@ -76,4 +133,6 @@ class Sessions:
             return vector
         everywhere = map(min, engine.rows.floor, engine.durability.vector)
         had = dict(zip(engine.replicas, everywhere, strict=True))
+        if engine.configuration.removed:
+            had |= self.finals(engine)
         return {replica: seq for replica, seq in vector.items() if seq > had.get(replica, 0)}
