@@ -15,13 +15,13 @@ from rich.text import Text
 from crdtstore.errors import Unavailable
 from crdtstore_client.cli_show import echo_json
 from crdtstore_client.cli_support import ask_all
+from crdtstore_client.cli_tables import echo, natural_width, open_console
 from crdtstore_client.convergence import Convergence, Row, assess
 from crdtstore_client.status import Status
 from crdtstore_client.store import Store
 
 __all__ = ["render", "show", "watch_forever"]
 
-PLAIN_WIDTH = 160
 WATCH_SECONDS = 1.0
 _STYLES = {"converged": "green", "diverged": "yellow", "unknown": "yellow", "false-convergence": "bold red"}
 
@@ -53,16 +53,12 @@ def render(convergence: Convergence, console: Console) -> RenderableType:
     """The table and its closing sentence; notes stand below it where the console is too narrow for them."""
     table = _table(convergence, has_notes=True, pad=2)
     notes: list[Text] = []
-    if _width(table, console) > console.width:
+    if natural_width(table, console) > console.width:
         notes = [Text(f"{row.region} ({row.node}): {row.note}") for row in convergence.rows if row.note]
         table = _table(convergence, has_notes=False, pad=2)
-        if _width(table, console) > console.width:
+        if natural_width(table, console) > console.width:
             table = _table(convergence, has_notes=False, pad=1)
     return Group(table, *notes, Text(convergence.sentence, style=_STYLES[convergence.verdict]))
-
-
-def _width(table: Table, console: Console) -> int:
-    return console.measure(table, options=console.options.update(max_width=PLAIN_WIDTH)).maximum
 
 
 def _table(convergence: Convergence, *, has_notes: bool, pad: int) -> Table:
@@ -89,17 +85,6 @@ def _table(convergence: Convergence, *, has_notes: bool, pad: int) -> Table:
     return table
 
 
-def _console() -> Console:
-    console = Console(highlight=False, markup=False, emoji=False)
-    return console if console.is_terminal else Console(width=PLAIN_WIDTH, highlight=False, markup=False, emoji=False)
-
-
-def _print(console: Console, convergence: Convergence) -> None:
-    with console.capture() as capture:
-        console.print(render(convergence, console))
-    click.echo("\n".join(line.rstrip() for line in capture.get().splitlines()))
-
-
 async def _ask(store: Store) -> tuple[list[dict[str, Any]], Convergence]:
     answers = await ask_all(store)
     if not any(answers.values()):
@@ -116,7 +101,8 @@ def show(ctx: click.Context) -> Callable[[Store], Awaitable[None]]:
         if ctx.obj.get("as_json"):
             echo_json({"verdict": convergence.verdict, "summary": convergence.sentence, "nodes": nodes})
         else:
-            _print(_console(), convergence)
+            console = open_console()
+            echo(console, render(convergence, console))
         if convergence.verdict == "false-convergence":
             ctx.exit(1)
 
@@ -125,7 +111,7 @@ def show(ctx: click.Context) -> Callable[[Store], Awaitable[None]]:
 
 async def watch_forever(store: Store) -> None:
     """Again and again, in place on a terminal."""
-    console = _console()
+    console = open_console()
     with Live(console=console, auto_refresh=False, transient=False) as live:
         while True:
             try:

@@ -112,6 +112,26 @@ class Link:
             url, "GET", "/v1/status", body=None, headers=await self._headers(), timeout=seconds
         )
 
+    async def once(
+        self, url: str, method: str, path: str, body: dict[str, Any] | None, seconds: float
+    ) -> dict[str, Any]:
+        """The body of the answer of this one node, asked once: for what is about the node itself.
+
+        Raises:  the problem it answered with; Unavailable when it was not reached; OutcomeUnknown when it may have been.
+        """
+        node = next(node for node in self.nodes if node.url == url)
+        try:
+            reply = await self._request(node, method, path, body, await self._headers(), seconds)
+        except NotSent as failure:
+            raise Unavailable(f"no answer from {url} ({failure}). Nothing changed.", code="unreachable") from failure
+        except ReplyLost as failure:
+            if method == "GET":
+                raise Unavailable(f"no answer from {url} ({failure}).", code="unreachable") from failure
+            raise OutcomeUnknown(f"it may or may not have taken place ({failure}).") from failure
+        if reply.status < 300:
+            return reply.body
+        raise _error_of(reply, node)
+
     async def close(self) -> None:
         self.is_closed = True
         await self.nodes.close()
@@ -221,11 +241,19 @@ class Link:
                 query["wait_ms"] = wait_ms
             elif body is not None and "ops" in body:
                 body = body | {"wait_ms": wait_ms}
-        path = with_query(call.path, query)
+        return await self._request(node, call.method, with_query(call.path, query), body, headers, seconds)
+
+    async def _request(
+        self,
+        node: Node,
+        method: str,
+        path: str,
+        body: dict[str, Any] | None,
+        headers: dict[str, str],
+        seconds: float,
+    ) -> Response:
         for _ in range(2):
-            reply = await self.transport.request(
-                node.url, call.method, path, body=body, headers=headers, timeout=seconds
-            )
+            reply = await self.transport.request(node.url, method, path, body=body, headers=headers, timeout=seconds)
             if reply.status != 401 or not callable(self._auth):
                 break
             self._secret = None  # perhaps it was renewed

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from crdtstore.errors import UsageError
 from crdtstore_client.address import domain_path
+from crdtstore_client.admin import Admin
 from crdtstore_client.domain import Domain, seconds_of
 from crdtstore_client.http import HttpTransport
 from crdtstore_client.link import Auth, Call, Link
@@ -76,6 +77,11 @@ class Store:
     def region(self) -> str:
         """The region asked first; empty until a node has answered."""
         return self._link.nodes.nearest.region
+
+    @property
+    def admin(self) -> Admin:
+        """Who belongs to the cluster, and orders that change it."""
+        return Admin(self._link, self._timeout)
 
     def domain(self, name: str) -> Domain:
         """A domain in this session; no I/O."""

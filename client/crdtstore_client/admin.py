@@ -1,0 +1,253 @@
+"""Admin: who belongs to the cluster, asked and changed.
+
+The question: who is to be asked? For what a node knows of the cluster, any of them, and the one that can carry an order
+out best. For what is about a node itself (leaving, rejoining, what it keeps of ids that it gave up) that node alone, so
+all urls are asked first who they are. Nothing is repeated by itself: an order names the configuration that its giver looked
+at, and where the answer is lost, looking again tells what became of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from crdtstore.errors import AccessError, CrdtStoreError, OutcomeUnknown, Unavailable, UsageError
+from crdtstore_client.address import with_query
+from crdtstore_client.link import Link
+from crdtstore_client.members import Members, Orphan, Orphans, number_of
+
+__all__ = ["Admin", "Order", "View"]
+
+MEMBERS_PATH = "/admin/v1/members"
+ORPHANS_PATH = "/admin/v1/orphans"
+LOOK_SECONDS = 2.0
+DECIDE_SECONDS = 10.0
+"""How long a node waits for the members to decide, before it says that too few of them answer."""
+REPLY_SECONDS = 2.0
+"""What an answer may take beyond that."""
+COMMITS_PER_REQUEST = 50
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What one url said of the members; ``raw`` is the body as it came."""
+
+    url: str
+    members: Members
+    raw: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """A change of the members, and what was looked at when it was made: ``Admin.costs`` tells its price."""
+
+    what: str
+    view: View
+    body: dict[str, Any]
+
+    @property
+    def has_costs(self) -> bool:
+        """Leaving costs nothing that the node would have to tell: it waits until everything is elsewhere."""
+        return self.what != "leave"
+
+
+class Admin:
+    """``store.admin``. Every method asks once; it raises what the node answered."""
+
+    def __init__(self, link: Link, timeout: float) -> None:
+        self._link = link
+        self._timeout = timeout
+
+    async def members(self, node: str | None = None) -> Members:
+        """The members as the node that can tell best sees them, or as ``node`` does."""
+        views = await self.views()
+        return (best_of(views) if node is None else self.at(views, node)).members
+
+    async def leave(self, node: str) -> Members:
+        """Let a node go: it takes no more writes, and is removed once everything it has is elsewhere."""
+        return await self.carry_out(await self.order_leave(node))
+
+    async def evict(self, *nodes: str, configuration: str | None = None) -> Members:
+        """Remove members that may never come back; what only they have does not count any more.
+
+        ``configuration``: only if that is still the one (``Members.configuration``).
+        Raises:  PreconditionFailed (membership-changed), Unavailable (no-quorum), OutcomeUnknown.
+        """
+        return await self.carry_out(await self.order_evict(nodes, configuration))
+
+    async def force(self, *survivors: str, configuration: str | None = None) -> Members:
+        """Let these go on without the others, where so many are gone that nothing can be decided any more."""
+        return await self.carry_out(await self.order_force(survivors, configuration))
+
+    async def rejoin(self, node: str) -> Members:
+        """Let a node take a new id and join again; what only its old id had become orphans."""
+        return await self.carry_out(await self.order_rejoin(node))
+
+    # --- orders, and what they cost
+
+    async def order_leave(self, node: str) -> Order:
+        view = self.at(await self.views(), node)
+        return Order("leave", view, {"node": view.members.node})
+
+    async def order_rejoin(self, node: str) -> Order:
+        return Order("rejoin", self.at(await self.views(), node), {})
+
+    async def order_evict(self, nodes: Sequence[str], configuration: str | None = None) -> Order:
+        views = await self.views()
+        gone = {best_of(views).members.find(name).replica for name in nodes}
+        view = best_of(views, without=gone)
+        gone = {view.members.find(name).replica for name in nodes}
+        ids = [member.replica for member in view.members.members if member.replica in gone]
+        return Order("evict", view, {"nodes": ids, "configuration": configuration or view.members.configuration})
+
+    async def order_force(self, survivors: Sequence[str], configuration: str | None = None) -> Order:
+        views = await self.views()
+        kept = {best_of(views).members.find(name).replica for name in survivors}
+        view = best_of(views, among=kept)
+        ids = [member.replica for member in view.members.members if member.replica in kept]
+        return Order("force", view, {"survivors": ids, "configuration": configuration or view.members.configuration})
+
+    async def costs(self, order: Order) -> list[str]:
+        """What it costs, in sentences of the node; nothing is changed.
+
+        Raises:  what the order itself would meet, such as membership-changed.
+        """
+        try:
+            await self._post(order, order.body)
+        except CrdtStoreError as error:
+            if error.code == "confirm-needed":
+                return [str(cost) for cost in error.more.get("costs", ())]
+            raise
+        return []
+
+    async def carry_out(self, order: Order) -> Members:
+        """Do it."""
+        body = order.body | ({"yes": True} if order.has_costs else {})
+        return Members.of(await self._post(order, body))
+
+    async def _post(self, order: Order, body: dict[str, Any]) -> dict[str, Any]:
+        seconds = self._timeout
+        if "configuration" in body:
+            seconds = max(seconds, DECIDE_SECONDS)
+            body = body | {"wait_ms": int(seconds * 1000)}
+            seconds += REPLY_SECONDS
+        try:
+            return await self._link.once(order.view.url, "POST", f"{MEMBERS_PATH}/{order.what}", body, seconds)
+        except OutcomeUnknown as error:
+            raise OutcomeUnknown(f"{error.detail} crdtstore member list shows what became of it.") from error
+
+    # --- asking
+
+    async def ask_everyone(self) -> dict[str, View | CrdtStoreError]:
+        """What each url says, or why it says nothing."""
+
+        async def ask(url: str) -> View | CrdtStoreError:
+            try:
+                body = await self._link.once(url, "GET", MEMBERS_PATH, None, min(self._timeout, LOOK_SECONDS))
+                return View(url, Members.of(body), body)
+            except CrdtStoreError as error:
+                return error
+            except msgspec.ValidationError as error:
+                return Unavailable(f"{url} does not answer as a node of crdtstore does ({error}).", code="unreachable")
+
+        urls = [node.url for node in self._link.nodes]
+        return dict(zip(urls, await asyncio.gather(*map(ask, urls)), strict=True))
+
+    async def views(self) -> list[View]:
+        """What those say that answer.
+
+        Raises:  why nobody does.
+        """
+        answers = await self.ask_everyone()
+        if views := [answer for answer in answers.values() if isinstance(answer, View)]:
+            return views
+        errors = [answer for answer in answers.values() if isinstance(answer, CrdtStoreError)]
+        for error in errors:
+            if isinstance(error, AccessError):
+                raise error
+        if len(errors) == 1:
+            raise errors[0]
+        raise Unavailable(f"no answer from {', '.join(answers)}. Nothing changed.", code="unreachable")
+
+    def at(self, views: Iterable[View], node: str) -> View:
+        """What the node of this name, or of this replica id, says.
+
+        Raises:  UsageError when it is at none of the urls; Unavailable when it may be at one that does not answer.
+        """
+        found = {view.url: view for view in views}
+        for view in found.values():
+            if node in {view.members.node, view.members.replica}:
+                return view
+        where = [
+            f"{each.url} is {found[each.url].members.node}" if each.url in found else f"{each.url} does not answer"
+            for each in self._link.nodes
+        ]
+        text = (
+            f"this is for {node[:100]} itself to do, and none of the urls is it: {', '.join(where)}. Nothing changed."
+        )
+        if len(found) < len(where):
+            raise Unavailable(text, code="unreachable")
+        raise UsageError(text, code="bad-request")
+
+    # --- orphans
+
+    async def orphans(self) -> list[tuple[View, Orphans]]:
+        """What every node that answers keeps of ids it gave up."""
+
+        async def ask(view: View) -> list[tuple[View, Orphans]]:
+            body = await self._get_orphans(view)
+            return [(view, each) for each in msgspec.convert(body.get("replicas", []), list[Orphans])]
+
+        lists = await asyncio.gather(*map(ask, await self.views()))
+        return [each for one in lists for each in one]
+
+    async def orphans_of(self, view: View, replica: str, domain: str) -> list[Orphan]:
+        """The commits of an id above its final, in one domain."""
+        body = await self._get_orphans(view, replica=replica, domain=domain)
+        return msgspec.convert(body.get("orphans", []), list[Orphan])
+
+    async def apply(self, view: View, domain: str, orphans: Sequence[Orphan]) -> dict[str, list[dict[str, str]]]:
+        """Make commits anew with their effects: ``{"applied": [{"orphan", "dot"}], "refused": [{"orphan", "why"}]}``."""
+        done: dict[str, list[dict[str, str]]] = {"applied": [], "refused": []}
+        for start in range(0, len(orphans), COMMITS_PER_REQUEST):
+            part = orphans[start : start + COMMITS_PER_REQUEST]
+            body = {"domain": domain, "commits": [each.data for each in part], "yes": True}
+            try:
+                reply = await self._link.once(view.url, "POST", f"{ORPHANS_PATH}/apply", body, self._timeout)
+            except OutcomeUnknown as error:
+                raise OutcomeUnknown(f"{error.detail} Repeating it is safe: each counts once.") from error
+            for name in done:
+                done[name] += reply.get(name, [])
+        return done
+
+    async def _get_orphans(self, view: View, **query: str) -> dict[str, Any]:
+        return await self._link.once(view.url, "GET", with_query(ORPHANS_PATH, query), None, self._timeout)
+
+
+def best_of(views: Sequence[View], *, without: Iterable[str] = (), among: Iterable[str] | None = None) -> View:
+    """Who can best say who is a member, and carry an order out: a member that reaches a quorum, of the newest configuration.
+
+    ``without``: not one of these replicas; ``among``: one of these only.
+    Raises:  UsageError when no url is such a node.
+    """
+    barred = set(without)
+    wanted = None if among is None else set(among)
+    fit = [
+        view
+        for view in views
+        if view.members.replica not in barred and (wanted is None or view.members.replica in wanted)
+    ]
+    if not fit:
+        here = ", ".join(f"{view.url} is {view.members.node}" for view in views)
+        which = "a member that remains" if wanted is None else "one of those that go on"
+        raise UsageError(f"this needs the url of {which}: {here}. Nothing changed.", code="bad-request")
+
+    def rank(view: View) -> tuple[bool, bool, int]:
+        members = view.members
+        return (members.state == "member", members.quorum.reachable, number_of(members.configuration))
+
+    return max(fit, key=rank)

@@ -1,0 +1,63 @@
+"""Tables of the command line.
+
+The question: what gives way where a terminal is too narrow? First the space between columns, then names are folded: a row
+gets higher and nothing of it is lost. Where there is no terminal, lines are as long as they need to be, up to a width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+import click
+from rich.console import Console, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from crdtstore_client.cli_show import plain
+
+__all__ = ["echo", "echo_table", "natural_width", "open_console"]
+
+PLAIN_WIDTH = 160
+
+
+def open_console() -> Console:
+    """The terminal, or lines of a width of their own where there is none."""
+    console = Console(highlight=False, markup=False, emoji=False)
+    return console if console.is_terminal else Console(width=PLAIN_WIDTH, highlight=False, markup=False, emoji=False)
+
+
+def natural_width(table: Table, console: Console) -> int:
+    """How wide the table would like to be."""
+    return console.measure(table, options=console.options.update(max_width=PLAIN_WIDTH)).maximum
+
+
+def echo(console: Console, what: RenderableType) -> None:
+    """Print it, without blanks at the end of lines."""
+    with console.capture() as capture:
+        console.print(what)
+    click.echo("\n".join(line.rstrip() for line in capture.get().splitlines()))
+
+
+def echo_table(
+    names: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    *,
+    counts: Collection[str] = (),
+    folds: Collection[str] = (),
+    indent: int = 0,
+) -> None:
+    """Rows under names. ``counts`` stand to the right of their column, ``folds`` are broken where the line is too short."""
+    console = open_console()
+    for pad in (2, 1):
+        table = Table(box=None, pad_edge=False, padding=(0, pad, 0, 0), header_style="")
+        for name in names:
+            table.add_column(
+                name, justify="right" if name in counts else "left", no_wrap=name not in folds, overflow="fold"
+            )
+        for row in rows:
+            table.add_row(*(Text(cell if cell == "" else plain(cell)) for cell in row))
+        if natural_width(table, console) + indent <= console.width:
+            break
+    with console.capture() as capture:
+        console.print(table, width=min(console.width - indent, natural_width(table, console)))
+    click.echo("\n".join(" " * indent + line.rstrip() for line in capture.get().splitlines()))
