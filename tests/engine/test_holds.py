@@ -132,7 +132,7 @@ def test_a_fenced_replica_gives_nothing_and_ends_nothing() -> None:
     wire = market()
     ask(wire, "us", "reserve", amount=4, ttl_ms=500)
     ask(wire, "eu", "consume", wait_ms=1_000, amount=3)
-    wire.engines["us"].is_fenced = True
+    wire.engines["us"].fence("somebody else writes under its id")
     wire.deliver("eu", "us")
     wire.now_ms += 600
     out = wire.step("us", Tick())

@@ -20,7 +20,8 @@ def test_all_founders_agree_without_having_met() -> None:
     here, there = (Cluster("demo", b"n" * 16, MEMBERS).configuration("shop/0") for _ in range(2))
     assert here == there
     assert here.id.number == 0
-    assert here.members == (US, EU)
+    assert here.members == MEMBERS
+    assert here.ids == here.origins == (US, EU)
 
 
 def test_groups_and_clusters_have_configurations_of_their_own() -> None:

@@ -94,7 +94,7 @@ def test_a_key_and_an_etag(made: Regions) -> None:
 
 def test_a_fenced_node_reads_and_does_not_write(made: Regions) -> None:
     made.reply(keyed(made, "us", "order-1"))
-    made.services["us"].host.groups["shop/0"].is_fenced = True
+    made.services["us"].host.groups["shop/0"].fence("somebody else writes under its id")
     error = made.refused("us", "commit", domain="shop", ops=[ADD])
     assert (error.code, error.status, error.retryable) == ("fenced", 503, True)
     assert made.do("us", "read", **READ)["value"] == 1
@@ -102,7 +102,8 @@ def test_a_fenced_node_reads_and_does_not_write(made: Regions) -> None:
     assert made.error(keyed(made, "us", "order-2")).code == "fenced"
     status = made.do("us", "status")
     assert (status["ready"], "shop" in status["why"]) == (False, True)
-    assert [group["fenced"] for group in status["groups"]] == [False, True]
+    assert [group["fenced"] for group in status["groups"]] == [True, True], "one id is in all groups"
+    assert made.services["us"].host.fenced_by == "somebody else writes under its id"
 
 
 def test_a_node_whose_clock_ran_ahead_sends_keys_elsewhere(made: Regions) -> None:
