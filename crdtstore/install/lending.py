@@ -55,6 +55,8 @@ MOST_PINS = 4
 """So many snapshots are held at a time: what is committed meanwhile stays in the store's log."""
 _FORGOTTEN_MS = 60_000
 """Nobody asked for so long: the joiner is gone, or has turned to another member."""
+_LEAST_PART_BYTES = 1_024
+"""No part takes much longer than a second, however low the rate is: whoever waits for it would turn to another member."""
 _PAUSE_MS = 5
 """Between two parts others have their turn."""
 _LEAST_READ, _MOST_READ = 16, 250
@@ -77,7 +79,9 @@ class _Loan:
 
     def __init__(self, engine: Engine, pinned: Pinned, number: int, saved: Saved, name: bytes, now_ms: int) -> None:
         """Raises:  LookupError or StorageError when the history does not reach back to what was stable."""
-        self.engine, self.pinned, self.number, self.name = engine, pinned, number, name
+        self.engine, self.pinned, self.name = engine, pinned, name
+        rate = engine.options.install_bytes_per_s
+        self._part_bytes = max(_LEAST_PART_BYTES, min(PART_BYTES, rate)) if rate else PART_BYTES
         chains = [engine.history.chain(origin, seq) for origin, seq in enumerate(saved.stable)]
         self.saved = for_joiner(saved, engine.me, chains)
         self.used_ms = now_ms
@@ -138,21 +142,21 @@ class _Loan:
         while True:
             found = self.pinned.rows(start, self._rows_end, self._read)
             for path, data in found:
-                if len(data) > PART_BYTES:
+                if len(data) > self._part_bytes:
                     return (Rows(flat), _Place(path)) if flat else self._piece(path, 0, data)
-                if flat and (size + len(data) > PART_BYTES or len(flat) >= 2 * PART_ROWS):
+                if flat and (size + len(data) > self._part_bytes or len(flat) >= 2 * PART_ROWS):
                     return Rows(flat), _Place(path)
                 flat += path[_NUMBER_BYTES:], data
                 size += len(data)
             if len(found) < self._read:
                 return Rows(flat), _Place(b"", vector=tuple(self.saved.stable))
             start = found[-1][0] + b"\0"
-            self._read = max(_LEAST_READ, min(_MOST_READ, PART_BYTES * len(flat) // 4 // max(1, size)))
+            self._read = max(_LEAST_READ, min(_MOST_READ, self._part_bytes * len(flat) // 4 // max(1, size)))
 
     def _piece(self, path: bytes, offset: int, data: bytes | None = None) -> tuple[Body, _Place]:
         if data is None:
             data = self.pinned.rows(path, path + b"\0", 1)[0][1]
-        end = offset + PART_BYTES
+        end = offset + self._part_bytes
         following = _Place(path, end) if end < len(data) else _Place(path + b"\0")
         return Piece(path[_NUMBER_BYTES:], offset, len(data), data[offset:end]), following
 
@@ -160,7 +164,7 @@ class _Loan:
         """The next commits of the history; the table may have grown, and what came later is not part of the snapshot."""
         history, count = self.engine.history, len(vector)
         rest = history.base[count:]
-        found = history.lacking([*vector, *rest], [*self.saved.applied, *rest], range(count), PART_BYTES // 2)
+        found = history.lacking([*vector, *rest], [*self.saved.applied, *rest], range(count), self._part_bytes // 2)
         at = list(vector)
         for origin, _ in found:
             at[origin] += 1
