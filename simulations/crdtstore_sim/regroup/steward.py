@@ -76,6 +76,10 @@ class Steward:
                 found.append(life)
         return found
 
+    def _able(self, name: str) -> list[Life]:
+        """Those of them that hold the state."""
+        return [life for life in self._there(name) if life.host.groups[name].membership.is_installed]
+
     def is_settled(self) -> bool:
         return not self.what_is_missing()
 
@@ -127,9 +131,8 @@ class Steward:
     def put_right(self) -> None:
         """Look at all of it, and do what only an operator can."""
         world = self._world
-        lives = [life for life in self._there(SYSTEM_GROUP)]
-        installed = [life for life in lives if world.system(life).membership.is_installed]
-        if not installed:
+        installed = self._able(SYSTEM_GROUP)
+        if not all(self._able(name) for name in world.facts.groups):
             self.is_lost = True
             return
         for name in self._groups():
@@ -175,8 +178,7 @@ class Steward:
     def _evict_the_dead(self, name: str) -> None:
         """Members whose machine is gone, or goes on under another id."""
         world = self._world
-        there = self._there(name)
-        able = [life for life in there if life.host.groups[name].membership.is_installed]
+        there, able = self._there(name), self._able(name)
         if not able:
             return
         top = max((life.host.groups[name].configuration for life in able), key=lambda each: each.number)

@@ -130,6 +130,8 @@ class Watch(Observer):
             if group is None:
                 group = touched[name] = facts.group(name)
             origin = index[origin_name]
+            if node == origin and node in self.outside:
+                self._make_anew(group, node, data)
             is_new = len(group.records[origin])
             record = self.dots.read_next(group, node, origin, data)
             if record is None:
@@ -147,6 +149,13 @@ class Watch(Observer):
         for name, group in touched.items():
             group.moments[node].append((now_us, tuple(group.applied[node])))
             self._compare(group, node, engines[name])
+
+    def _make_anew(self, group: Group, node: int, data: bytes) -> None:
+        """One whose disk was put back makes a commit: what it had made before under that number never was, if nobody has it."""
+        records, at = group.records[node], group.applied[node][node]
+        is_other = at < len(records) and records[at].data != data
+        if is_other and all(applied[node] <= at for applied in group.applied):
+            group.forget(node, at)
 
     def _compare(self, group: Group, node: int, engine: Engine) -> None:
         """The engine's books and the observer's agree."""
@@ -272,7 +281,7 @@ class Watch(Observer):
         self.on_stepped(node, engines)
 
     def _recover_books(self, node: int, engines: dict[str, Engine]) -> None:
-        """A disk was put back: the books say what it holds now. What nobody else has of its commits never was."""
+        """A disk was put back: the books say what it holds now."""
         for name, group in self.facts.groups.items():
             self._installed.discard((node, name))
             self._seen.pop((node, name), None)
@@ -286,10 +295,6 @@ class Watch(Observer):
             vector = self.spread(node, engine, engine.applied)
             group.applied[node], group.durable[node] = vector, list(vector)
             group.moments[node] = [(self.facts.now_us(), tuple(vector))]
-            origin = self.facts.index[engine.replicas[engine.me]]
-            held = max(applied[origin] for applied in group.applied)
-            if origin == node and held < len(group.records[node]):
-                group.forget(node, held)
 
     # --- whole readings
 

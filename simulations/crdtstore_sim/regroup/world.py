@@ -104,9 +104,11 @@ class World:
         return life.host.groups[SYSTEM_GROUP]
 
     def is_serving(self, life: Life) -> bool:
-        """Whether it holds the state and is a member, as far as it knows."""
-        membership = self.system(life).membership
-        return membership.is_installed and membership.is_member and not life.is_fenced
+        """Whether it holds the state and is a member, as far as it knows, of all groups that there are."""
+        engines = life.host.groups
+        if life.is_fenced or any(name not in engines for name in self.facts.groups):
+            return False
+        return all(engine.membership.is_installed and engine.membership.is_member for engine in engines.values())
 
     def others(self, life: Life) -> list[ReplicaId]:
         return [replica for replica in self.system(life).configuration.ids if replica != life.replica]
