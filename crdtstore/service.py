@@ -216,15 +216,16 @@ class Service:
     def _resume_waiting(self) -> None:
         """Go on with what can, refuse what waited too long. Costs a look at each, so only when something durable moved or time is up."""
         for ticket, waiting in list(self._waiting.items()):
-            is_ready = _are_durable(waiting.batches) and self.sessions.has_seen(waiting.seen)
-            if not is_ready and self._now_ms < waiting.deadline_ms:
-                continue
-            del self._waiting[ticket]
             try:
+                is_ready = _are_durable(waiting.batches) and self.sessions.has_seen(waiting.seen)
+                if not is_ready and self._now_ms < waiting.deadline_ms:
+                    continue
+                del self._waiting[ticket]
                 if not is_ready:
                     raise self._too_late(waiting)
                 waiting.resume(self._now_ms)
-            except CrdtStoreError as error:
+            except CrdtStoreError as error:  # also when what it waits for went with a member that was removed
+                self._waiting.pop(ticket, None)
                 self._fail(ticket, error)
         self._next_deadline_ms = min((waiting.deadline_ms for waiting in self._waiting.values()), default=_NEVER)
 
