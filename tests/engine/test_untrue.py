@@ -14,7 +14,7 @@ from crdtstore.engine.events import Received
 from crdtstore.engine.output import Refused
 from crdtstore.errors import DecodeError
 from crdtstore.leaves import ADD, DROP, MARK, MAX, PUT
-from crdtstore.messages import Ack, Digest, Frame, Row, Segment
+from crdtstore.messages import Ack, Configure, Digest, Frame, Row, Segment
 from tests.engine.wire import GROUP, Wire, op
 
 
@@ -92,10 +92,21 @@ def test_a_digest_has_a_row_for_every_member(wire: Wire) -> None:
     assert "1 rows for 3 members" in told(wire, "eu", "us", digest)[0]
 
 
-def test_another_configuration_is_ignored_and_counted(wire: Wire) -> None:
-    ack = Ack(GROUP, ConfigurationId(7, b"other"), row_of(wire, "us"))
-    assert "another configuration" in told(wire, "eu", "us", ack)[0]
-    assert wire.engines["eu"].measures.foreign_configuration == 1
+def test_another_configuration_counts_for_nothing_and_is_answered_with_ours(wire: Wire) -> None:
+    eu = wire.engines["eu"]
+    before = list(eu.applied), eu.digest, list(eu.rows.newest), eu.measures.refused
+    other = ConfigurationId(7, b"other")
+    frame = msgspec.structs.replace(frame_of(wire, 0, 1, wire.engines["us"].history.commit(0, 2)), configuration=other)
+    for at, message in enumerate((Ack(GROUP, other, row_of(wire, "us", vector=[9, 9, 9])), frame)):
+        out = wire.step("eu", Received(0, message))
+        assert (out.rejected, out.persist, out.send) == ([], [], [])
+        told_us = [(replica, said.value) for replica, said in out.tell if isinstance(said, Configure)]
+        assert told_us == ([(wire.replica("us"), eu.configuration)] if at == 0 else []), (
+            "not more often than it is of use"
+        )
+    assert (list(eu.applied), eu.digest, list(eu.rows.newest), eu.measures.refused) == before
+    assert eu.measures.foreign_configuration == 2
+    assert eu.membership.heard[wire.replica("us")][0] == other
 
 
 # --- the own past
