@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from crdtstore.configuration import ConfigurationId
 from crdtstore.engine import growth
+from crdtstore.engine.durability import Durability
 from crdtstore.engine.progress import Progress
 from crdtstore.engine.rows import Rows
 from crdtstore.engine.stability import Stability
@@ -223,3 +224,13 @@ def test_what_was_relayed_to_a_peer_is_compared_with_what_it_has() -> None:
     progress.relayed = list(progress.has)
     progress.admit()
     assert progress.relayed == progress.has == [0, 0, 0]
+
+
+def test_what_was_said_does_not_change_when_the_table_grows() -> None:
+    durability = Durability(2)
+    durability.hold([1, 0], 0, [], [])
+    said = durability.vector
+    durability.admit()
+    assert (said, durability.vector) == ([0, 0], [0, 0, 0])
+    durability.release(1)
+    assert durability.vector == [1, 0, 0], "what was on its way to the disk has grown too"

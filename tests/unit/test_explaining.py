@@ -8,6 +8,7 @@ import pytest
 
 from crdtstore import explaining
 from crdtstore.clock import rfc3339
+from crdtstore.engine.growth import count_members
 from tests.unit.regions import Regions, nested, op, read, shop
 
 
@@ -83,6 +84,15 @@ def test_explain_says_where_it_is_not_yet() -> None:
         "truncated": False,
         "token": "",
     }
+
+
+def test_who_is_no_member_any_more_is_not_waited_for() -> None:
+    made = shop("us", "eu", "ap")
+    made.commit("us", op("counter", "k", "add"))
+    engine = made.services["us"].host.groups["shop/0"]
+    assert explain(made, "us", "counter")["not_yet_in"] == ["eu", "ap"]
+    count_members(engine, engine.configuration.ids[:2], made.replicas["us"])
+    assert explain(made, "us", "counter")["not_yet_in"] == ["eu"]
 
 
 def test_explain_says_where_below_the_key_a_write_stands(made: Regions) -> None:
