@@ -26,6 +26,7 @@ Socket = aiohttp.ClientWebSocketResponse | web.WebSocketResponse
 
 CLOSE_S = 0.5
 """A farewell takes at most so long."""
+_LOOK_S = 0.005
 
 
 def abort(socket: Socket) -> None:
@@ -66,6 +67,8 @@ class Link:
         self.queued_bytes = 0
         self.why = "the peer closed the connection"
         self.is_overrun = False
+        self.close_code: int | None = None
+        """What the peer closed the connection with."""
         self._socket = socket
         self._options = options
         self._on_message = on_message
@@ -91,6 +94,15 @@ class Link:
         if self.queued_bytes > self._options.send_queue_bytes:
             self.is_overrun = True
             self.give_up(f"{self.queued_bytes} bytes wait to be sent, at most {self._options.send_queue_bytes} may")
+
+    async def answers(self, within_s: float) -> bool:
+        """Whether the peer is still at the other end, and not only known to have been."""
+        heard, deadline = self._heard, self._loop.time() + within_s
+        self._queue.appendleft(self.heartbeat.ping())
+        self._has_more.set()
+        while self._heard == heard and not self._is_given_up and self._loop.time() < deadline:  # noqa: ASYNC110
+            await asyncio.sleep(_LOOK_S)
+        return self._heard != heard and not self._is_given_up
 
     def give_up(self, why: str) -> None:
         """Cut the connection; ``run`` returns."""
@@ -126,6 +138,10 @@ class Link:
                 if message.type is WSMsgType.ERROR and isinstance(message.data, aiohttp.WebSocketError):
                     self.why = f"refused: {message.data}"
                     self._on_refused(str(message.data))
+                elif message.type is WSMsgType.CLOSE:
+                    self.close_code = message.data
+                    if message.extra:
+                        self.why = f"the peer closed the connection: {message.extra}"
                 return
 
     def _on_text(self, text: str) -> None:

@@ -1,15 +1,15 @@
 """Gossip between nodes: one WebSocket per pair, hello both ways, then messages of all groups.
 
-The question: who dials? The node with the smaller name, so that two that come up together do not meet twice; a newer connection of a
-peer replaces the older, because the older is then known only to us. Whoever says hello wrongly is refused with a reason that both sides
-log once, and nobody else notices.
+The question: which of two connections with one peer counts? The older, if its other end answers; else the peer has forgotten it, or a cut
+left it open, and the newer takes its place. Who says hello as a node of this cluster is heard, whether or not any group knows it: those who
+want to join, and those who were removed, have something to say and to hear. Whoever says hello wrongly is refused with a reason that both
+sides log once, and nobody else notices. Whom this node dials stands in ``dialing``.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import random
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,10 +19,11 @@ from aiohttp import WSMsgType, web
 from crdtstore.causal import ReplicaId
 from crdtstore.configuration import Member
 from crdtstore.errors import CrdtStoreError, ProtocolError
-from crdtstore.host import Rejected
-from crdtstore.messages import MAX_MESSAGE_BYTES
+from crdtstore.host import Host, Rejected
+from crdtstore.messages import MAX_MESSAGE_BYTES, PROTOCOL_VERSION, Hello, decode_message
 from crdtstore.service import PeerChanged
-from crdtstore_node.config import Address, NodeConfig, parse_address
+from crdtstore_node.config import Address, NodeConfig
+from crdtstore_node.dialing import Dialers, Target
 from crdtstore_node.driver import Driver
 from crdtstore_node.links import Link, Socket, close
 from crdtstore_node.logs import OncePer, event
@@ -32,8 +33,16 @@ __all__ = ["Transport"]
 _log = logging.getLogger(__name__)
 _REFUSED = 4000
 """WebSocket close code: the hello or a message was refused."""
+CONNECTED_ALREADY = 4001
+"""The peer has a connection with this node, and both know it."""
 _MAX_STRANGERS = 64
 """Connections that have not said hello yet."""
+_MAX_GUESTS = 64
+"""Connections of nodes that no group knows: they want to join, or say so."""
+_ANSWER_S = 1.0
+"""A connection whose other end does not answer within so long is one that only we know of."""
+_WANTED = "Crdtstore-Replica"
+"""The header that says whom a dialer means: its hello holds what it remembers of that one."""
 
 
 class Transport:
@@ -43,14 +52,13 @@ class Transport:
         self._driver = driver
         self._host = driver.service.host
         self._options = config.links
-        self._peers = config.peers
         self._once = OncePer()
-        self._dialers: list[asyncio.Task[None]] = []
         self._runner: web.ServerRunner | None = None
         self._session: aiohttp.ClientSession | None = None
         self._strangers = 0
         self._is_stopping = False
         self.links: dict[ReplicaId, Link] = {}
+        self.dialers = Dialers(self._host, config, self.links, self._dial)
         self.connected = self.lost = self.overrun = self.dropped = self.refused_connections = 0
         self.refused: dict[str, int] = {}
         """Per peer how often something it said was refused ("" for those that never said who they are)."""
@@ -73,18 +81,14 @@ class Transport:
         return Address(*self._runner.addresses[0][:2])
 
     def dial(self) -> None:
-        """Connect to every node with a greater name, for as long as this runs."""
+        """Connect to whom this node has to dial, for as long as this runs."""
         self._session = aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar())
-        for member in self._host.cluster.members:
-            if member.node > self._host.me.node:
-                self._dialers.append(asyncio.ensure_future(self._keep_dialing(member)))
+        self.dialers.start()
 
     async def stop(self) -> None:
         """Close all links and stop listening."""
         self._is_stopping = True
-        for dialer in self._dialers:
-            dialer.cancel()
-        await asyncio.gather(*self._dialers, return_exceptions=True)
+        await self.dialers.stop()
         for link in list(self.links.values()):
             link.give_up("this node stops")
         if self._session is not None:
@@ -106,49 +110,37 @@ class Transport:
 
     # --- connecting
 
-    async def _keep_dialing(self, member: Member) -> None:
-        least, most = self._options.retry_least_ms / 1000, self._options.retry_most_ms / 1000
-        pause, loop = least, asyncio.get_running_loop()
-        while True:
-            began = loop.time()
-            try:
-                was_linked = await self._dial(member)
-            except Exception:  # whatever a peer does, this goes on dialing it
-                _log.exception("a connection to a peer failed", extra={"fields": {"peer": member.node}})
-                was_linked = False
-            has_lasted = was_linked and loop.time() - began >= most  # one that breaks at once is no reason to hurry
-            pause = least if has_lasted else min(pause * 2, most)
-            await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 (jitter)
-
-    async def _dial(self, member: Member) -> bool:
-        """One connection from its beginning to its end; whether there was one."""
+    async def _dial(self, target: Target, address: Address) -> ReplicaId | None:
+        """One connection from its beginning to its end; who was there, None: nobody."""
         assert self._session is not None
-        address = parse_address(self._peers.get(member.node, member.gossip), member.node)
         try:
             async with asyncio.timeout(self._options.connect_timeout_ms / 1000):
                 websocket = await self._session.ws_connect(
                     f"http://{address}/gossip",
                     max_msg_size=MAX_MESSAGE_BYTES,
                     timeout=aiohttp.ClientWSTimeout(ws_close=0.5),
+                    headers={} if target.replica is None else {_WANTED: target.replica},
                 )
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            if self._once.is_new(member.node, f"unreachable at {address}"):
+            if self._once.is_new(target.name, f"unreachable at {address}"):
                 event(
                     _log,
                     logging.WARNING,
                     "a peer is not reachable",
-                    peer=member.node,
+                    peer=target.name,
                     address=str(address),
                     why=str(error) or type(error).__name__,
                 )
-            return False
-        return await self._converse(websocket, member, str(address))
+            return None
+        return await self._converse(websocket, target, str(address))
 
     async def _on_connection(self, request: web.BaseRequest) -> web.StreamResponse:
         remote = str(request.remote)
         if request.path != "/gossip" or self._is_stopping or self._strangers >= _MAX_STRANGERS:
             self._refuse("", remote, "not a gossip connection" if request.path != "/gossip" else "too many connections")
             return web.Response(status=404 if request.path != "/gossip" else 503)
+        if request.headers.get(_WANTED, self._host.me.replica) != self._host.me.replica:
+            return web.Response(status=421)  # who was here before; what is meant for it must not be taken for ours
         websocket = web.WebSocketResponse(max_msg_size=MAX_MESSAGE_BYTES, compress=False, timeout=0.5)
         try:
             await websocket.prepare(request)
@@ -158,38 +150,41 @@ class Transport:
         await self._converse(websocket, None, remote)
         return websocket
 
-    async def _converse(self, websocket: Socket, expected: Member | None, address: str) -> bool:
-        """Hello both ways, then messages until the connection ends; whether the hello went well."""
-        self._strangers += expected is None
-        is_greeted = False
+    async def _converse(self, websocket: Socket, target: Target | None, address: str) -> ReplicaId | None:
+        """Hello both ways, then messages until the connection ends; who was there, None: the hello went wrong."""
+        self._strangers += target is None
+        peer: Member | None = None
         try:
             try:
                 async with asyncio.timeout(self._options.connect_timeout_ms / 1000):
-                    peer = await self._greet(websocket, expected)
+                    peer = await self._greet(websocket, target)
             finally:
-                self._strangers -= expected is None
-            is_greeted = True
-            await self._carry(peer, websocket)
+                self._strangers -= target is None
+            self.dialers.learn(peer)
+            if await self._is_needed(peer, target):
+                await self._carry(peer, websocket)
+            else:
+                await close(websocket, CONNECTED_ALREADY, "already connected")
         except (TimeoutError, ConnectionError, RuntimeError) as error:
-            if not is_greeted:
-                who = address if expected is None else expected.node
+            if peer is None:
+                who = address if target is None else target.name
                 if self._once.is_new(who, "no hello"):
                     event(_log, logging.WARNING, "no hello on a connection", peer=who, why=str(error) or "timeout")
             await close(websocket, _REFUSED, "no hello")
         except CrdtStoreError as error:
-            node = "" if expected is None else expected.node
-            self._refuse(node, node or address, error.detail)
+            node = "" if target is None or target.replica is None else target.name
+            self._refuse(node, address if target is None else target.name, error.detail)
             await close(websocket, _REFUSED, error.detail)
         finally:
             if not websocket.closed:
                 await close(websocket, aiohttp.WSCloseCode.GOING_AWAY, "")
-        return is_greeted
+        return None if peer is None else peer.replica
 
-    async def _greet(self, websocket: Socket, expected: Member | None) -> Member:
+    async def _greet(self, websocket: Socket, target: Target | None) -> Member:
         """Who the peer is; the one that dials speaks first."""
         host, now_ms = self._host, self._driver.clock.now_ms
-        if expected is not None:
-            await websocket.send_bytes(host.hello(expected.replica, now_ms()))
+        if target is not None:
+            await websocket.send_bytes(host.hello(target.replica, now_ms()))
         message = await websocket.receive()
         if message.type in (WSMsgType.CLOSE, WSMsgType.CLOSED, WSMsgType.CLOSING):
             if message.extra:
@@ -197,14 +192,32 @@ class Transport:
             raise ConnectionError("closed before a hello")
         if message.type is not WSMsgType.BINARY:
             raise ProtocolError(f"a connection begins with a hello, got {_describe(message)}")
+        if target is None and (speaker := _speaker(message.data, host)) is not None:
+            await websocket.send_bytes(host.hello(speaker, now_ms()))  # before it is judged: both have to hear
         peer = host.check_hello(message.data)
-        if expected is None:
-            if peer.node > host.me.node:
-                raise ProtocolError(f"{peer.node} dialed {host.me.node}: of a pair the smaller name dials")
-            await websocket.send_bytes(host.hello(peer.replica, now_ms()))
-        elif peer.replica != expected.replica:
-            raise ProtocolError(f"{peer.node} answers where {expected.node} was expected")
+        if target is None:
+            if host.roster.member(peer.replica) is None and self._guests() >= _MAX_GUESTS:
+                raise ProtocolError("too many nodes are connected that no group knows")
+        elif target.replica is not None and peer.replica != target.replica:
+            raise ProtocolError(f"{peer.replica} answers where {target.replica} was expected")
         return peer
+
+    async def _is_needed(self, peer: Member, target: Target | None) -> bool:
+        """Whether this connection is to be carried; not, when the peer has another one that both of us know of.
+
+        Who dialed knows whether it has one. Who was dialed may only believe so: the peer has begun anew, or a cut left it open.
+        """
+        older = self.links.get(peer.replica)
+        if older is None:
+            return True
+        if target is not None:
+            return False
+        return not await older.answers(min(_ANSWER_S, self._options.silence_ms / 2000))
+
+    def _guests(self) -> int:
+        """How many are connected that no group knows."""
+        member = self._host.roster.member
+        return sum(member(replica) is None for replica in self.links)
 
     async def _carry(self, peer: Member, websocket: Socket) -> None:
         submit, receive, replica = self._driver.submit, self._driver.receive, peer.replica
@@ -232,6 +245,8 @@ class Transport:
                 del self.links[replica]
                 submit(PeerChanged(replica, False))
             event(_log, logging.INFO, "disconnected", peer=peer.node, peer_region=peer.region, why=link.why)
+            if link.close_code == CONNECTED_ALREADY and self._once.is_new(peer.node, "already connected"):
+                event(_log, logging.WARNING, "a peer says that this node is connected already", peer=peer.node)
 
     # --- what is refused
 
@@ -242,7 +257,7 @@ class Transport:
             event(_log, logging.WARNING, "refused a peer", peer=who, reason=reason)
 
     def _on_rejected(self, rejected: Rejected) -> None:
-        member = self._host.cluster.member(rejected.peer)
+        member = self._host.roster.member(rejected.peer)
         node = member.node if member is not None else ""
         self.refused[node] = self.refused.get(node, 0) + 1
         if self._once.is_new(node, rejected.reason):
@@ -262,6 +277,14 @@ def _measured(link: Link) -> dict[str, Any]:
         "round_trip_ms": None if best is None else best.round_trip_us / 1000,
         "offset_ms": None if best is None else best.offset_us / 1000,
     }
+
+
+def _speaker(data: bytes, host: Host) -> ReplicaId | None:
+    """Who says hello, if it is one of this cluster: nobody else is told anything."""
+    hello = decode_message(data)
+    if not isinstance(hello, Hello) or hello.protocol != PROTOCOL_VERSION or hello.cluster != host.cluster.nonce:
+        return None
+    return ReplicaId(hello.replica)
 
 
 def _describe(message: aiohttp.WSMessage) -> str:
