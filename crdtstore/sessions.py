@@ -69,8 +69,8 @@ class Sessions:
         final = self.finals(engine).get(replica)
         if final is None:
             return False
-        if seq <= final:
-            return True
+        if seq <= final:  # every member has them all; one that was removed itself may hear of the final and lack some
+            return engine.durability.vector[engine.replicas.index(replica)] >= seq
         removed = engine.configuration.removal(replica)
         assert removed is not None
         lost = seq - final
