@@ -112,6 +112,16 @@ class Arrival:
         self._at: list[int] = []
         self._has_landed = False
 
+    @property
+    def parts(self) -> int:
+        """How many parts were taken."""
+        return self._next
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no attempt is under way."""
+        return self.sender is None
+
     # --- asking
 
     def on_tick(self, now_ms: int, out: HostOutput) -> None:
@@ -122,6 +132,8 @@ class Arrival:
         elif now_ms >= self.wake_ms:
             if self._has_all:
                 self.wake_ms = _NEVER
+            elif not self._engine.membership.is_member:
+                self._end("this replica is not a member any more", now_ms, out)
             elif self.sender is None:
                 self._begin(now_ms, out)
             elif now_ms - self._heard_ms >= _SILENT_MS:
@@ -134,9 +146,8 @@ class Arrival:
         self.wake_ms = now_ms + _PAUSE_MS
         members = [engine.replicas[other] for other in engine.others]
         reachable = [member for member in members if host.is_connected(member)]
-        me = engine.replicas[engine.me]
         is_clear = host.durable_number >= self._installs.last_record  # what an earlier attempt wrote stands below
-        if not reachable or not is_clear or engine.configuration.member(me) is None or engine.membership.is_silent:
+        if not reachable or not is_clear or engine.membership.is_silent:
             return
         others = [member for member in reachable if member != self._last_sender] or reachable
         self.sender = self._last_sender = others[self._installs.random.randrange(len(others))]

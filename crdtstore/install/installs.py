@@ -68,8 +68,11 @@ class Installs:
             for group, engine in self.host.groups.items():
                 if not engine.is_installed and engine.membership.is_member and group not in self.arrivals:
                     self.arrivals[group] = Arrival(self, engine)
-        for arrival in list(self.arrivals.values()):
-            arrival.on_tick(now_ms, out)
+        for group, arrival in list(self.arrivals.items()):
+            if arrival.is_idle and not self.host.groups[group].membership.is_member:
+                del self.arrivals[group]
+            else:
+                arrival.on_tick(now_ms, out)
         if now_ms >= self.lending.wake_ms:
             self.lending.on_tick(now_ms, out)
         self._plan()

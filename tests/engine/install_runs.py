@@ -6,10 +6,11 @@ from typing import Any
 
 from crdtstore.configuration import Member
 from crdtstore.engine.checkpoint import read_node
+from crdtstore.engine.options import Options
 from crdtstore.errors import CrdtStoreError
 from crdtstore.scrub import group_steps
 from crdtstore.storage.rows import split_path
-from tests.engine.installing import AP, EU, GROUP, US, Site, World
+from tests.engine.installing import AP, EU, GROUP, OPTIONS, US, Site, World
 
 # --- what is written
 
@@ -87,9 +88,9 @@ def checkpoint(world: World, site: Site) -> None:
     world.run_until(lambda: saving.checkpoints > before)
 
 
-def with_history(keys: int = 25) -> World:
+def with_history(options: Options = OPTIONS, keys: int = 25) -> World:
     """A world in which not all is stable: what is written while the two founders do not hear each other comes as history."""
-    world = loaded(World(), keys)
+    world = loaded(World(options), keys)
     world.ask(US, "commit", domain="d", ops=[{"collection": "names", "key": "long", "op": "set", "value": "x" * 5_000}])
     world.run(300)
     site = world.join(AP)

@@ -18,6 +18,7 @@ from crdtstore.engine.engine import Engine
 from crdtstore.engine.events import Persisted, Tick
 from crdtstore.engine.membership.changes import Evict, Join
 from crdtstore.engine.options import Options
+from crdtstore.engine.stability import Stability
 from crdtstore.errors import CrdtStoreError
 from crdtstore.host import Host, HostOutput
 from crdtstore.messages import Fetch, Message, Part, decode_message, encode_message
@@ -40,17 +41,31 @@ CLUSTER = Cluster("test", b"0123456789abcdef", (US, EU))
 
 
 def watch_l7(monkeypatch: Any) -> list[str]:
-    """Hold every engine to law L7; return where it did not."""
+    """Hold every engine to law L7, also of time: what arrives has seen all that is stable, and is stamped above whatever frontier was
+    gone by. Return where it did not.
+    """
     broken: list[str] = []
-    before = Engine.apply
+    before, frontier_before = Engine.apply, Stability.frontier_hlc
+    frontiers: dict[int, tuple[Stability, int]] = {}
+
+    def frontier_hlc(self: Stability, own_hlc: int) -> int:
+        found = frontier_before(self, own_hlc)
+        frontiers[id(self)] = self, max(found, frontiers.get(id(self), (self, 0))[1])
+        return found
 
     def apply(self: Engine, origin: int, commit: Commit, data: bytes, resolved: list[tuple[int, int]]) -> None:
         before(self, origin, commit, data, resolved)
         seen = self.causality.deps[origin]
         if origin != self.me and not all(map(le, self.stability.stable, seen)):
             broken.append(f"{self.replicas[self.me]}: commit {commit.seq} of {self.replicas[origin]} had seen {seen}")
+        frontier = frontiers.get(id(self.stability), (self.stability, 0))[1]
+        if origin != self.me and commit.hlc <= frontier:
+            broken.append(
+                f"{self.replicas[self.me]}: commit {commit.seq} of {self.replicas[origin]} is stamped too low"
+            )
 
     monkeypatch.setattr(Engine, "apply", apply)
+    monkeypatch.setattr(Stability, "frontier_hlc", frontier_hlc)
     return broken
 
 
@@ -63,6 +78,8 @@ class Site:
         self.staged: deque[tuple[int, int, int]] = deque()
         self.saves: deque[Save] = deque()
         self.is_up = False
+        self.off_ms = 0
+        """How far its clock is ahead."""
         self.starts = 0
         self.service: Service
         self.on_event: Callable[[str], None] = lambda what: None
@@ -102,7 +119,7 @@ class Site:
                 other.step(PeerChanged(self.me.replica, False))
 
     def step(self, event: Any) -> HostOutput:
-        out = self.service.step([event], self.world.now_ms)
+        out = self.service.step([event], self.world.now_ms + self.off_ms)
         if out.persist:
             position = self.log.position
             self.staged.append((self.log.stage([self.log.encode(out.persist)]), out.persist_number, position))

@@ -21,7 +21,7 @@ from crdtstore.storage.rows import (
     split_path,
 )
 from tests.engine.install_runs import check_rows, checkpoint, joined, loaded, readings, write
-from tests.engine.installing import AP, EU, GROUP, OPTIONS, SA, US, Site, World, watch_l7
+from tests.engine.installing import AP, EU, GROUP, OPTIONS, SA, US, World, watch_l7
 
 
 @pytest.fixture
@@ -109,53 +109,6 @@ def test_a_repeated_operation_is_known_at_the_joiner(world: World) -> None:
     again = world.ask(AP, "commit", domain="d", ops=ops, id="once")
     assert again["replayed"]
     assert again["values"] == before["values"]
-
-
-def lonely_history(world: World, writes: int = 30) -> Site:
-    """``us`` writes what ``eu`` does not get; who joins takes it over from ``us`` alone, which then is gone."""
-    world.part(US, EU)
-    for at in range(writes):
-        write(world, US, at)
-    world.run(300)
-    # ``eu`` has to vote, so both hear of each other for a moment, but nothing else comes through
-    from crdtstore.messages import Ack, Digest, Frame, Part  # noqa: PLC0415
-
-    def only_members(source: Site, peer: object, message: object) -> list[bytes] | None:
-        is_cut = isinstance(message, Frame | Digest | Ack) and message.group == GROUP and source.me is not AP
-        is_eu = source.me is EU and isinstance(message, Part)
-        return [] if (is_cut and peer in (US.replica, EU.replica)) or is_eu else None
-
-    world.edit = only_members
-    world.heal(US, EU)
-    site = world.join(AP)
-    world.part(EU, AP)
-    world.run_until(lambda: site.is_installed)
-    world.site(US).crash()
-    return site
-
-
-def test_a_joiner_hands_the_history_on_to_who_lacks_it(world: World) -> None:
-    site = lonely_history(world)
-    assert not world.are_equal(EU, AP)
-    world.heal(EU, AP)
-    world.run_until(lambda: world.are_equal(EU, AP))
-    world.check_equal(EU, AP)
-    site.crash()
-    site.start()
-    world.check_equal(EU, AP)
-
-
-def test_it_starts_again_with_what_it_took_over(world: World) -> None:
-    site = lonely_history(world)
-    base, heads = list(site.engine().history.base), list(site.engine().history.heads)
-    assert site.engine().history.base != site.engine().applied, "there is history"
-    site.crash()
-    site.start()
-    assert site.engine().is_installed
-    assert (site.engine().history.base, site.engine().history.heads) == (base, heads)
-    world.heal(EU, AP)
-    world.run_until(lambda: world.are_equal(EU, AP))
-    world.check_equal(EU, AP)
 
 
 def test_it_stamps_above_what_the_others_may_have_promised(world: World) -> None:
