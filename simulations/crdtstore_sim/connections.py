@@ -134,7 +134,8 @@ class Connections:
                 self._parties[node].peer_changed(peer, False)
         self._is_dialling.discard(pair)
         hellos = self._parties[a].hello(b), self._parties[b].hello(a)
-        if not (self._is_heard(a, b, hellos[0]) and self._is_heard(b, a, hellos[1])):
+        is_heard = self._is_heard(a, b, hellos[0]), self._is_heard(b, a, hellos[1])  # both, whatever the other says
+        if not all(is_heard):
             self._on_refused(pair)
             return
         for node, peer in (pair, pair[::-1]):

@@ -42,6 +42,10 @@ class SimulatedNetwork:
         self._latency = [_draw(options.latency, random) for _ in range(count * count)]
         self._is_fair = not (options.loss or options.duplicate or options.reorder)
 
+    def calm(self) -> None:
+        """From now on nothing is lost, repeated or disordered any more."""
+        self._is_fair = True
+
     def is_cut(self, source: int, target: int) -> bool:
         return self._cuts[source * self._count + target] > 0
 

@@ -74,6 +74,7 @@ class Trouble:
         for place in self._world.places:
             place.is_blocked = False
         self._rewire()
+        self._world.network.calm()
 
     def _on_time(self, _: None) -> None:
         if self._is_over:
