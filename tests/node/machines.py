@@ -16,6 +16,7 @@ from crdtstore_node.identity import (
     LOG_NAME,
     Anchor,
     Continuity,
+    Joining,
     anchor,
     check_continuity,
     continue_identity,
@@ -24,6 +25,7 @@ from crdtstore_node.identity import (
 
 US = Member(make_replica_id("us-1", 1), "us")
 CLUSTER = Cluster("test", bytes(16), (US, Member(make_replica_id("eu-1", 2), "eu")))
+JOINING = Joining("us", "127.0.0.1:7501")
 
 
 class Machine:
@@ -54,9 +56,10 @@ class Machine:
     def start(self, data: Path, *, is_bootstrap: bool = False) -> Run:
         return Run(data, self.places, is_bootstrap=is_bootstrap)
 
-    def check(self, data: Path) -> Continuity:
+    def check(self, data: Path, *, is_vouched: bool = False) -> Continuity:
         """What a start would find."""
         run = self.start(data)
+        run.check(is_vouched=is_vouched)
         run.kill()
         return run.found
 
@@ -78,14 +81,21 @@ class Run:
         self.anchor: Anchor | None = None
         self.log = SegmentedLog.open(data / LOG_NAME, 1 << 16)
         try:
-            member, is_new = take_identity(data, CLUSTER, "us-1", is_bootstrap=is_bootstrap, places=places)
+            member, is_new = take_identity(
+                data, CLUSTER, "us-1", is_bootstrap=is_bootstrap, joining=JOINING, places=places
+            )
             self.replica = member.replica
             for _ in self.log.replay():
                 pass
-            self.found = check_continuity(data, self.log.position, places, is_new=is_new)
+            self._is_new = is_new
+            self.check()
         except BaseException:
             self.log.close()
             raise
+
+    def check(self, *, is_vouched: bool = False) -> None:
+        end = self.log.position
+        self.found = check_continuity(self.data, end, self.places, is_new=self._is_new, is_vouched=is_vouched)
 
     def go_on(self) -> None:
         self.anchor = continue_identity(self.data, self.replica, self.log.position, self.places)

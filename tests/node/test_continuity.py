@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,14 +14,13 @@ from pathlib import Path
 import pytest
 
 from crdtstore.errors import StorageError
-from crdtstore.storage.log import SegmentedLog
 from crdtstore_node.identity import (
     FILE_NAME,
     LOG_NAME,
     SEAL_NAME,
     RestoredFrom,
     Verdict,
-    leave_identity,
+    continuity,
     seal,
     write_identity,
 )
@@ -57,6 +57,40 @@ def test_a_log_that_reaches_further_than_the_anchor_is_proven(machine: Machine) 
     run.anchor = before
     run.kill()
     assert machine.check(data).verdict is Verdict.PROVEN
+
+
+def test_who_goes_on_holds_what_was_not_held_before(machine: Machine) -> None:
+    """Else a copy of what the anchor knew last could be put back."""
+    data = machine.new()
+    older = copy(data, machine.directory / "older")
+    run = machine.start(data)
+    run.commit()  # and killed before the anchor
+    run.kill()
+    run = machine.start(data)
+    run.go_on()
+    run.kill()
+    put_back(older, data)
+    assert machine.check(data).verdict is Verdict.FORGOTTEN
+
+
+def test_a_crash_before_the_anchor_is_no_contradiction_in_an_emptied_directory(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = machine.new()
+    for _ in range(3):  # each makes an anchor anew
+        shutil.rmtree(machine.memory)
+        machine.memory.mkdir()
+        run = machine.start(data)
+        run.go_on()
+        run.kill()
+    for path in (data / FILE_NAME, data / SEAL_NAME, *(data / LOG_NAME).glob("*.log")):
+        path.unlink()
+    run = machine.start(data)  # takes a new id: it joins
+    with monkeypatch.context() as patch:
+        patch.setattr(continuity, "make_anchor", lambda *_: None)
+        run.go_on()
+    run.kill()
+    assert machine.check(data).verdict is Verdict.SEALED
 
 
 def test_a_moved_directory_is_the_same_one(machine: Machine) -> None:
@@ -127,128 +161,6 @@ def test_a_crash_between_seal_and_identity_is_a_bootstrap_again(machine: Machine
     run.go_on()
     run.kill()
     assert machine.check(data).verdict is Verdict.PROVEN
-
-
-# --- copies and older states
-
-
-def test_a_copy_is_unproven_and_the_original_is_not(machine: Machine) -> None:
-    data = machine.new()
-    clone = copy(data, machine.directory / "clone")
-    for _ in range(2):
-        found = machine.check(clone)
-        assert found.verdict is Verdict.UNPROVEN
-        assert found.must_leave
-        assert "copied or moved: the inode of the log's directory is" in found.reason
-        machine.boot()
-    assert machine.check(data).verdict is Verdict.SEALED
-
-
-def test_a_copy_in_the_place_of_the_original_is_unproven(machine: Machine) -> None:
-    data = machine.new()
-    older = copy(data, machine.directory / "older")
-    data.rename(machine.directory / "bad")
-    older.rename(data)
-    assert machine.check(data).verdict is Verdict.UNPROVEN
-
-
-def test_a_copied_log_in_the_same_directory_is_unproven(machine: Machine) -> None:
-    """The lock is in the log's directory: a process that still has the old one would not be noticed."""
-    data = machine.new()
-    copy(data / LOG_NAME, data / "copy")
-    (data / LOG_NAME).rename(machine.directory / "elsewhere")
-    (data / "copy").rename(data / LOG_NAME)
-    assert machine.check(data).verdict is Verdict.UNPROVEN
-
-
-def test_an_older_copy_put_back_in_place_is_forgotten(machine: Machine) -> None:
-    data = machine.new()
-    older = copy(data, machine.directory / "older")
-    run = machine.start(data)
-    run.go_on()
-    run.commit()
-    run.kill()
-    put_back(older, data)
-    found = machine.check(data)
-    assert found.verdict is Verdict.FORGOTTEN
-    assert found.must_leave
-    assert "bytes before where it was durable" in found.reason
-
-
-def test_a_copy_that_is_not_older_may_be_put_back_in_place(machine: Machine) -> None:
-    data = machine.new()
-    same = copy(data, machine.directory / "same")
-    put_back(same, data)
-    assert machine.check(data).verdict is Verdict.PROVEN
-
-
-def test_after_a_reboot_only_peers_can_tell_an_older_copy_put_back_in_place(machine: Machine) -> None:
-    data = machine.new()
-    older = copy(data, machine.directory / "older")
-    run = machine.start(data)
-    run.go_on()
-    run.commit()
-    run.kill()
-    put_back(older, data)
-    machine.boot()
-    assert machine.check(data).verdict is Verdict.SEALED
-
-
-def test_a_copy_of_an_earlier_boot_is_forgotten_when_the_log_is_as_long(machine: Machine) -> None:
-    data = machine.new()
-    older = copy(data, machine.directory / "older")
-    machine.boot()
-    run = machine.start(data)
-    run.go_on()
-    run.kill()
-    put_back(older, data)
-    found = machine.check(data)
-    assert found.verdict is Verdict.FORGOTTEN
-    assert "since then us-1.0000000000000001 ran here" in found.reason
-
-
-def test_a_state_from_before_an_id_was_left_is_forgotten(machine: Machine) -> None:
-    data = machine.new()
-    older = copy(data, machine.directory / "older")
-    log = SegmentedLog.open(data / LOG_NAME)
-    new = leave_identity(data, "fenced", machine.places)
-    log.close()
-    run = machine.start(data)
-    assert (run.replica, run.found.verdict) == (new, Verdict.SEALED)
-    run.go_on()
-    run.kill()
-    assert machine.check(data).verdict is Verdict.PROVEN
-    put_back(older, data)
-    assert machine.check(data).verdict is Verdict.FORGOTTEN
-
-
-def test_a_torn_tail_that_was_promised_is_forgotten(machine: Machine) -> None:
-    data = machine.new()
-    path = data / LOG_NAME / "0000000001.log"
-    held = bytearray(path.read_bytes())
-    held[len(held.rstrip(b"\0")) - 1] ^= 1
-    path.write_bytes(held)
-    assert machine.check(data).verdict is Verdict.FORGOTTEN
-
-
-def test_an_older_anchor_in_another_place_proves_nothing(machine: Machine) -> None:
-    """A session's folder was there once, and is again."""
-    data = machine.new()
-    older = copy(data, machine.directory / "older")
-    other = machine.directory / "other"
-    other.mkdir()
-    machine.places = [other]
-    run = machine.start(data)
-    assert run.found.verdict is Verdict.SEALED
-    run.go_on()
-    run.commit(2)
-    run.kill()
-    machine.places = [machine.memory]
-    assert machine.check(data).verdict is Verdict.SEALED
-    machine.places = [machine.memory, other]
-    assert machine.check(data).verdict is Verdict.PROVEN
-    put_back(older, data)
-    assert machine.check(data).verdict is Verdict.FORGOTTEN
 
 
 # --- seals

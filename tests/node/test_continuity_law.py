@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from crdtstore.storage.log import SegmentedLog
@@ -17,6 +17,7 @@ STEPS = ["commit", "go on", "copy", "swap", "put back", "boot", "leave"]
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@example(steps=["leave", "put back", "commit"])
 @given(steps=st.lists(st.sampled_from(STEPS), max_size=12))
 def test_no_two_directories_continue_one_id(
     steps: list[str], tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch

@@ -48,6 +48,9 @@ def test_a_directory_of_somebody_else_is_refused_by_name(tmp_path: Path) -> None
     before = (tmp_path / FILE_NAME).read_bytes()
     with pytest.raises(UsageError, match=r"belongs to us-1\.0000000000000001.*eu-1"):
         take_identity(tmp_path, CLUSTER, "eu-1", is_bootstrap=True)
+    renewed = Cluster("test", bytes(16), (Member(make_replica_id("us-1", 3), "us"), EU))
+    with pytest.raises(UsageError, match=r"belongs to us-1\.0+1, but the cluster file gives us-1 the id us-1\.0+3"):
+        take_identity(tmp_path, renewed, "us-1", is_bootstrap=True)
     other = Cluster("other", bytes(15) + b"\x01", (US,))
     with pytest.raises(UsageError, match=r"belongs to the cluster test .*not to other"):
         take_identity(tmp_path, other, "us-1", is_bootstrap=True)

@@ -220,6 +220,22 @@ def test_nothing_runs_on_what_is_being_left(machine: Machine, monkeypatch: pytes
     assert identity_of(data).leaving == US.replica
 
 
+def test_who_leaves_again_before_it_was_finished_keeps_the_ids_apart(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = full_directory(machine)
+    before = held(data)
+    with interrupted(monkeypatch, 6, Killed), pytest.raises(Killed):
+        leave(machine, data)
+    between = identity_of(data).replica
+    new = leave(machine, data, "again")
+    left = identity_of(data).left
+    assert left is not None
+    assert [(each.replica, each.reason) for each in left] == [(US.replica, "fenced"), (between, "again")]
+    assert identity_of(data).replica == new
+    assert held(data / LEFT_NAME / US.replica) == before
+
+
 # --- durable
 
 

@@ -232,7 +232,7 @@ def _turns(memory: mmap.mmap) -> Iterator[tuple[int, int]]:
     for at in _SLOTS:
         said = memory[at : at + _TURN.size]
         turn, position = _TURN.unpack(said)
-        if turn and memory[at + _TURN.size : at + _SLOT_BYTES] == _CHECK.pack(xxh3_64_intdigest(said)):
+        if memory[at + _TURN.size : at + _SLOT_BYTES] == _CHECK.pack(xxh3_64_intdigest(said)):
             yield turn, position
 
 

@@ -92,8 +92,13 @@ def _forgotten(identity: Identity, seal: Seal | None, anchors: Sequence[Anchored
     return None
 
 
-def check_continuity(data: Path, log_end: int, places: Sequence[Path], *, is_new: bool) -> Continuity:
+def check_continuity(
+    data: Path, log_end: int, places: Sequence[Path], *, is_new: bool, is_vouched: bool = False
+) -> Continuity:
     """The verdict on this directory. The caller holds its lock and has replayed its log; nothing is changed.
+
+    ``is_vouched``: the operator says that no other directory goes on under this id. When all machines of a cluster were moved, all their
+    directories are unproven, and there would be nobody left to let them join. Peers are asked all the same.
 
     Raises:  StorageError when the files cannot be read.
     """
@@ -104,7 +109,10 @@ def check_continuity(data: Path, log_end: int, places: Sequence[Path], *, is_new
     assert identity.leaving is None, f"{data} still holds what belongs to {identity.leaving}"
     seal, why = read_seal(data)
     facts = gather_facts(data / LOG_NAME)
-    return judge(identity, seal, why, find_anchors(places, facts), facts, log_end)
+    found = judge(identity, seal, why, find_anchors(places, facts), facts, log_end)
+    if is_vouched and found.verdict is Verdict.UNPROVEN and identity.restored_from is None:
+        return Continuity(Verdict.SEALED, f"the operator says that this is the only copy; {found.reason}")
+    return found
 
 
 def continue_identity(data: Path, replica: ReplicaId, log_end: int, places: Sequence[Path]) -> Anchor | None:
@@ -120,7 +128,7 @@ def continue_identity(data: Path, replica: ReplicaId, log_end: int, places: Sequ
     seal, _ = read_seal(data)
     if seal is not None and seal.replica == replica and difference(seal.facts, facts) is None:
         own = next((each for each in found if (each.number, each.replica) == (seal.anchor, replica)), None)
-        anchor = None if own is None or own.position > log_end else open_anchor(own)
+        anchor = None if own is None else open_anchor(own)
         if anchor is not None:
             anchor.hold(log_end)
             return anchor
