@@ -90,6 +90,7 @@ def test_the_id_of_a_machine_is_only_told_as_a_hash(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str | None, expected: str | None
 ) -> None:
     monkeypatch.setattr(seal, "_MACHINE_ID", tmp_path / "machine-id")
+    monkeypatch.setattr(seal, "_CONTAINER_MARKS", ())
     if text is not None:
         (tmp_path / "machine-id").write_text(text)
     machine = gather_facts(tmp_path).machine
@@ -97,6 +98,16 @@ def test_the_id_of_a_machine_is_only_told_as_a_hash(
     if machine is not None:
         assert len(machine) == 16
         assert "ab12" not in machine
+
+
+def test_the_machine_of_a_container_is_not_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Podman writes the container's id there: it would be another after each upgrade."""
+    monkeypatch.setattr(seal, "_MACHINE_ID", tmp_path / "machine-id")
+    monkeypatch.setattr(seal, "_CONTAINER_MARKS", (tmp_path / "none", tmp_path / "mark"))
+    (tmp_path / "machine-id").write_text("ab12\n")
+    assert gather_facts(tmp_path).machine is not None
+    (tmp_path / "mark").touch()
+    assert gather_facts(tmp_path).machine is None
 
 
 def test_without_statx_there_is_no_birth_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,8 @@ Which facts are compared, and why not simply the device number: it is handed out
 btrfs and network file systems; a node would lose its id by being restarted. The id of the file system (``f_fsid``) lasts, and differs
 between the snapshots of btrfs and ZFS, which keep inodes and birth times. Some file systems (XFS, f2fs) give their device number as this
 id, others 0: those have none that counts, and then inode and birth time have to do. Only where there is no birth time either is the
-device compared. The machine is known by a hash of /etc/machine-id; containers mostly have none, then and now, which says nothing.
+device compared. The machine is known by a hash of /etc/machine-id. In a container that file is of the image or of this one container,
+the same everywhere or another after each upgrade: it is not looked at there, and directory and file system have to carry it alone.
 
 What no file can show: a disk that was copied block by block, or rolled back by a snapshot below the file system. A matching seal is
 therefore never a proof: the node waits whether a peer contradicts.
@@ -39,6 +40,7 @@ __all__ = ["SEAL_NAME", "Facts", "Seal", "difference", "gather_facts", "read_sea
 SEAL_NAME = "seal.json"
 _FORMAT = 1
 _MACHINE_ID = Path("/etc/machine-id")
+_CONTAINER_MARKS = (Path("/.dockerenv"), Path("/run/.containerenv"), Path("/run/systemd/container"))
 _AT_FDCWD, _STATX_BTIME = -100, 0x800
 
 
@@ -157,6 +159,8 @@ def file_system_of(id_: int, device: int) -> str | None:
 
 
 def _machine() -> str | None:
+    if any(mark.exists() for mark in _CONTAINER_MARKS):
+        return None
     try:
         text = _MACHINE_ID.read_text(encoding="ascii").strip()
     except (OSError, UnicodeDecodeError):
