@@ -86,6 +86,8 @@ class HostOutput(Struct):
     """Commits applied in this step, in apply order: (group, index of origin, commit)."""
     wake_ms: int = 0
     """When the next ``Tick`` has something to do (Unix ms)."""
+    rejoin: str | None = None
+    """Why this node is to give up its id and to join under a new one; None: it is not."""
 
 
 class Host:
@@ -122,6 +124,9 @@ class Host:
         self.reads_only = reader is not None
         self.fenced_by: str | None = "it only reads" if self.reads_only else None
         """Why no write is taken under this id, in any group; None: they are."""
+        self.unproven: str | None = None
+        """Why it is not known yet whether this node may go on under its id; set by who starts it, and taken back. Reads are marked
+        meanwhile, and no write is taken."""
         self.options = options
         self.rejected_count = 0
         self._random = random
@@ -407,6 +412,10 @@ class Host:
         others = [engine for engine in self.groups.values() if engine is not self.groups[SYSTEM_GROUP]]
         self._step_all(others or [self.groups[SYSTEM_GROUP]], Left(), now_ms, out)
         self.roster.look_again()
+
+    def nonce(self) -> bytes:
+        """16 random bytes."""
+        return self._random.randbytes(16)
 
     @property
     def is_leaving(self) -> bool:

@@ -16,7 +16,7 @@ from crdtstore.clock import rfc3339
 from crdtstore.configuration import SYSTEM_GROUP
 from crdtstore.declarations import Declared
 from crdtstore.engine.engine import Engine
-from crdtstore.errors import ReplicaBehind, UsageError
+from crdtstore.errors import ReplicaBehind, Unavailable, UsageError
 from crdtstore.explaining import conflicting_keys, explained
 from crdtstore.host import Host
 from crdtstore.leaves import Branch, deadline_of
@@ -55,15 +55,26 @@ class Reader:
     def engine(self, domain: str) -> Engine:
         """The group of a domain.
 
-        Raises:  UsageError ``not-declared``; nothing changed.
+        Raises:  UsageError ``not-declared``, Unavailable ``not-ready`` while this node takes over what the others hold; nothing changed.
         """
         engine = self._host.engine_of(domain)
-        if engine is None:
-            raise UsageError(
-                f"the domain {domain} is not declared in region {self._host.me.region}. Nothing changed.",
-                code="not-declared",
-            )
-        return engine
+        if engine is not None and engine.is_installed:
+            return engine
+        if not self._host.groups[SYSTEM_GROUP].is_installed:
+            raise self.not_ready("what is declared")
+        if engine is not None or self._host.declarations.domain(domain) is not None:
+            raise self.not_ready(f"the domain {domain}")
+        raise UsageError(
+            f"the domain {domain} is not declared in region {self._host.me.region}. Nothing changed.",
+            code="not-declared",
+        )
+
+    def not_ready(self, what: str) -> Unavailable:
+        """Why nothing can be said here that the others could say."""
+        return Unavailable(
+            f"the node {self._host.me.node} does not hold {what} yet: it takes it over from the others. Nothing changed.",
+            retry_after=1.0,
+        )
 
     def declared(self, domain: str, name: str) -> Declared:
         """The declaration of a collection.

@@ -23,6 +23,7 @@ from crdtstore.types import REGISTRY
 from crdtstore.values import check_text, show
 
 __all__ = [
+    "Base",
     "CollectionRequest",
     "CommitRequest",
     "ConflictsRequest",
@@ -44,7 +45,9 @@ _OWN_ID_MS = 600_000
 _AHEAD_MS = 300_000
 
 
-class _Base(Struct, forbid_unknown_fields=True, kw_only=True):
+class Base(Struct, forbid_unknown_fields=True, kw_only=True):
+    """What every request may say."""
+
     token: str | None = None
     wait_ms: int = 1_000
 
@@ -53,7 +56,7 @@ class _Base(Struct, forbid_unknown_fields=True, kw_only=True):
             raise UsageError(f"wait_ms must not be negative, got {self.wait_ms}. Nothing changed.")
 
 
-class _InDomain(_Base, kw_only=True):
+class _InDomain(Base, kw_only=True):
     domain: str
 
     def check(self) -> None:
@@ -254,11 +257,11 @@ class CollectionRequest(_InCollection, kw_only=True):
     """What is declared of a collection."""
 
 
-class StatusRequest(_Base, kw_only=True):
+class StatusRequest(Base, kw_only=True):
     """How this node and its peers are."""
 
 
-_REQUESTS: dict[str, type[_Base]] = {
+_REQUESTS: dict[str, type[Base]] = {
     "collection": CollectionRequest,
     "commit": CommitRequest,
     "conflicts": ConflictsRequest,
@@ -273,14 +276,14 @@ _REQUESTS: dict[str, type[_Base]] = {
 }
 
 
-def parse(do: str, fields: Mapping[str, Any]) -> _Base:
-    """The checked request.
+def parse(do: str, fields: Mapping[str, Any], kinds: Mapping[str, type[Base]] = _REQUESTS) -> Base:
+    """The checked request, one of these kinds.
 
     Raises:  UsageError; nothing changed.
     """
-    kind = _REQUESTS.get(do)
+    kind = kinds.get(do)
     if kind is None:
-        raise UsageError(f"there is no request {do[:100]!r}; there are {', '.join(_REQUESTS)}. Nothing changed.")
+        raise UsageError(f"there is no request {do[:100]!r}; there are {', '.join(kinds)}. Nothing changed.")
     try:
         request = convert(fields, kind)
         request.check()

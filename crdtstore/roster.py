@@ -13,6 +13,7 @@ from __future__ import annotations
 from random import Random
 from typing import TYPE_CHECKING
 
+from crdtstore.admin.holding import who_holds_back
 from crdtstore.causal import ReplicaId, node_of
 from crdtstore.configuration import SYSTEM_GROUP, Configuration, Member
 from crdtstore.engine.engine import Engine
@@ -156,7 +157,7 @@ class Roster:
             return
         if self._host.is_leaving and not system.membership.is_leaving:
             self._leave(now_ms, out)
-        wanted = [*self._who_left(), *self._what_follows()]
+        wanted = [*self._who_left(), *self._what_follows(), *self._who_holds_back()]
         since = self._due_since_ms
         for key in [key for key in since if key not in [(engine.group, change) for engine, change in wanted]]:
             del since[key]
@@ -195,6 +196,11 @@ class Roster:
             elif configuration.member(new) is not None:
                 found.append((system, Evict((left,), configuration.id)))
         return found
+
+    def _who_holds_back(self) -> list[tuple[Engine, Change]]:
+        """For whom more of the log is kept than the operator allows."""
+        evict = who_holds_back(self._host, self._system)
+        return [] if evict is None else [(self._system, evict)]
 
     def _what_follows(self) -> list[tuple[Engine, Change]]:
         """What has to change in groups so that they have the members of ``_sys``; one change each at a time."""

@@ -12,6 +12,8 @@ from typing import Any
 
 from msgspec import Struct
 
+from crdtstore.admin.administration import ADMIN, Administration
+from crdtstore.admin.identity import check_writes, mark_of
 from crdtstore.causal import Dot, ReplicaId
 from crdtstore.configuration import SYSTEM_GROUP, group_of
 from crdtstore.engine.engine import Engine
@@ -104,20 +106,25 @@ class Service:
         }
         host.on_replies = self._on_replies
         self._out = HostOutput()
-        self._now_ms = 0
+        self.now_ms = 0
+        """The time of this step."""
         self._drafts: dict[str, list[Draft]] = {}
         self._pending: dict[int, Callable[[Committed], dict[str, Any]]] = {}
+        self._own_ticket = 0
+        self._own: dict[int, Callable[[Committed | Refused], None]] = {}
+        """Writes that this node makes for a request of another kind, by tickets below zero."""
         self._waiting: dict[int, _Waiting] = {}
         self._next_deadline_ms = _NEVER
         self.refused_requests: dict[str, int] = {}
         """How often each code was answered."""
+        self.administration = Administration(self)
 
     # --- events
 
     def step(self, events: Sequence[Event], now_ms: int) -> HostOutput:
         """Let events happen in order; return what is to be done."""
         out = self._out = HostOutput()
-        self._now_ms = now_ms
+        self.now_ms = now_ms
         host, has_moved = self.host, False
         for event in events:
             if not isinstance(event, Request) and self._drafts:
@@ -142,8 +149,11 @@ class Service:
         if self._waiting and (has_moved or now_ms >= self._next_deadline_ms):
             self._resume_waiting()
             self._flush()
+        admin = self.administration
+        if has_moved or now_ms >= admin.wake_ms:
+            admin.on_step(now_ms)
         host.finish(now_ms, out)
-        out.wake_ms = min(out.wake_ms, self._next_deadline_ms)
+        out.wake_ms = min(out.wake_ms, self._next_deadline_ms, admin.wake_ms)
         return out
 
     def status(self, now_ms: int) -> dict[str, Any]:
@@ -155,12 +165,16 @@ class Service:
         while self._drafts:
             drafts, self._drafts = self._drafts, {}
             for group, batch in drafts.items():
-                self.host.commit(group, batch, self._now_ms, self._out)
+                self.host.commit(group, batch, self.now_ms, self._out)
 
     # --- requests
 
     def _on_request(self, request: Request) -> None:
         try:
+            if request.do in ADMIN:
+                self._flush()
+                self.administration.on_request(request, self.now_ms, self._out)
+                return
             parsed: Any = parse(request.do, request.fields)
             look = self._looks.get(type(parsed))
             if look is not None:
@@ -177,14 +191,16 @@ class Service:
                 case DeclareRequest():
                     self._after_token(request, parsed, None, lambda now: self._declare(request, parsed))
                 case _:
-                    self._reply(request.ticket, self.status(self._now_ms))
+                    self.reply(request.ticket, self.status(self.now_ms))
         except CrdtStoreError as error:
-            self._fail(request.ticket, error)
+            self.fail(request.ticket, error)
 
-    def _reply(self, ticket: int, body: dict[str, Any]) -> None:
+    def reply(self, ticket: int, body: dict[str, Any]) -> None:
+        """Answer a request."""
         self._out.replies.append((ticket, body))
 
-    def _fail(self, ticket: int, error: CrdtStoreError) -> None:
+    def fail(self, ticket: int, error: CrdtStoreError) -> None:
+        """Answer a request that is refused."""
         self.refused_requests[error.code] = self.refused_requests.get(error.code, 0) + 1
         error.__traceback__ = None  # an answer, no failure of ours; its frames would keep the whole step in memory
         self._out.replies.append((ticket, error))
@@ -200,10 +216,10 @@ class Service:
         else:
             needed = seen
         if self.sessions.has_seen(needed):
-            go(self._now_ms)
+            go(self.now_ms)
         else:
             wait_ms = min(parsed.wait_ms, self.host.options.max_wait_ms)
-            self._wait(request.ticket, _Waiting(self._now_ms + wait_ms, needed, [], go))
+            self._wait(request.ticket, _Waiting(self.now_ms + wait_ms, needed, [], go))
 
     def _wait(self, ticket: int, waiting: _Waiting) -> None:
         if len(self._waiting) >= self.host.options.max_waiting:
@@ -218,15 +234,15 @@ class Service:
         for ticket, waiting in list(self._waiting.items()):
             try:
                 is_ready = _are_durable(waiting.batches) and self.sessions.has_seen(waiting.seen)
-                if not is_ready and self._now_ms < waiting.deadline_ms:
+                if not is_ready and self.now_ms < waiting.deadline_ms:
                     continue
                 del self._waiting[ticket]
                 if not is_ready:
                     raise self._too_late(waiting)
-                waiting.resume(self._now_ms)
+                waiting.resume(self.now_ms)
             except CrdtStoreError as error:  # also when what it waits for went with a member that was removed
                 self._waiting.pop(ticket, None)
-                self._fail(ticket, error)
+                self.fail(ticket, error)
         self._next_deadline_ms = min((waiting.deadline_ms for waiting in self._waiting.values()), default=_NEVER)
 
     def _too_late(self, waiting: _Waiting) -> CrdtStoreError:
@@ -246,20 +262,20 @@ class Service:
         """Reply with what was read as soon as the batches it came from are durable; the value is that of now, so no writer starves it."""
         body, batches = reading
         engine = batches[0][0]
-        read_ms = self._now_ms
+        read_ms = self.now_ms
 
         def reply(now_ms: int) -> None:
             if body.get("staleness_ms") is not None:
                 body["staleness_ms"] += now_ms - read_ms  # it has grown older meanwhile
             answer = {**body, "token": self.sessions.token(token, engine.group, durable(engine))}
-            if self.host.reads_only:
-                answer["identity"] = "unproven"
-            self._reply(request.ticket, answer)
+            if (mark := mark_of(self.host, engine)) is not None:
+                answer["identity"] = mark
+            self.reply(request.ticket, answer)
 
         if _are_durable(batches):
-            reply(self._now_ms)
+            reply(self.now_ms)
         else:
-            self._wait(request.ticket, _Waiting(self._now_ms + self.host.options.max_wait_ms, {}, batches, reply))
+            self._wait(request.ticket, _Waiting(self.now_ms + self.host.options.max_wait_ms, {}, batches, reply))
 
     # --- writes
 
@@ -269,36 +285,56 @@ class Service:
             request.ticket,
             request.principal,
             lambda name: self._reader.declared(parsed.domain, name),
-            self._now_ms,
+            self.now_ms,
             self.host.options,
         )
         self._submit(engine, drafted, lambda committed: self._committed(engine, parsed, committed))
 
     def _submit(self, engine: Engine, draft: Draft, answer: Callable[[Committed], dict[str, Any]]) -> None:
-        if self.host.reads_only:
-            raise Unavailable(
-                "this node was restored from a backup and has not joined the cluster: it serves reads only. Nothing changed.",
-                code="identity-unproven",  # another region may take it; waiting for this one helps nobody
-            )
-        if len(self._pending) >= self.host.options.max_waiting:
-            raise Unavailable(
-                "too many writes wait for the disk of this node. Nothing changed.", code="overloaded", retry_after=1.0
-            )
+        check_writes(self.host)
+        self._check_room()
         self._pending[draft.ticket] = answer
         self._drafts.setdefault(engine.group, []).append(draft)
 
+    def _check_room(self) -> None:
+        if len(self._pending) + len(self._own) >= self.host.options.max_waiting:
+            raise Unavailable(
+                "too many writes wait for the disk of this node. Nothing changed.", code="overloaded", retry_after=1.0
+            )
+
+    def engine(self, domain: str) -> Engine:
+        """The group of a domain that is declared here.
+
+        Raises:  UsageError ``not-declared``, Unavailable ``not-ready``; nothing changed.
+        """
+        return self._reader.engine(domain)
+
+    def submit_own(self, engine: Engine, draft: Draft, judged: Callable[[Committed | Refused], None]) -> None:
+        """Let a write of this node's own be judged; what became of it is told at once or when it is durable.
+
+        Raises:  Unavailable; nothing changed.
+        """
+        self._check_room()
+        self._own_ticket -= 1
+        draft.ticket = self._own_ticket
+        self._own[draft.ticket] = judged
+        self.host.commit(engine.group, [draft], self.now_ms, self._out)
+
     def _on_replies(self, replies: list[Committed | Refused]) -> None:
         for reply in replies:
+            if reply.ticket < 0:
+                self._own.pop(reply.ticket)(reply)
+                continue
             answer = self._pending.pop(reply.ticket, None)
             if answer is None:
                 continue
             if isinstance(reply, Refused):
-                self._fail(reply.ticket, reply.error)
+                self.fail(reply.ticket, reply.error)
                 continue
             try:
-                self._reply(reply.ticket, answer(reply))
+                self.reply(reply.ticket, answer(reply))
             except CrdtStoreError as error:  # declared, but what a later version declared before stands in its way
-                self._fail(reply.ticket, error)
+                self.fail(reply.ticket, error)
 
     def _committed(self, engine: Engine, parsed: CommitRequest, committed: Committed) -> dict[str, Any]:
         replica = engine.replicas[committed.origin]
@@ -314,6 +350,7 @@ class Service:
 
     def _declare_domain(self, request: Request, parsed: DeclareDomainRequest) -> None:
         declarations, host = self.host.declarations, self.host
+        self._check_declares()
         is_new = declarations.domain(parsed.domain) is None
         op = declarations.declare_domain(parsed.domain, parsed.given())
         ops = [] if op is None else [op]
@@ -323,6 +360,7 @@ class Service:
         self._declare_by(request, parsed, ops, lambda: self._reader.domain_body(parsed.domain))
 
     def _declare(self, request: Request, parsed: DeclareRequest) -> None:
+        self._check_declares()
         self._reader.engine(parsed.domain)
         crdt = REGISTRY[parsed.type]
         op = self.host.declarations.declare_collection(
@@ -330,6 +368,18 @@ class Service:
         )
         ops = [] if op is None else [op]
         self._declare_by(request, parsed, ops, lambda: self._reader.collection_body(parsed.domain, parsed.collection))
+
+    def _check_declares(self) -> None:
+        """Refuse to declare where what others declared is not known, or where this node is about to go.
+
+        Raises:  Unavailable; nothing changed.
+        """
+        if not self.host.groups[SYSTEM_GROUP].is_installed:
+            raise self._reader.not_ready("what is declared")
+        if (
+            self.host.is_leaving and not self.host.roster.is_removed
+        ):  # it leaves the domains before it leaves the declarations
+            raise Unavailable("this node leaves the cluster. Nothing changed.", code="leaving")
 
     def _declare_by(self, request: Request, parsed: Any, ops: list[Op], body: Callable[[], dict[str, Any]]) -> None:
         system = self.host.groups[SYSTEM_GROUP]

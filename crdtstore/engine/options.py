@@ -65,5 +65,7 @@ class Options(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """It reads so many rows a second; 0: there is none."""
     install_bytes_per_s: Annotated[int, Meta(ge=0, le=1 << 40)] = 64 << 20
     """So much of its groups a node sends to those who join; 0: as fast as it goes."""
+    evict_held_bytes: Annotated[int, Meta(ge=0, le=1 << 44)] = 0
+    """A member is evicted by the others when so much of the log of a domain is kept because it lacks it; 0: never without an operator."""
     max_demand_keys: Annotated[int, Meta(ge=1, le=10_000_000)] = 10_000
     """Bounded counters of which it is remembered how much was spent lately."""

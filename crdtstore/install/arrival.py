@@ -122,6 +122,11 @@ class Arrival:
         """Whether no attempt is under way."""
         return self.sender is None
 
+    @property
+    def parts(self) -> int:
+        """How many parts were taken."""
+        return self._next
+
     # --- asking
 
     def on_tick(self, now_ms: int, out: HostOutput) -> None:

@@ -1,0 +1,158 @@
+"""What a change of the members costs, said before it happens; and what an operator can do now.
+
+The question: what cannot be taken back? That an id is gone for good, that commits which only it had are in no region any more (they are
+kept where it was, as orphans), and that of two sides which both went on alone one has to give up its ids.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from crdtstore.admin.heard import heard_ms, only_there
+from crdtstore.configuration import SYSTEM_GROUP
+
+if TYPE_CHECKING:
+    from crdtstore.causal import ReplicaId
+    from crdtstore.host import Host
+
+__all__ = ["evict_costs", "force_costs", "rejoin_costs", "what_now"]
+
+
+def _count(number: int, what: str = "commit") -> str:
+    return f"1 {what}" if number == 1 else f"{number} {what}s"
+
+
+def _losses(host: Host, gone: Sequence[ReplicaId], now_ms: int) -> list[str]:
+    said = []
+    for replica in gone:
+        ago_ms, only = heard_ms(host, replica, now_ms), only_there(host, [replica], now_ms)
+        if only is None:
+            when = "not heard since this node started" if ago_ms is None else f"last heard {ago_ms // 1000} s ago"
+            said.append(
+                f"{replica} was {when}: whatever it committed since then, and clients were told is safe, only it may have; "
+                "those commits will count nowhere and stay there as orphans"
+            )
+        elif only:
+            said.append(
+                f"{_count(only)} of {replica} are known to be there only; they will count nowhere and stay there as orphans"
+            )
+        else:
+            said.append(
+                f"no commit of {replica} is known to be there only; what it commits from now on is lost to the others"
+            )
+    return said
+
+
+def evict_costs(host: Host, gone: Sequence[ReplicaId], now_ms: int) -> list[str]:
+    """What it costs to evict these members of ``_sys``."""
+    configuration = host.groups[SYSTEM_GROUP].configuration
+    rest = [member for member in configuration.members if member.replica not in gone]
+    reached = [each.replica for each in rest if each.replica == host.me.replica or host.is_connected(each.replica)]
+    said = _losses(host, gone, now_ms)
+    said.append(
+        f"{', '.join(gone)} can never be a member again: a node that comes back takes a new id and copies everything"
+    )
+    said.append(
+        f"{_count(len(rest), 'member')} of {len(configuration.members)} will remain: {', '.join(each.node for each in rest)}"
+    )
+    if configuration.is_quorum(reached):
+        said.append("this node reaches a quorum of the present members; the side that it reaches keeps going")
+    else:
+        said.append(
+            f"this node reaches {_count(len(reached), 'member')} that would remain, which is no quorum of {len(configuration.members)}: "
+            "it cannot be decided now"
+        )
+    if len(rest) == 2:
+        said.append(
+            f"of the two that remain {rest[0].node} decides alone when the other cannot be reached, never the other way round"
+        )
+    return said
+
+
+def force_costs(host: Host, survivors: Sequence[ReplicaId], now_ms: int) -> list[str]:
+    """What it costs to go on with these members only, without a vote."""
+    configuration = host.groups[SYSTEM_GROUP].configuration
+    gone = [each.replica for each in configuration.members if each.replica not in survivors]
+    said = _losses(host, gone, now_ms)
+    said.append(f"{', '.join(gone) or 'nobody'} can never be a member again")
+    if configuration.is_quorum(survivors):
+        said.append(
+            "the survivors are a quorum: crdtstore member evict does this by a vote, and cannot part the cluster"
+        )
+    elif configuration.is_quorum(gone):
+        said.append(
+            "the others are a quorum: if they live and change their members meanwhile, there are two clusters afterwards, which refuse "
+            "each other; then one side has to give up its ids (crdtstore member rejoin), and its commits since now are orphans"
+        )
+    else:
+        said.append(
+            "if the others live, and are forced too, there are two clusters afterwards, and one has to give up its ids"
+        )
+    return said
+
+
+def rejoin_costs(host: Host, orphans: int | None) -> list[str]:
+    """What it costs this node to take a new id."""
+    said = [
+        f"{host.me.replica} is given up for good; its log stays in the data directory, under left/{host.me.replica}",
+        "until this node has joined and copied everything from another member it serves nothing",
+    ]
+    if orphans is None:
+        said.append(
+            "how many of its commits count is not settled, or not known here; all that others do not have will be orphans "
+            "(crdtstore orphan list)"
+        )
+    elif orphans:
+        said.append(
+            f"{_count(orphans)} made here count nowhere: they are orphans, to be reviewed with crdtstore orphan list"
+        )
+    else:
+        said.append("all commits made here count: nothing is lost")
+    if not any(
+        host.is_connected(member.replica) for member in host.roster.members if member.replica != host.me.replica
+    ):
+        said.append("no member can be reached now: this node serves nothing until one can be")
+    return said
+
+
+def what_now(host: Host, body: dict[str, Any]) -> list[str]:
+    """What an operator can do about what the members' page shows, each with the command."""
+    said, state = list[str](), body["state"]
+    if state == "removed":
+        said.append("this node was removed; to let it join under a new id: crdtstore member rejoin --yes")
+    elif state == "fenced":
+        said.append(
+            "this node's id is fenced; it takes a new one and joins by itself as soon as it reaches a member. If it does not: "
+            "crdtstore member rejoin --yes"
+        )
+    elif state == "joining" and not host.connected:
+        said.append(
+            "this node joins and reaches no other node: check join and gossip_advertise in its configuration, then crdtstore member status"
+        )
+    if body["split"]:
+        nodes = ", ".join(sorted({each["node"] for each in body["split"]}))
+        said.append(
+            f"this node and {nodes} follow configurations of lines that parted; choose the side that goes on, and at every node of the "
+            "other one: crdtstore member rejoin --yes"
+        )
+    is_here = state in ("member", "leaving")
+    silent = [each for each in body["members"] if not each["is_self"] and not each["connected"]]
+    names = " ".join(each["node"] for each in silent)
+    if is_here and silent and body["quorum"]["reachable"]:
+        said.append(
+            f"{names.replace(' ', ', ')} cannot be reached; nothing is lost when it comes back. "
+            f"If it never will: crdtstore member evict {names}"
+        )
+    elif is_here and silent:
+        reached = " ".join(body["quorum"]["reached"])
+        said.append(
+            f"no quorum can be reached, so members cannot change; reads and writes go on. Bring {names.replace(' ', ' or ')} back, or, "
+            f"if they never will be: crdtstore member force {reached}"
+        )
+    waits = sorted({replica for group in body["groups"] for replica in group["waits_for"]})
+    if is_here and waits and silent:
+        said.append(
+            f"how many commits of {', '.join(waits)} count is settled once all members were heard: see crdtstore member list"
+        )
+    return said
