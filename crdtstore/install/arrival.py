@@ -30,7 +30,6 @@ from crdtstore.engine.engine import Engine
 from crdtstore.engine.history import History
 from crdtstore.engine.membership.notes import decode_kept
 from crdtstore.errors import DecodeError, ProtocolError
-from crdtstore.install.digest import RowDigest
 from crdtstore.install.parts import (
     NOT_YET,
     SHARED,
@@ -43,6 +42,7 @@ from crdtstore.install.parts import (
     check_head,
     decode_body,
 )
+from crdtstore.install.received import ReceivedRows
 from crdtstore.messages import Fetch, Part
 from crdtstore.storage.protocol import Entry, Slice
 from crdtstore.storage.protocol import Row as StoredRow
@@ -104,7 +104,7 @@ class Arrival:
         """Whether all parts were taken."""
         self._hash = sha256()
         self._saved: Saved | None = None
-        self._digest: RowDigest | None = None
+        self._received: ReceivedRows | None = None
         self._last_path = b""
         self._piece: tuple[bytes, int, bytearray] | None = None
         """Of a large row what has come: its path, its size, its data."""
@@ -123,9 +123,9 @@ class Arrival:
         return self.sender is None
 
     @property
-    def parts(self) -> int:
-        """How many parts were taken."""
-        return self._next
+    def is_fetching(self) -> bool:
+        """Whether parts are still to come."""
+        return self.sender is not None and not self._has_all
 
     # --- asking
 
@@ -152,7 +152,7 @@ class Arrival:
         members = [engine.replicas[other] for other in engine.others]
         reachable = [member for member in members if host.is_connected(member)]
         is_clear = host.durable_number >= self._installs.last_record  # what an earlier attempt wrote stands below
-        if not reachable or not is_clear or engine.membership.is_silent:
+        if not reachable or not is_clear or engine.membership.is_silent or not self._installs.has_room:
             return
         others = [member for member in reachable if member != self._last_sender] or reachable
         self.sender = self._last_sender = others[self._installs.random.randrange(len(others))]
@@ -260,7 +260,7 @@ class Arrival:
         engine, saving = self._engine, self._installs.saving
         check_head(saved, self.group, engine.replicas[engine.me], engine.configuration.finals)
         self._saved, self._at = saved, list(saved.base)
-        self._digest = RowDigest(saved.members)
+        self._received = ReceivedRows(saved.members, saved.applied)
         replicas = [ReplicaId(member) for member in saved.members]
         budget = engine.options.history_bytes
         self._history = History(saved.base_chains, saved.base, self.group, replicas, engine.read_log, budget)
@@ -297,8 +297,8 @@ class Arrival:
         if path[:_SPACE_BYTES] not in _SHARED_BYTES or path <= self._last_path:
             raise ProtocolError("rows of a snapshot that do not belong there or do not ascend")
         self._last_path = path
-        assert self._digest is not None
-        self._digest.add(path, data)
+        assert self._received is not None
+        self._received.add(path, data)
         return self.number.to_bytes(_NUMBER_BYTES, "big") + path, data
 
     def _put(self, rows: list[StoredRow], out: HostOutput) -> None:
@@ -327,15 +327,15 @@ class Arrival:
 
     def _finish(self, body: End, now_ms: int, out: HostOutput) -> None:
         """All has come; is it what the summary says?"""
-        saved, history, digest = self._saved, self._history, self._digest
+        saved, history, received = self._saved, self._history, self._received
         assert saved is not None
         assert history is not None
-        assert digest is not None
+        assert received is not None
         if body.hash != self._hash.digest():
             raise ProtocolError("parts of a snapshot that were altered on their way")
         if self._piece is not None or self._at != saved.applied or history.heads != saved.heads:
             raise ProtocolError("a snapshot whose history does not lead to its summary")
-        if digest.value != int.from_bytes(saved.digest, "big"):
+        if received.digest != int.from_bytes(saved.digest, "big"):
             raise ProtocolError("rows of a snapshot that do not have its state digest")
         self._let_go(out)
         self._has_all = True

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Installs"]
 
+MOST_ARRIVALS = 4
 _LOOK_MS = 250
 
 
@@ -43,6 +44,11 @@ class Installs:
         """The last record of the log that holds history of a group that is being installed."""
         self.wake_ms = 0
         self._look_ms = 0
+
+    @property
+    def has_room(self) -> bool:
+        """Whether one more group may begin: of very many at a time none would get anywhere."""
+        return sum([arrival.is_fetching for arrival in self.arrivals.values()]) < MOST_ARRIVALS
 
     # --- events
 

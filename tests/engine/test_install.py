@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from crdtstore.configuration import SYSTEM_GROUP
+from crdtstore.install.installs import MOST_ARRIVALS
 from crdtstore.install.lending import MOST_PINS
 from crdtstore.install.parts import NOT_COPIED, SHARED
 from crdtstore.storage.rows import (
@@ -200,3 +201,24 @@ def test_the_system_group_comes_first_or_last_and_all_domains_are_open(world: Wo
     world.run_until(lambda: "e/0" in site.host.groups and site.engine("e/0").takes_part)
     assert site.engine(SYSTEM_GROUP).is_installed
     assert {group for group, engine in site.host.groups.items() if engine.is_installed} == {SYSTEM_GROUP, GROUP, "e/0"}
+
+
+def test_many_groups_take_turns(laws: list[str]) -> None:
+    world = loaded(World())
+    names = [f"d{at:02}" for at in range(20)]
+    for name in names:
+        world.ask(US, "declare_domain", domain=name)
+    before = world.site(US).host.saving.checkpoints  # type: ignore[union-attr]
+    site = world.join(AP)
+    world.run_until(lambda: all(f"{name}/0" in site.host.groups for name in (*names, "d")))
+    installs = site.host.installs
+    assert installs is not None
+    most = 0
+    while not all(engine.is_installed for engine in site.host.groups.values()):
+        world.run(5)
+        most = max(most, sum(arrival.is_fetching for arrival in installs.arrivals.values()))
+        assert all(len(world.site(who).state._pins) <= MOST_PINS for who in (US, EU))
+    assert most == MOST_ARRIVALS
+    assert world.site(US).host.saving.checkpoints - before < 30  # type: ignore[union-attr]
+    checkpoint(world, site)
+    check_rows(site)

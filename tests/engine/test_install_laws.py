@@ -294,6 +294,7 @@ def test_a_group_that_is_declared_meanwhile_is_open_everywhere() -> None:
     world.run_until(lambda: "e/0" in site.host.groups and site.engine("e/0").takes_part)
     world.ask(EU, "declare_domain", domain="f")
     world.run_until(lambda: "f/0" in site.host.groups and site.engine("f/0").takes_part)
+    world.run(200)  # until it is durable
     site.crash()
     site.start()
     assert {GROUP, "e/0", "f/0"} <= set(site.host.groups)
