@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from msgspec import ValidationError, convert, to_builtins
+from msgspec import ValidationError, convert, msgpack
 
 from crdtstore.causal import NAME
 from crdtstore.commit import Commit
@@ -191,7 +191,7 @@ class Declarations:
         """The operation that says with which members a domain's group begins."""
         log = REGISTRY["event_log"]
         mutator = log.mutators["append"]
-        body = to_builtins(configuration, builtin_types=(bytes,))
+        body = msgpack.decode(msgpack.encode(configuration))
         return Op(log, _GROUPS, domain, mutator, mutator.check({"id": "0", "body": body}))
 
     def declare_collection(self, domain: str, name: str, crdt: CrdtType, options: dict[str, Any]) -> Op | None:

@@ -49,6 +49,8 @@ class Guests:
         self._due: dict[int, Guest] = {}
         self._landing: list[Guest] = []
         """Those that the checkpoint under way names."""
+        self.kept: dict[str, bytes] = {}
+        """Of the groups that it does not name what their notes said when it began."""
 
     def admit(self, guest: Guest) -> None:
         self._all.append(guest)

@@ -247,8 +247,10 @@ class Saving:
         self._log_number = host.last_number
         self.retention.look_again()
         positions = [self.retention.position]
+        self.guests.kept = {}
         for group, engine in host.groups.items():
             if engine.checkpoint is None:
+                self.guests.kept[group] = engine.membership.keep()
                 continue
             first = engine.history.first_position()
             if first is not None:
@@ -272,7 +274,7 @@ class Saving:
         for group, checkpoint in self._turn.items():
             numbers[group], counts[group] = checkpoint.number, checkpoint.rows
         about = host.cluster.nonce, str(host.replica), numbers, self._cut, self._mark_ms, self._began_ms, counts
-        saved = SavedNode(FORMAT, *about, logged=self.retention.position)
+        saved = SavedNode(FORMAT, *about, logged=self.retention.position, uninstalled=self.guests.kept)
         return Slice(rows=[*rows, (NODE_PATH, encode_node(saved))])
 
     def _hand_out(self, out: HostOutput) -> None:

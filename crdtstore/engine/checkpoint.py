@@ -90,6 +90,8 @@ class SavedNode(Struct, frozen=True, array_like=True):
     """How many rows there are of each group."""
     logged: int = 0
     """The log reached beyond this position: a block that began here was durable. 0 where it was not yet noted."""
+    uninstalled: dict[str, bytes] = {}
+    """What is known of who holds the groups of which nothing is held here yet (``Membership.keep``): the log may be cut above it."""
 
 
 NODE_PATH = row_path(0, META, ["node"])

@@ -170,7 +170,10 @@ class Engine:
             self.note_unreadable(error)
         if not self.keyspace.tree.is_settled:
             self.upkeep.wake_ms = now_ms
-        if out.send:
+        if self.fenced_by is not None:  # whatever it says would count as said by whoever has its id rightly
+            out.send.clear()
+            out.tell.clear()
+        elif out.send:
             if self.membership.is_silent:
                 out.send.clear()
             else:
@@ -209,7 +212,8 @@ class Engine:
     def takes_part(self) -> bool:
         """Whether this replica is one of those who hold the group, and may say so."""
         membership = self.membership
-        return membership.is_member and membership.is_installed and not membership.is_silent
+        is_heard = self.fenced_by is None and not membership.is_silent
+        return is_heard and membership.is_member and membership.is_installed
 
     @property
     def is_installed(self) -> bool:

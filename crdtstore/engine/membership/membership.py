@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from random import Random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from crdtstore.causal import ReplicaId
 from crdtstore.configuration import Configuration, ConfigurationId
@@ -67,7 +67,9 @@ _AGAIN_MS = 300
 _LOOK_MS = 100
 _TURN_MS = 250
 """What any member may propose each leaves to those before it for so long."""
+_MAX_STRANGERS = 64
 _Then = Callable[[int, Output], None]
+_T = TypeVar("_T")
 
 
 class Membership:
@@ -292,8 +294,11 @@ class Membership:
         Raises:  ProtocolError when what is said of configurations cannot be.
         """
         engine = self._engine
+        if engine.is_fenced:
+            return False
         said: ConfigurationId = message.configuration
-        self.heard[replica] = said, now_ms
+        said.check()
+        self.note_heard(replica, said, now_ms)
         if isinstance(message, Configure):
             self._on_configure(replica, message.value, now_ms, out)
             return False
@@ -312,6 +317,18 @@ class Membership:
             return False
         return not self.is_silent
 
+    def note_heard(self, replica: ReplicaId, said: ConfigurationId, now_ms: int) -> None:
+        """Somebody spoke under a configuration."""
+        self._keep(self.heard, replica, (said, now_ms))
+
+    def _keep(self, table: dict[ReplicaId, _T], replica: ReplicaId, what: _T) -> None:
+        """Note something of somebody; of strangers, of whom there may be any number, the last are kept."""
+        known = self._engine.replicas
+        table.pop(replica, None)
+        table[replica] = what
+        if len(table) > len(known) + _MAX_STRANGERS:
+            del table[next(each for each in table if each not in known)]
+
     def _offer(self, replica: ReplicaId, now_ms: int, out: Output) -> None:
         """Show a replica our configuration, not more often than it can be of use."""
         if replica == self.me or self.is_silent:
@@ -319,7 +336,7 @@ class Membership:
         configuration = self._engine.configuration
         offered = self._offered.get(replica)
         if offered is None or offered[0] != configuration.id or now_ms - offered[1] >= _AGAIN_MS:
-            self._offered[replica] = configuration.id, now_ms
+            self._keep(self._offered, replica, (configuration.id, now_ms))
             out.tell.append((replica, Configure(self._engine.group, configuration)))
 
     def _on_configure(self, replica: ReplicaId, value: Configuration, now_ms: int, out: Output) -> None:
@@ -333,7 +350,7 @@ class Membership:
             self._offer(replica, now_ms, out)
         else:
             is_new = replica not in self.splits
-            self.splits[replica] = value.id
+            self._keep(self.splits, replica, value.id)
             self._offer(replica, now_ms, out)
             if is_new:
                 raise ProtocolError(f"its configuration {value.id} and ours, {mine.id}, are of lines that parted")
