@@ -21,11 +21,17 @@ import msgspec
 
 from crdtstore.causal import NAME, ReplicaId, node_of, parse_replica_id
 from crdtstore.errors import ProtocolError, UsageError
+from crdtstore.leaves import SEQ_MASK
 
 __all__ = ["SYSTEM_GROUP", "Cluster", "Configuration", "ConfigurationId", "Member", "Removed", "group_of"]
 
 SYSTEM_GROUP = "_sys/0"
 MAX_MEMBERS = 256
+MAX_REMOVED = 4_096
+"""A replica keeps a vector for everybody who ever was a member, so memory grows with the square of this."""
+MAX_NUMBER = 1 << 53
+_MAX_NONCE_BYTES = 32
+_MAX_GOSSIP = 300
 
 
 class ConfigurationId(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -36,6 +42,14 @@ class ConfigurationId(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
     def __str__(self) -> str:
         return f"{self.number}.{self.nonce.hex()[:8]}"
+
+    def check(self) -> None:
+        """Can there be such a configuration? What peers name is kept, so it has to be small.
+
+        Raises:  ProtocolError.
+        """
+        if not 0 <= self.number < MAX_NUMBER or len(self.nonce) > _MAX_NONCE_BYTES:
+            raise ProtocolError("a configuration is named by a number and a nonce, and these are not")
 
 
 class Member(msgspec.Struct, array_like=True, frozen=True):
@@ -48,6 +62,18 @@ class Member(msgspec.Struct, array_like=True, frozen=True):
     @property
     def node(self) -> str:
         return node_of(self.replica)
+
+    def check(self) -> None:
+        """Can there be such a member?
+
+        Raises:  ProtocolError saying why not.
+        """
+        try:
+            parse_replica_id(self.replica)
+        except ValueError as error:
+            raise ProtocolError(str(error)) from error
+        if not NAME.fullmatch(self.region) or len(self.gossip) > _MAX_GOSSIP:
+            raise ProtocolError(f"{self.replica} is in no region, or nowhere: {self.region[:63]!r}")
 
 
 class Removed(msgspec.Struct, array_like=True, frozen=True):
@@ -114,19 +140,20 @@ class Configuration(msgspec.Struct, array_like=True, frozen=True):
 
         Raises:  ProtocolError saying what is wrong with it.
         """
-        ids = [*self.ids, *(removed.replica for removed in self.removed)]
-        try:
-            for replica in ids:
-                parse_replica_id(replica)
-        except ValueError as error:
-            raise ProtocolError(f"a configuration: {error}") from error
+        if not self.members or len(self.members) > MAX_MEMBERS or len(self.removed) > MAX_REMOVED:
+            raise ProtocolError("a configuration names nobody, or too many")
+        everybody = [*self.members, *(removed.member for removed in self.removed)]
+        for member in everybody:
+            member.check()
+        if len({member.replica for member in everybody}) != len(everybody):
+            raise ProtocolError("a configuration names somebody twice")
         firsts = [first for first, _ in self.epochs]
-        if not self.members or len(self.members) > MAX_MEMBERS or len(set(ids)) != len(ids):
-            raise ProtocolError("a configuration names somebody twice, or nobody, or too many")
         if not firsts or firsts[0] != 0 or sorted(set(firsts)) != firsts or self.number < firsts[-1]:
             raise ProtocolError("a configuration's line does not lead to it")
-        if any(removed.final is not None and removed.final < 0 for removed in self.removed):
-            raise ProtocolError("a configuration counts from zero")
+        for number, nonce in (*self.epochs, (self.number, b"")):
+            ConfigurationId(number, nonce).check()
+        if any(removed.final is not None and not 0 <= removed.final <= SEQ_MASK for removed in self.removed):
+            raise ProtocolError("a configuration counts from zero, and not for ever")
 
     def check_follows(self, before: Configuration) -> None:
         """Can the line have led from ``before`` to this one? Nobody may vanish, return, or get another final.
@@ -142,6 +169,11 @@ class Configuration(msgspec.Struct, array_like=True, frozen=True):
                 removed.final is not None and former[removed.replica] != removed.final
             ):
                 raise ProtocolError(f"{removed.replica} was removed in {before.id} and is not so in {self.id}")
+        kept = [replica for replica in before.ids if self.member(replica) is not None]
+        if list(self.ids[: len(kept)]) != kept:  # the oldest decides when halves disagree
+            raise ProtocolError(f"the members of {before.id} stand in another order in {self.id}")
+        if [each.replica for each in before.removed] != [each.replica for each in self.removed[: len(before.removed)]]:
+            raise ProtocolError(f"those removed in {before.id} stand in another order in {self.id}")
         if self.number == before.number and self != before:
             raise ProtocolError(f"two configurations {self.id}")
 

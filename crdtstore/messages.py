@@ -217,6 +217,10 @@ class Accept(msgspec.Struct, array_like=True, tag=9, gc=False):
     vote: Vote
     votes: int
 
+    @property
+    def ballot(self) -> Ballot:
+        return self.vote.ballot
+
 
 class Accepted(msgspec.Struct, array_like=True, tag=10, gc=False):
     """I have accepted; or I have not, since I promised ``higher``."""

@@ -11,13 +11,17 @@ from operator import le
 from typing import TYPE_CHECKING
 
 from crdtstore.commit import Commit, decode_commit
+from crdtstore.engine.history_index import HASH_BYTES
 from crdtstore.errors import ProtocolError, StorageError
+from crdtstore.leaves import SEQ_MASK
 from crdtstore.messages import Frame, Row
 
 if TYPE_CHECKING:
     from crdtstore.engine.engine import Engine
 
 __all__ = ["Trust"]
+
+_MAX_HLC = (1 << 63) - 1
 
 
 class Trust:
@@ -44,8 +48,10 @@ class Trust:
         known = self._checked[member]
         if known is not None and known.vector == row.vector and known.chains == row.chains:
             return
-        if min(row.vector) < 0:
-            raise ProtocolError("a row counts from zero")
+        if not 0 <= min(row.vector) <= max(row.vector) <= SEQ_MASK:
+            raise ProtocolError("a row counts from zero, and not for ever")
+        if row.hlc > _MAX_HLC or max(map(len, row.chains)) > HASH_BYTES:  # it is kept, and passed on
+            raise ProtocolError("a row says until when, and a hash for each")
         is_judged = True
         for origin in engine.membership.shape.origins:
             is_judged = self.check_chain(origin, row.vector[origin], row.chains[origin]) and is_judged
@@ -101,9 +107,11 @@ class Trust:
             or (order and not 0 <= min(order) <= max(order) < len(segments))
         ):
             raise ProtocolError("a frame says for every commit whose it is")
+        if len({segment.origin for segment in segments}) != len(segments):
+            raise ProtocolError("a frame says once where it starts at a member")
         next_seq: list[int] = []
         for segment in segments:
-            if not 0 <= segment.origin < len(engine.replicas) or segment.after < 0:
+            if not 0 <= segment.origin < len(engine.replicas) or not 0 <= segment.after <= SEQ_MASK:
                 raise ProtocolError("a frame starts somewhere at a member")
             if segment.origin == engine.me and segment.after + order.count(len(next_seq)) > engine.applied[engine.me]:
                 why = f"commits of this replica which it has not made, after {segment.after}"

@@ -11,9 +11,10 @@ from collections.abc import Iterable
 from msgspec import Struct, structs
 
 from crdtstore.causal import ReplicaId
-from crdtstore.configuration import Configuration, ConfigurationId, Member, Removed
+from crdtstore.configuration import MAX_MEMBERS, MAX_REMOVED, Configuration, ConfigurationId, Member, Removed
+from crdtstore.errors import ProtocolError
 
-__all__ = ["Change", "Evict", "Final", "Join", "forced", "is_done", "successor"]
+__all__ = ["Change", "Evict", "Final", "Join", "check_value", "forced", "is_done", "successor"]
 
 
 class Join(Struct, frozen=True):
@@ -49,6 +50,8 @@ def successor(before: Configuration, change: Change, proposer: ReplicaId) -> Con
         member = change.member
         if before.member(member.replica) is not None or before.removal(member.replica) is not None:
             return None
+        if len(before.members) >= MAX_MEMBERS or len(before.members) + len(before.removed) >= MAX_REMOVED:
+            return None  # all members must be able to go some day
         return structs.replace(before, number=number, members=(*before.members, member))
     if change.at != before.id:
         return None
@@ -62,6 +65,17 @@ def successor(before: Configuration, change: Change, proposer: ReplicaId) -> Con
         return None
     removed = tuple(structs.replace(each, final=change.seq) if each is removal else each for each in before.removed)
     return structs.replace(before, number=number, removed=removed)
+
+
+def check_value(before: Configuration, value: Configuration) -> None:
+    """Could a vote among the members of ``before`` be about this?
+
+    Raises:  ProtocolError saying why not.
+    """
+    value.check()
+    value.check_follows(before)
+    if value.number != before.number + 1 or value.epochs != before.epochs:
+        raise ProtocolError(f"{value.id} does not come next after {before.id}")
 
 
 def is_done(configuration: Configuration, change: Change) -> bool:

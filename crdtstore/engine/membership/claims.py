@@ -95,7 +95,8 @@ class Claims:
         Raises:  ProtocolError saying what cannot be; StorageError.
         """
         engine = self._engine
-        engine.membership.heard[peer] = standing.configuration, 0
+        standing.configuration.check()
+        engine.membership.note_heard(peer, standing.configuration, 0)
         me = engine.replicas[engine.me]
         forgotten = self._forgotten(standing)
         if forgotten is not None:

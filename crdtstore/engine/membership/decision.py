@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from crdtstore.causal import ReplicaId
-from crdtstore.engine.membership.changes import Change, Evict, Final, is_done, successor
+from crdtstore.engine.membership.changes import Change, Evict, Final, check_value, is_done, successor
 from crdtstore.engine.membership.notes import Voted
 from crdtstore.engine.membership.register import Proposal, Register
 from crdtstore.engine.output import Output
-from crdtstore.errors import UsageError
+from crdtstore.errors import ProtocolError, UsageError
 from crdtstore.messages import Accept, Accepted, Ballot, Prepare, Promise, Regroup, Vote
 
 if TYPE_CHECKING:
@@ -29,6 +29,8 @@ __all__ = ["Decision"]
 
 _PATIENCE_MS = 400
 """The least time that a ballot is given; up to twice as long, and longer each time in vain."""
+MAX_ROUND = 1 << 53
+"""Numbers on the wire have an end."""
 
 
 class _Order(Struct):
@@ -164,6 +166,7 @@ class Decision:
     def on_vote(
         self, replica: ReplicaId, message: Prepare | Promise | Accept | Accepted, now_ms: int, out: Output
     ) -> None:
+        self._check(replica, message)
         proposal = self._proposal
         self._membership.claims.note_votes(replica, message.votes)
         if isinstance(message, Prepare):
@@ -179,6 +182,30 @@ class Decision:
         elif proposal.chosen is not None:
             self._on_accepted(replica, now_ms, out)
 
+    def _check(self, replica: ReplicaId, message: Prepare | Promise | Accept | Accepted) -> None:
+        """Could a member say this?
+
+        Raises:  ProtocolError saying why not; nothing changed.
+        """
+        ballot, value, proposer = message.ballot, None, self._membership.me
+        if isinstance(message, Prepare | Accept):
+            proposer = replica  # two who propose in one ballot could have two things decided
+        if isinstance(message, Accept):
+            value = message.vote.value
+        elif isinstance(message, Promise) and message.accepted is not None:
+            value = message.accepted.value
+            if message.accepted.ballot.round < 1 or message.accepted.ballot >= ballot:
+                raise ProtocolError(f"a promise for {ballot} that was broken before it was given")
+        if ballot.replica != proposer:
+            raise ProtocolError(f"a vote in a ballot of {ballot.replica[:80]!r}, which it is not about")
+        higher = message.higher if isinstance(message, Promise | Accepted) else None
+        if not 0 < ballot.round < MAX_ROUND or (higher is not None and not 0 < higher.round < MAX_ROUND):
+            raise ProtocolError(f"a vote in round {ballot.round}")
+        if not 0 <= message.votes <= MAX_ROUND:
+            raise ProtocolError(f"{message.votes} votes")
+        if value is not None:
+            check_value(self._engine.configuration, value)
+
     def _answer_prepare(self, replica: ReplicaId, ballot: Ballot, out: Output) -> None:
         engine, register = self._engine, self.register
         about = engine.group, engine.configuration.id, ballot
@@ -189,8 +216,6 @@ class Decision:
 
     def _answer_accept(self, replica: ReplicaId, vote: Vote, out: Output) -> None:
         engine, register = self._engine, self.register
-        vote.value.check()
-        vote.value.check_follows(engine.configuration)
         about = engine.group, engine.configuration.id, vote.ballot
         if not register.accept(vote):
             out.tell.append((replica, Accepted(*about, self.votes_told, register.promised)))
