@@ -15,12 +15,13 @@ from typing import Any
 
 import msgspec
 
+from crdtstore.causal import ReplicaId
 from crdtstore.clock import physical_ms, rfc3339
 from crdtstore.commit import REASON
-from crdtstore.configuration import Cluster
 from crdtstore.declarations import Declared
 from crdtstore.engine.engine import Engine
 from crdtstore.leaves import Branch
+from crdtstore.roster import Roster
 from crdtstore.types import CrdtType, Live, View, Write
 from crdtstore.values import ext_hook
 
@@ -47,7 +48,7 @@ class _Head(msgspec.Struct, array_like=True, gc=False):
 _head = msgspec.msgpack.Decoder(_Head, ext_hook=ext_hook)
 
 
-def explained(engine: Engine, cluster: Cluster, crdt: CrdtType, view: View, limit: int) -> dict[str, Any]:
+def explained(engine: Engine, roster: Roster, crdt: CrdtType, view: View, limit: int) -> dict[str, Any]:
     """The writes behind a value, those that count first per place, at most ``limit``, and where these are not yet."""
     writes = [write._replace(live=_named(engine, write.live)) for write in islice(crdt.explain(view), limit + 1)]
     shown = writes[:limit]
@@ -55,11 +56,13 @@ def explained(engine: Engine, cluster: Cluster, crdt: CrdtType, view: View, limi
     for write in sorted(shown, key=lambda write: write.live.dot):  # what stands together in the log is read once
         if write.live.dot not in heads:
             heads[write.live.dot] = _who_and_why(engine, write.live)
+    known = [member for replica in engine.replicas if (member := roster.member(replica)) is not None]
+    regions = {member.replica: member.region for member in known}
     return {
         "value": crdt.read(view),
         "type": crdt.name,
-        "live": [_shown(write, crdt, cluster, *heads[write.live.dot]) for write in shown],
-        "not_yet_in": _not_yet_in(engine, cluster, [write.live for write in shown]),
+        "live": [_shown(write, crdt, regions, *heads[write.live.dot]) for write in shown],
+        "not_yet_in": _not_yet_in(engine, roster, [write.live for write in shown]),
         "truncated": len(writes) > limit,
     }
 
@@ -94,24 +97,24 @@ def _who_and_why(engine: Engine, live: Live) -> tuple[str | None, str | None]:
     return head.author, reasons[0] if reasons and isinstance(reasons[0], str) else None
 
 
-def _shown(write: Write, crdt: CrdtType, cluster: Cluster, author: str | None, reason: str | None) -> dict[str, Any]:
+def _shown(
+    write: Write, crdt: CrdtType, regions: Mapping[ReplicaId, str], author: str | None, reason: str | None
+) -> dict[str, Any]:
     live = write.live
-    member = cluster.member(live.replica)
     fields = {
         "value": live.value,
         "dot": str(live.dot) if live.seq else None,
         "time": rfc3339(physical_ms(live.hlc)),
-        "region": member.region if member is not None else None,
+        "region": regions.get(live.replica),
         "author": author,
         "reason": reason,
         "counts": write.counts,
         "why": write.why,
     }
-    regions = {member.replica: member.region for member in cluster.members}
     return {**fields, "at": crdt.place(write.at, regions)} if write.at else fields
 
 
-def _not_yet_in(engine: Engine, cluster: Cluster, lives: Iterable[Live]) -> list[str]:
+def _not_yet_in(engine: Engine, roster: Roster, lives: Iterable[Live]) -> list[str]:
     """The other regions that have not acknowledged all of these writes; one never heard has acknowledged none."""
     newest: dict[int, int] = {}
     for live in lives:
@@ -122,7 +125,7 @@ def _not_yet_in(engine: Engine, cluster: Cluster, lives: Iterable[Live]) -> list
         replica = engine.replicas[at]
         row = engine.rows.newest[at]
         if any(origin != at and (row is None or row.vector[origin] < seq) for origin, seq in newest.items()):
-            member = cluster.member(replica)
+            member = roster.member(replica)
             regions[member.region if member is not None else str(replica)] = None
     return list(regions)
 

@@ -184,7 +184,7 @@ class Reader:
         engine = self.engine(asked.domain)
         declared = self.declared(asked.domain, asked.collection)
         view = self._view(engine, declared, asked.key, now_ms)
-        body = explained(engine, self._host.cluster, declared.crdt, view, asked.limit)
+        body = explained(engine, self._host.roster, declared.crdt, view, asked.limit)
         return Reading(body, self._batches(engine, asked.domain, declared, asked.key))
 
     def conflicts(self, asked: ConflictsRequest, now_ms: int) -> Reading:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from crdtstore.admin.identity import state_of
 from crdtstore.configuration import Member
 from crdtstore.engine.engine import Engine
 from crdtstore.host import Host
+from crdtstore.sessions import durable as durable_of
 
 __all__ = ["status"]
 
@@ -14,22 +16,17 @@ __all__ = ["status"]
 def status(host: Host, now_ms: int) -> dict[str, Any]:
     """The shape of ``GET /v1/status``."""
     groups = [_group(host, engine, now_ms) for _, engine in sorted(host.groups.items())]
-    fenced = [group["domain"] for group in groups if group["fenced"]]
-    why = None
-    if host.reads_only:
-        why = f"restored from a backup of {host.replica}, has not joined: serves reads only"
-    elif fenced:
-        why = f"fenced in {', '.join(fenced)}: a peer holds writes under this id that this node does not have"
+    state, why = state_of(host)
     return {
         "node": host.me.node,
         "region": host.me.region,
         "cluster": host.cluster.name,
-        "identity": "unproven" if host.reads_only else "proven",
-        "ready": why is None,
+        "identity": state,
+        "ready": state == "member",
         "why": why,
         "now_ms": now_ms,
         "groups": groups,
-        "peers": [_peer(host, member, now_ms) for member in host.cluster.members if member.replica != host.replica],
+        "peers": [_peer(host, member, now_ms) for member in host.roster.peers if member.replica != host.replica],
         "gossip": _gossip(host),
     }
 
@@ -42,7 +39,10 @@ def _group(host: Host, engine: Engine, now_ms: int) -> dict[str, Any]:
         "domain": domain,
         "shard": int(shard),
         "replica": host.me.replica,
-        "vector": dict(zip(engine.replicas, durable, strict=True)),
+        "configuration": str(engine.configuration.id),
+        "members": len(engine.configuration.members),
+        "split": len(engine.membership.splits),
+        "vector": durable_of(engine),
         "digest": f"{engine.digest:032x}" if durable == engine.applied else None,
         "behind": sum(there - here for there, here in zip(known, durable, strict=True)),
         "lag_ms": rows.lag_ms(durable, now_ms),

@@ -163,9 +163,7 @@ def _group(host: Host, engine: Engine) -> dict[str, Any]:
         "configuration": str(configuration.id),
         "members": list(configuration.ids),
         "waits_for": [removed.replica for removed in configuration.removed if removed.final is None],
-        "installing": None
-        if arrival is None or arrival.sender is None
-        else {"of": arrival.sender, "parts": arrival.parts},
+        "installing": None if arrival is None or arrival.is_idle else {"of": arrival.sender, "parts": arrival.parts},
         "held_back_bytes": bytes_,
         "held_back_by": who,
     }

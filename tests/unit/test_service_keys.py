@@ -101,7 +101,7 @@ def test_a_fenced_node_reads_and_does_not_write(made: Regions) -> None:
     assert made.reply(keyed(made, "us", "order-1"))["replayed"] is True, "what was done is still told"
     assert made.error(keyed(made, "us", "order-2")).code == "fenced"
     status = made.do("us", "status")
-    assert (status["ready"], "shop" in status["why"]) == (False, True)
+    assert (status["ready"], status["identity"]) == (False, "fenced")
     assert [group["fenced"] for group in status["groups"]] == [True, True], "one id is in all groups"
     assert made.services["us"].host.fenced_by == "somebody else writes under its id"
 
