@@ -136,7 +136,7 @@ def test_who_joined_is_no_joiner_any_more(machine: Machine) -> None:
     new = leave(machine, data)
     for _ in range(2):
         mark_joined(data)
-        assert (identity_of(data).state, identity_of(data).replica) == (None, new)
+        assert (identity_of(data).state, identity_of(data).replica) == ("joined", new)
     assert machine.check(data).verdict is Verdict.SEALED  # its left ids say why it has none of the cluster file's
 
 

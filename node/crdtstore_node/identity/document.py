@@ -63,7 +63,7 @@ class RestoredFrom(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
 
 class Left(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """An id that this directory had, or this node, and that it never takes again."""
+    """An id that this directory had and never takes again."""
 
     replica: str
     reason: str
@@ -79,8 +79,8 @@ class Identity(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Set until the node has joined: it serves reads and writes nothing."""
     left: list[Left] | None = None
     """Oldest first; the oldest ones are dropped when there are many."""
-    state: Literal["joining"] | None = None
-    """joining: the id is new, and no group is known to have it as a member."""
+    state: Literal["joining", "joined"] | None = None
+    """joining: the id is new, and no group is known to have it as a member. None: a founder, under the id of the cluster file."""
     leaving: str | None = None
     """What belongs to this id is on its way to ``left/``; nothing here may be used before it is there."""
 
@@ -154,7 +154,6 @@ def new_identity(
     cluster: Cluster,
     replica: ReplicaId,
     restored_from: RestoredFrom | None = None,
-    left: list[Left] | None = None,
     *,
     is_joining: bool = False,
 ) -> Identity:
@@ -165,7 +164,6 @@ def new_identity(
         nonce=cluster.nonce.hex(),
         replica=replica,
         restored_from=restored_from,
-        left=left,
         state="joining" if is_joining else None,
     )
 
@@ -194,8 +192,8 @@ def mark_joined(data: Path) -> None:
     """
     identity = read_identity(data)
     assert identity is not None, f"{data} has joined without an id"
-    if identity.state is not None:
-        replace_identity(data, structs.replace(identity, state=None))
+    if identity.state == "joining":
+        replace_identity(data, structs.replace(identity, state="joined"))
 
 
 def write_document(path: Path, document: dict[str, Any]) -> None:

@@ -20,7 +20,6 @@ from crdtstore_node.identity.document import (
     FILE_NAME,
     LOG_NAME,
     Identity,
-    left_now,
     new_identity,
     read_identity,
     replace_identity,
@@ -29,8 +28,6 @@ from crdtstore_node.identity.leaving import finish_leaving
 from crdtstore_node.identity.seal import renew_seal
 
 __all__ = ["Joining", "check_identity", "take_identity"]
-
-_EMPTY = "the data directory was empty, and the node was told to join"
 
 
 class Joining(NamedTuple):
@@ -69,8 +66,7 @@ def take_identity(
     with naming(data):
         make_directory(data / LOG_NAME)
     renew_seal(data, taken.replica)  # first: a directory with an id and without a seal is one that lost it
-    left = [left_now(founder.replica, _EMPTY)] if founder is not None and not is_bootstrap else None
-    replace_identity(data, new_identity(cluster, taken.replica, left=left, is_joining=not is_bootstrap))
+    replace_identity(data, new_identity(cluster, taken.replica, is_joining=not is_bootstrap))
     return taken, True
 
 
