@@ -20,7 +20,7 @@ from crdtstore_client.address import with_query
 from crdtstore_client.link import Link
 from crdtstore_client.members import Members, Orphan, Orphans, number_of
 
-__all__ = ["Admin", "Order", "View"]
+__all__ = ["PAGE", "Admin", "Order", "View", "best_of"]
 
 MEMBERS_PATH = "/admin/v1/members"
 ORPHANS_PATH = "/admin/v1/orphans"
@@ -30,6 +30,8 @@ DECIDE_SECONDS = 10.0
 REPLY_SECONDS = 2.0
 """What an answer may take beyond that."""
 COMMITS_PER_REQUEST = 50
+PAGE = 500
+"""Orphans are listed so many at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +77,7 @@ class Admin:
         """Remove members that may never come back; what only they have does not count any more.
 
         ``configuration``: only if that is still the one (``Members.configuration``).
-        Raises:  PreconditionFailed (membership-changed), Unavailable (no-quorum), OutcomeUnknown.
+        Raises:  UsageError (membership-changed), Unavailable (no-quorum: it may be decided yet), OutcomeUnknown.
         """
         return await self.carry_out(await self.order_evict(nodes, configuration))
 
@@ -89,19 +91,19 @@ class Admin:
 
     # --- orders, and what they cost
 
-    async def order_leave(self, node: str) -> Order:
-        view = self.at(await self.views(), node)
+    async def order_leave(self, node: str | None) -> Order:
+        view = self._itself(await self.views(), node)
         return Order("leave", view, {"node": view.members.node})
 
-    async def order_rejoin(self, node: str) -> Order:
-        return Order("rejoin", self.at(await self.views(), node), {})
+    async def order_rejoin(self, node: str | None) -> Order:
+        return Order("rejoin", self._itself(await self.views(), node), {})
 
     async def order_evict(self, nodes: Sequence[str], configuration: str | None = None) -> Order:
         views = await self.views()
-        gone = {best_of(views).members.find(name).replica for name in nodes}
+        known = best_of(views).members
+        gone = {known.was_removed(name) or known.find(name).replica for name in nodes}
         view = best_of(views, without=gone)
-        gone = {view.members.find(name).replica for name in nodes}
-        ids = [member.replica for member in view.members.members if member.replica in gone]
+        ids = list(dict.fromkeys(view.members.was_removed(name) or view.members.find(name).replica for name in nodes))
         return Order("evict", view, {"nodes": ids, "configuration": configuration or view.members.configuration})
 
     async def order_force(self, survivors: Sequence[str], configuration: str | None = None) -> Order:
@@ -111,8 +113,8 @@ class Admin:
         ids = [member.replica for member in view.members.members if member.replica in kept]
         return Order("force", view, {"survivors": ids, "configuration": configuration or view.members.configuration})
 
-    async def costs(self, order: Order) -> list[str]:
-        """What it costs, in sentences of the node; nothing is changed.
+    async def costs(self, order: Order) -> list[str] | None:
+        """What it costs, in sentences of the node; nothing is changed. None: it was done before.
 
         Raises:  what the order itself would meet, such as membership-changed.
         """
@@ -122,12 +124,15 @@ class Admin:
             if error.code == "confirm-needed":
                 return [str(cost) for cost in error.more.get("costs", ())]
             raise
-        return []
+        return None
 
     async def carry_out(self, order: Order) -> Members:
         """Do it."""
-        body = order.body | ({"yes": True} if order.has_costs else {})
-        return Members.of(await self._post(order, body))
+        return Members.of(await self.send(order))
+
+    async def send(self, order: Order) -> dict[str, Any]:
+        """Do it; the body of the answer."""
+        return await self._post(order, order.body | ({"yes": True} if order.has_costs else {}))
 
     async def _post(self, order: Order, body: dict[str, Any]) -> dict[str, Any]:
         seconds = self._timeout
@@ -193,21 +198,44 @@ class Admin:
             raise Unavailable(text, code="unreachable")
         raise UsageError(text, code="bad-request")
 
+    def _itself(self, views: Sequence[View], node: str | None) -> View:
+        """The node that is meant; without a name, the only one there is a url of."""
+        if node is not None:
+            return self.at(views, node)
+        if len(list(self._link.nodes)) == 1:
+            return views[0]
+        known = ", ".join(f"{view.url} is {view.members.node}" for view in views)
+        raise UsageError(f"say which node: {known}. Nothing changed.", code="bad-request")
+
     # --- orphans
 
     async def orphans(self) -> list[tuple[View, Orphans]]:
         """What every node that answers keeps of ids it gave up."""
 
         async def ask(view: View) -> list[tuple[View, Orphans]]:
-            body = await self._get_orphans(view)
-            return [(view, each) for each in msgspec.convert(body.get("replicas", []), list[Orphans])]
+            return [(view, each) for each in await self.orphans_at(view)]
 
         lists = await asyncio.gather(*map(ask, await self.views()))
         return [each for one in lists for each in one]
 
+    async def orphans_at(self, view: View) -> list[Orphans]:
+        """What one node keeps of ids it gave up."""
+        body = await self._get_orphans(view)
+        return msgspec.convert(body.get("replicas", []), list[Orphans])
+
     async def orphans_of(self, view: View, replica: str, domain: str) -> list[Orphan]:
         """The commits of an id above its final, in one domain."""
-        body = await self._get_orphans(view, replica=replica, domain=domain)
+        found: list[Orphan] = []
+        while True:
+            after = int(found[-1].dot.rpartition(":")[2]) if found else 0
+            page = await self.orphan_page(view, replica, domain, after)
+            found += page
+            if len(page) < PAGE:
+                return found
+
+    async def orphan_page(self, view: View, replica: str, domain: str, after: int = 0) -> list[Orphan]:
+        """The first ``PAGE`` of them behind the commit of this number."""
+        body = await self._get_orphans(view, replica=replica, domain=domain, limit=PAGE, after=after)
         return msgspec.convert(body.get("orphans", []), list[Orphan])
 
     async def apply(self, view: View, domain: str, orphans: Sequence[Orphan]) -> dict[str, list[dict[str, str]]]:
@@ -224,7 +252,7 @@ class Admin:
                 done[name] += reply.get(name, [])
         return done
 
-    async def _get_orphans(self, view: View, **query: str) -> dict[str, Any]:
+    async def _get_orphans(self, view: View, **query: str | int) -> dict[str, Any]:
         return await self._link.once(view.url, "GET", with_query(ORPHANS_PATH, query), None, self._timeout)
 
 

@@ -10,7 +10,10 @@ import click
 from crdtstore.cli import common_options
 from crdtstore.types import REGISTRY
 from crdtstore_client.address import split_address
+from crdtstore_client.cli_doctor import doctor
 from crdtstore_client.cli_explain import conflicts, explain
+from crdtstore_client.cli_members import member
+from crdtstore_client.cli_orphans import orphan
 from crdtstore_client.cli_read import get, list_, members
 from crdtstore_client.cli_show import echo_json, plain
 from crdtstore_client.cli_support import option_of, run
@@ -67,4 +70,16 @@ def status(ctx: click.Context, watch: bool) -> None:
         run(ctx, watch_forever)
 
 
-commands: list[click.Command] = [declare, get, list_, members, explain, conflicts, status, *verbs]
+commands: list[click.Command] = [
+    declare,
+    get,
+    list_,
+    members,
+    explain,
+    conflicts,
+    status,
+    member,
+    orphan,
+    doctor,
+    *verbs,
+]

@@ -15,14 +15,13 @@ from rich.text import Text
 from crdtstore.errors import Unavailable
 from crdtstore_client.cli_show import echo_json
 from crdtstore_client.cli_support import ask_all
-from crdtstore_client.cli_tables import echo, natural_width, open_console
+from crdtstore_client.cli_tables import WATCH_SECONDS, echo, natural_width, open_console
 from crdtstore_client.convergence import Convergence, Row, assess
 from crdtstore_client.status import Status
 from crdtstore_client.store import Store
 
 __all__ = ["render", "show", "watch_forever"]
 
-WATCH_SECONDS = 1.0
 _STYLES = {"converged": "green", "diverged": "yellow", "unknown": "yellow", "false-convergence": "bold red"}
 
 

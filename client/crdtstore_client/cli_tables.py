@@ -6,18 +6,22 @@ gets higher and nothing of it is lost. Where there is no terminal, lines are as 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+import asyncio
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from typing import Literal
 
 import click
 from rich.console import Console, RenderableType
+from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
 from crdtstore_client.cli_show import plain
 
-__all__ = ["echo", "echo_table", "natural_width", "open_console"]
+__all__ = ["WATCH_SECONDS", "echo", "natural_width", "open_console", "table_lines", "watch"]
 
 PLAIN_WIDTH = 160
+WATCH_SECONDS = 1.0
 
 
 def open_console() -> Console:
@@ -38,26 +42,40 @@ def echo(console: Console, what: RenderableType) -> None:
     click.echo("\n".join(line.rstrip() for line in capture.get().splitlines()))
 
 
-def echo_table(
+def table_lines(
     names: Sequence[str],
     rows: Sequence[Sequence[str]],
     *,
     counts: Collection[str] = (),
     folds: Collection[str] = (),
     indent: int = 0,
-) -> None:
+) -> list[str]:
     """Rows under names. ``counts`` stand to the right of their column, ``folds`` are broken where the line is too short."""
     console = open_console()
+    if not names[-1] and not any(row[-1] for row in rows):  # a last column without a name is for notes
+        names, rows = names[:-1], [row[:-1] for row in rows]
     for pad in (2, 1):
         table = Table(box=None, pad_edge=False, padding=(0, pad, 0, 0), header_style="")
         for name in names:
-            table.add_column(
-                name, justify="right" if name in counts else "left", no_wrap=name not in folds, overflow="fold"
-            )
+            side: Literal["left", "right"] = "right" if name in counts else "left"
+            table.add_column(name, justify=side, no_wrap=name not in folds, overflow="fold")
         for row in rows:
-            table.add_row(*(Text(cell if cell == "" else plain(cell)) for cell in row))
+            table.add_row(*(Text(plain(cell) if cell else "") for cell in row))
         if natural_width(table, console) + indent <= console.width:
             break
     with console.capture() as capture:
-        console.print(table, width=min(console.width - indent, natural_width(table, console)))
-    click.echo("\n".join(" " * indent + line.rstrip() for line in capture.get().splitlines()))
+        console.print(table, width=console.width - indent)
+    return [" " * indent + line.rstrip() for line in capture.get().splitlines()]
+
+
+async def watch(look: Callable[[], Awaitable[list[str]]]) -> None:
+    """Show lines again and again, in place on a terminal, until somebody interrupts it."""
+    console = open_console()
+    with Live(console=console, auto_refresh=False, transient=False) as live:
+        while True:
+            picture = Text("\n".join(await look()))
+            if console.is_terminal:
+                live.update(picture, refresh=True)
+            else:
+                console.print(picture)
+            await asyncio.sleep(WATCH_SECONDS)

@@ -123,10 +123,10 @@ class Link:
         try:
             reply = await self._request(node, method, path, body, await self._headers(), seconds)
         except NotSent as failure:
-            raise Unavailable(f"no answer from {url} ({failure}). Nothing changed.", code="unreachable") from failure
+            raise Unavailable(f"no answer: {failure}. Nothing changed.", code="unreachable") from failure
         except ReplyLost as failure:
             if method == "GET":
-                raise Unavailable(f"no answer from {url} ({failure}).", code="unreachable") from failure
+                raise Unavailable(f"no answer: {failure}. Nothing changed.", code="unreachable") from failure
             raise OutcomeUnknown(f"it may or may not have taken place ({failure}).") from failure
         if reply.status < 300:
             return reply.body

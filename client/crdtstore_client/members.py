@@ -136,12 +136,17 @@ class Members(msgspec.Struct, frozen=True, kw_only=True):
         same = {each.replica for each in known if nodes and each.node == nodes[0]}
         return nodes[0] if len(same) == 1 else short_replica(replica)
 
+    def was_removed(self, name: str) -> str | None:
+        """The replica id, if the name means none of the members but one that was removed; the latest of that name."""
+        gone = [] if _matching(name, self.members) else _matching(name, self.removed)
+        return gone[-1].replica if gone else None
+
     def find(self, name: str) -> Member:
         """The member that a node name, a replica id or the unambiguous begin of one means.
 
         Raises:  UsageError, nothing changed.
         """
-        found = _matching(name, self.members)
+        found: list[Member] = _matching(name, self.members)
         if len(found) == 1:
             return found[0]
         if found:

@@ -55,10 +55,13 @@ def test_there_is_a_verb_for_every_op_of_the_registry() -> None:
         "conflicts",
         "declare",
         "delete",
+        "doctor",
         "explain",
         "get",
         "list",
+        "member",
         "members",
+        "orphan",
         "status",
     }
 

@@ -1,0 +1,72 @@
+"""``crdtstore doctor``: is anything wrong, and what mends it.
+
+The question: what is a person to read at three in the morning? What is wrong in one sentence and the command to type, and
+one line when nothing is.
+"""
+
+from __future__ import annotations
+
+import re
+
+import click
+
+from crdtstore.cli import common_options
+from crdtstore_client.admin import View
+from crdtstore_client.cli_members import again
+from crdtstore_client.cli_show import echo_json, is_safe, plain
+from crdtstore_client.cli_support import run
+from crdtstore_client.findings import Finding, Look, examine, look_around
+from crdtstore_client.store import Store
+
+__all__ = ["doctor"]
+
+_COMMAND = re.compile(r"\bcrdtstore(?= (member|orphan|doctor)\b)")
+
+
+@click.command(short_help="Say what is wrong with the cluster, and what mends it.")
+@common_options
+@click.pass_context
+def doctor(ctx: click.Context) -> None:
+    """Ask all urls; say what is wrong with the cluster, and what mends it.
+
+    Exit code 1 when there is anything.
+    """
+
+    async def work(store: Store) -> Look:
+        return await look_around(store.admin)
+
+    look = run(ctx, work)
+    findings = examine(look)
+    if ctx.obj.get("as_json"):
+        found = [{"check": each.check, "what": each.what, "mend": each.mend} for each in findings]
+        echo_json({"findings": found, "summary": _summary(look, findings), "nodes": _nodes(look)})
+    else:
+        for each in findings:
+            click.echo(_safe(f"- {each.what}"))
+            click.echo(_safe(f"    {_COMMAND.sub(again(ctx), each.mend)}"))
+        click.echo(_safe(_summary(look, findings)))
+    if findings:
+        ctx.exit(1)
+
+
+def _safe(line: str) -> str:
+    return line if is_safe(line) else plain(line)
+
+
+def _nodes(look: Look) -> dict[str, str | None]:
+    """Which node each url is."""
+    return {url: answer.members.node if isinstance(answer, View) else None for url, answer in look.answers.items()}
+
+
+def _summary(look: Look, findings: list[Finding]) -> str:
+    asked = {each.replica for each in look.views}
+    missing = [member.node for member in look.members if member.replica not in asked]
+    if findings:
+        count = f"{len(findings)} finding{'' if len(findings) == 1 else 's'}"
+        without = [name for name in missing if not any(name in finding.what for finding in findings)]
+    else:
+        names = ", ".join(member.node for member in look.members)
+        configuration = look.newest.configuration if look.newest is not None else "?"
+        count = f"all is well: {len(look.members)} member{'' if len(look.members) == 1 else 's'} ({names}), configuration {configuration}"
+        without = missing
+    return f"{count}; not asked, for no url is theirs: {', '.join(without)}" if without else count

@@ -1,0 +1,344 @@
+"""Findings: what an operator should know that nobody asked for, each with the command that mends it.
+
+The question: when is all well? Not when one node says so: each sees its own side only. So all urls are asked, and each
+function here looks at all answers for one kind of trouble. Another kind is another function, and a place in ``CHECKS``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from crdtstore.errors import AccessError, CrdtStoreError
+from crdtstore_client.admin import Admin, View
+from crdtstore_client.convergence import span
+from crdtstore_client.members import Member, Members, Orphans, number_of, short_replica
+
+__all__ = ["CHECKS", "Finding", "Look", "examine", "look_around"]
+
+LONG_MS = 10_000
+"""A member that nobody heard for so long is not just being started anew."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that is not as it should be; ``mend``: a command, or what to do where no command can."""
+
+    check: str
+    what: str
+    mend: str
+
+
+@dataclass(frozen=True)
+class Look:
+    """What all urls answered. ``orphans``: per node the ids it gave up, and of each how many commits are left to review."""
+
+    answers: Mapping[str, View | CrdtStoreError]
+    orphans: Mapping[str, list[tuple[Orphans, int]]] = field(default_factory=dict)
+
+    @cached_property
+    def views(self) -> list[Members]:
+        return [answer.members for answer in self.answers.values() if isinstance(answer, View)]
+
+    @cached_property
+    def inside(self) -> list[Members]:
+        """What those say that belong to the cluster."""
+        return [each for each in self.views if each.state in {"member", "leaving"}]
+
+    @cached_property
+    def newest(self) -> Members | None:
+        """Of whom knows most of the members."""
+        return max(self.inside or self.views, key=lambda each: number_of(each.configuration), default=None)
+
+    @cached_property
+    def members(self) -> list[Member]:
+        return [] if self.newest is None else self.newest.members
+
+    def view_of(self, replica: str) -> Members | None:
+        """What it says of itself."""
+        return next((each for each in self.views if each.replica == replica), None)
+
+    def heard_ms(self, replica: str) -> float | None:
+        """How long ago any of the others heard it; None: none of them ever did."""
+        times = [
+            member.heard_ms
+            for each in self.views
+            if each.replica != replica
+            for member in each.members
+            if member.replica == replica and member.heard_ms is not None
+        ]
+        return min(times, default=None)
+
+    @cached_property
+    def failed(self) -> dict[str, CrdtStoreError]:
+        """The urls that did not answer, or not to this."""
+        return {url: answer for url, answer in self.answers.items() if isinstance(answer, CrdtStoreError)}
+
+    @cached_property
+    def silent(self) -> list[Member]:
+        """Members that are at no url that answered."""
+        return [member for member in self.members if self.view_of(member.replica) is None]
+
+    @cached_property
+    def are_silent_unheard(self) -> bool:
+        """Whether those at the urls without an answer are those that the others miss: then one of the two is enough."""
+        are_gone = all(error.code == "unreachable" for error in self.failed.values())
+        return (
+            are_gone and len(self.failed) == len(self.silent) and all(each in self.unheard_long for each in self.silent)
+        )
+
+    @cached_property
+    def unheard_long(self) -> list[Member]:
+        """Members that none of the others heard for long."""
+        times = [(member, self.heard_ms(member.replica)) for member in self.unheard]
+        return [member for member, ms in times if ms is None or ms >= LONG_MS]
+
+    @cached_property
+    def unheard(self) -> list[Member]:
+        """Members that none of the others is connected with."""
+        return [
+            member
+            for member in self.members
+            if (others := [each for each in self.views if each.replica != member.replica])
+            and not any(one.connected for each in others for one in each.members if one.replica == member.replica)
+        ]
+
+
+async def look_around(admin: Admin) -> Look:
+    """Ask all urls for all that the checks want to know."""
+    answers = await admin.ask_everyone()
+    views = [answer for answer in answers.values() if isinstance(answer, View)]
+    kept = await asyncio.gather(*(_to_review(admin, view) for view in views))
+    return Look(answers, {view.members.node: each for view, each in zip(views, kept, strict=True)})
+
+
+async def _to_review(admin: Admin, view: View) -> list[tuple[Orphans, int]]:
+    try:
+        kept = await admin.orphans_at(view)
+        return [(each, await _count_open(admin, view, each)) for each in kept]
+    except CrdtStoreError:
+        return []  # the node did not answer this any more; its members page did
+
+
+async def _count_open(admin: Admin, view: View, kept: Orphans) -> int:
+    """How many were not applied, as far as one page tells."""
+    count = 0
+    for domain, found in kept.domains.items():
+        count += found.orphans
+        if found.orphans:
+            page = await admin.orphan_page(view, kept.replica, domain)
+            count -= sum(each.applied is not None for each in page)
+    return count
+
+
+def examine(look: Look) -> list[Finding]:
+    """All that is not as it should be, the worst first."""
+    return [finding for check in CHECKS for finding in check(look)]
+
+
+# --- one function for each kind of trouble
+
+
+def _urls(look: Look) -> Iterator[Finding]:
+    """A url behind which nobody answers, or nobody who may be asked."""
+    for url, error in look.failed.items():
+        if isinstance(error, AccessError):
+            yield Finding("url", f"{url} does not let you ask: {error.detail}", "crdtstore doctor --auth-file FILE")
+        elif error.code == "no-such-route":
+            yield Finding("url", f"{url} answers, but not about members", "install a newer version at that node")
+        elif not look.are_silent_unheard:
+            is_known = len(look.failed) == 1 and len(look.silent) == 1
+            who = f" ({look.silent[0].node}, by all that is known)" if is_known else ""
+            yield Finding(
+                "url", f"no answer from {url}{who}: {_cause(url, error)}", "start the node, or correct the url"
+            )
+
+
+def _cause(url: str, error: CrdtStoreError) -> str:
+    why = str(error.__cause__) if error.__cause__ is not None else error.detail
+    return why.removeprefix(f"{url}: ").removeprefix(f"{url} ")
+
+
+def _split(look: Look) -> Iterator[Finding]:
+    """Two lines of configurations of which neither leads to the other."""
+    sides: dict[str, list[str]] = {}
+    for node, configuration in sorted(_parted(look).items()):
+        sides.setdefault(configuration, []).append(node)
+    if not sides:
+        return
+    both = " and ".join(f"{', '.join(nodes)} ({configuration})" for configuration, nodes in sides.items())
+    fewest = min(sides.values(), key=lambda nodes: (len(nodes), nodes))
+    commands = "; ".join(f"crdtstore member rejoin {node}" for node in fewest)
+    yield Finding(
+        "split",
+        f"{both} go by lines of configurations that contradict each other: neither side takes what the other writes",
+        f"choose the side that goes on, and let the nodes of the other one rejoin, such as: {commands}",
+    )
+
+
+def _parted(look: Look) -> dict[str, str]:
+    """Nodes that are on one of two lines, with the configuration each goes by."""
+    found: dict[str, str] = {}
+    for each in look.views:
+        for split in each.split:
+            found.setdefault(split.node, split.configuration)
+        clash = any(
+            number_of(each.configuration) == number_of(other.configuration)
+            and each.configuration != other.configuration
+            for other in look.views
+        )
+        if clash or each.split:
+            found[each.node] = each.configuration
+    return found
+
+
+def _quorum(look: Look) -> Iterator[Finding]:
+    """Nobody, or not everybody, reaches as many members as a change needs."""
+    without = [each for each in look.inside if not each.quorum.reachable]
+    if not without:
+        return
+    if len(without) < len(look.inside):
+        for each in without:
+            names = ", ".join(each.quorum.reached) or "nobody"
+            text = f"{each.node} reaches {names} only, too few to change the members; others reach enough"
+            yield Finding("quorum", text, f"mend the network between {each.node} and the others")
+        return
+    best = max(without, key=lambda each: len(each.quorum.reached))
+    reached = best.quorum.reached
+    missing = [member.node for member in best.members if member.node not in reached]
+    yield Finding(
+        "quorum",
+        f"no node reaches enough members to change them ({best.quorum.needed}): {', '.join(missing)} cannot be reached. "
+        "Reads and writes go on",
+        f"bring {' or '.join(missing)} back; if gone for good: crdtstore member force {' '.join(reached)}",
+    )
+
+
+def _states(look: Look) -> Iterator[Finding]:
+    """Nodes that are not simply members."""
+    for each in look.views:
+        why = f": {each.why}" if each.why else ""
+        if each.state == "removed":
+            text = f"{each.node} takes no writes: {each.why or 'it was removed from the cluster'}"
+            yield Finding("removed", text, f"crdtstore member rejoin {each.node}")
+        elif each.state == "fenced":
+            text = f"{each.node} must not use its id {short_replica(each.replica)} any more, and joins under a new one{why}"
+            mend = (
+                f"crdtstore member join --wait {each.node}; if it does not go on: crdtstore member rejoin {each.node}"
+            )
+            yield Finding("fenced", text, mend)
+        elif each.state == "unproven":
+            text = f"{each.node} has not proven yet that it is itself, and takes no writes{why}"
+            yield Finding("unproven", text, f"let it reach another member; then: crdtstore member status {each.node}")
+        elif each.state == "joining":
+            parts = sum(group.installing.parts for group in each.groups if group.installing is not None)
+            came = f", {parts:,} parts of what there is have come" if parts else ""
+            text = f"{each.node} is joining{came}{why}"
+            yield Finding("joining", text, f"crdtstore member join --wait {each.node}")
+        elif each.state == "leaving":
+            yield Finding("leaving", f"{each.node} is leaving{why}", f"crdtstore member status {each.node}")
+
+
+def _joining(look: Look) -> Iterator[Finding]:
+    """Members without the data that belongs to them, of which no url was given."""
+    for member in look.members:
+        if member.is_installed is False and look.view_of(member.replica) is None and member not in look.unheard:
+            text = f"{member.node} was admitted and does not hold all yet"
+            yield Finding("joining", text, f"crdtstore member join --wait {member.node}")
+        elif member.is_leaving and look.view_of(member.replica) is None and member not in look.unheard:
+            yield Finding("leaving", f"{member.node} is leaving", "crdtstore member list")
+
+
+def _unheard(look: Look) -> Iterator[Finding]:
+    """A member that no other one hears, and what waits for it."""
+    for member in look.unheard_long:
+        ms = look.heard_ms(member.replica)
+        when = "was not heard by the others since they started" if ms is None else f"was heard last {span(ms)} ago"
+        held = sum(
+            group.held_back_bytes
+            for group in (look.newest.groups if look.newest is not None else [])
+            if group.held_back_by == member.replica
+        )
+        waits = f"; {_size(held)} of log are kept for it" if held else ""
+        name = look.newest.names(member.replica) if look.newest is not None else member.node
+        if look.view_of(member.replica) is not None:
+            text = f"{name} answers here, but {when}{waits}"
+            yield Finding("unheard", text, f"mend the network between the nodes, to {member.gossip or member.node}")
+        else:
+            urls = f"; no answer from {', '.join(look.failed)}" if look.are_silent_unheard else ""
+            text = f"{name} {when}{urls}{waits}; what it wrote since may be nowhere else"
+            can_decide = any(each.quorum.reachable for each in look.inside)
+            gone = f"; if it is gone for good: crdtstore member evict {name}" if can_decide else ""
+            yield Finding("unheard", text, f"start it{gone}")
+
+
+def _size(size: int) -> str:
+    from crdtstore_client.cli_members_show import byte_count  # noqa: PLC0415 - rich is dear
+
+    return byte_count(size)
+
+
+def _finals(look: Look) -> Iterator[Finding]:
+    """Removed ids of which it is not settled how many commits count."""
+    waiting: dict[str, set[str]] = {}
+    for each in look.inside:
+        for group in each.groups:
+            for replica in group.waits_for:
+                waiting.setdefault(replica, set()).add(group.name)
+    for replica, groups in waiting.items():
+        name = short_replica(replica)
+        text = (
+            f"how many commits of {name} count is not settled in {len(groups)} group{'' if len(groups) == 1 else 's'}"
+        )
+        if look.unheard:
+            names = ", ".join(member.node for member in look.unheard)
+            yield Finding("final", f"{text}: {names} must be heard first", "see what is said of them here")
+        else:
+            yield Finding(
+                "final", text, "wait: it settles by itself while all members hear each other; then crdtstore doctor"
+            )
+
+
+def _differing(look: Look) -> Iterator[Finding]:
+    """Nodes that do not know of the newest configuration yet."""
+    if look.newest is None:
+        return
+    newest = look.newest.configuration
+    for each in look.inside:
+        if number_of(each.configuration) < number_of(newest):
+            yield Finding(
+                "configuration",
+                f"{each.node} goes by configuration {each.configuration}, {look.newest.node} by {newest}",
+                f"wait: it follows when it hears of it; if not, see what it is connected with: crdtstore member status {each.node}",
+            )
+
+
+def _orphans(look: Look) -> Iterator[Finding]:
+    """Commits that were cut off, and that nobody has looked at."""
+    for node, kept in look.orphans.items():
+        for each, count in kept:
+            if count > 0:
+                name = short_replica(each.replica)
+                commits = f"{count:,} commit{'' if count == 1 else 's'}"
+                is_one = count == 1
+                text = f"{commits} of {name}, kept at {node}, {'is' if is_one else 'are'} in no other region and not applied"
+                yield Finding(
+                    "orphans",
+                    text,
+                    f"crdtstore orphan show {name}; those not wanted go with the folder left/{each.replica} of {node}",
+                )
+
+
+CHECKS: tuple[Callable[[Look], Iterator[Finding]], ...] = (
+    _split,
+    _quorum,
+    _urls,
+    _states,
+    _unheard,
+    _joining,
+    _finals,
+    _differing,
+    _orphans,
+)
