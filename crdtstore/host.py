@@ -38,7 +38,7 @@ from crdtstore.engine.history_index import Read
 from crdtstore.engine.membership.changes import Change
 from crdtstore.engine.options import Options
 from crdtstore.engine.output import Committed, Refused
-from crdtstore.errors import CrdtStoreError, DecodeError, ProtocolError
+from crdtstore.errors import CrdtStoreError, DecodeError, ProtocolError, StorageError
 from crdtstore.install.installs import Installs
 from crdtstore.messages import (
     PROTOCOL_VERSION,
@@ -241,6 +241,10 @@ class Host:
         count = sum([self._take_record(position, entries) for position, entries in records])
         self.promises.start()
         for engine in self.groups.values():
+            if engine.is_installed and engine.checkpoint is None and self.saving is not None:
+                raise StorageError(
+                    f"{engine.group}: its state was taken over from others, and no checkpoint here holds it any more. Nothing changed."
+                )
             engine.replay.finish()
             engine.clock.last = max(engine.clock.last, self.promises.begin)
         if self._system.is_installed and self._system.configuration.number:  # it may just have been taken over
@@ -281,6 +285,8 @@ class Host:
         """The group to which commits in the log belong; None: they are of an install that came to nothing."""
         engine = self.groups.get(group)
         if engine is None:
+            if self.needed:  # what opened it may be cut off; it was not installed, or the checkpoint would name it
+                return None
             raise ProtocolError(f"the log holds the group {group}, which is not declared before it")
         begins = 0 if engine.checkpoint is None else engine.checkpoint.begins
         if not engine.is_installed or position < begins:
