@@ -28,7 +28,8 @@ from crdtstore.commit import head_of
 from crdtstore.engine.checkpoint import Saved
 from crdtstore.engine.engine import Engine
 from crdtstore.engine.history import History
-from crdtstore.engine.membership.notes import decode_kept
+from crdtstore.engine.membership.notes import Adopted, decode_kept
+from crdtstore.engine.membership.notes import encode as encode_note
 from crdtstore.errors import DecodeError, ProtocolError
 from crdtstore.install.parts import (
     NOT_YET,
@@ -44,7 +45,7 @@ from crdtstore.install.parts import (
 )
 from crdtstore.install.received import ReceivedRows
 from crdtstore.messages import Fetch, Part
-from crdtstore.storage.protocol import Entry, Slice
+from crdtstore.storage.protocol import NO_ORIGIN, Entry, Slice
 from crdtstore.storage.protocol import Row as StoredRow
 
 if TYPE_CHECKING:
@@ -242,7 +243,7 @@ class Arrival:
             return
         self._hash.update(data)
         if isinstance(body, Head):
-            self._take_head(body.saved)
+            self._take_head(body.saved, out)
         elif isinstance(body, Commits):
             self._take_commits(body, out)
         elif self._at_history:
@@ -256,7 +257,7 @@ class Arrival:
     def _at_history(self) -> bool:
         return self._saved is not None and self._at != self._saved.base
 
-    def _take_head(self, saved: Saved) -> None:
+    def _take_head(self, saved: Saved, out: HostOutput) -> None:
         engine, saving = self._engine, self._installs.saving
         check_head(saved, self.group, engine.replicas[engine.me], engine.configuration.finals)
         self._saved, self._at = saved, list(saved.base)
@@ -267,6 +268,8 @@ class Arrival:
         self.number = saving.numbering.lend()
         self.log_from = saving.retention.position
         saving.guests.admit(self)
+        # Whoever reads the log is told what the commits are that follow, however much of it is cut off.
+        out.persist.append(Entry(self.group, NO_ORIGIN, encode_note(Adopted(engine.configuration))))
 
     # --- rows
 

@@ -192,7 +192,7 @@ class Membership:
             if not self._adopting:
                 self._on_settled(now_ms, out)
 
-        self.write(Adopted(configuration), out, then)
+        self.write(Adopted(configuration, self.is_installed), out, then)
 
     def _on_settled(self, now_ms: int, out: Output) -> None:
         """What is in force is durable: tell everybody, and begin anew with all who are connected."""

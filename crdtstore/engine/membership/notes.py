@@ -20,6 +20,8 @@ class Adopted(Struct, array_like=True, tag=1, frozen=True):
     """This configuration is in force from here on."""
 
     configuration: Configuration
+    is_installed: bool = False
+    """Whether the state was here: if not, commits that follow came with an install, and count only if a checkpoint names the group."""
 
 
 class Voted(Struct, array_like=True, tag=2, frozen=True):
