@@ -77,8 +77,8 @@ class Saving:
         self.usage = Usage()
         self.needed = 0
         """From where a start replays the log, by the checkpoint that is on disk."""
-        self.checkpoints = self.failures = self.withdrawals = 0
-        """How many are on disk, how many failed, and how many were begun anew because a large key was dropped under way."""
+        self.begun = self.checkpoints = self.failures = self.withdrawals = 0
+        """How many began, how many are on disk, how many failed, and how many were begun anew because a large key was dropped under way."""
         self.failure: StorageError | None = None
         """Why the last checkpoint failed; None: it did not."""
         self.last_ms: int | None = None
@@ -240,6 +240,7 @@ class Saving:
         """From now on the checkpoint is the state as it is now."""
         host = self._host
         self._is_begun = True
+        self.begun += 1
         self._began_ms = now_ms
         self._log_bytes_before, self.log_bytes = self.log_bytes, 0
         self._look_bytes = _LOOK_BYTES

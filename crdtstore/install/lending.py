@@ -48,6 +48,7 @@ from crdtstore.storage.rows import row_path
 
 if TYPE_CHECKING:
     from crdtstore.host import Host, HostOutput
+    from crdtstore.saving import Saving
 
 __all__ = ["Lending"]
 
@@ -181,6 +182,8 @@ class Lending:
         self._host = host
         self._store, self._random = store, random
         self._loans: dict[tuple[ReplicaId, str], _Loan] = {}
+        self._awaited: dict[tuple[ReplicaId, str], int] = {}
+        """Who waits for a checkpoint: how many had been begun when he first asked."""
         self._next_ms = 0
         """No part is sent before."""
         self.wake_ms = _NEVER
@@ -231,6 +234,7 @@ class Lending:
                     saved = read_saved(pinned, number)
                     assert saved is not None, "what was committed stays"
                     name = self._random.randbytes(_ID_BYTES)
+                    self._awaited.pop((peer, engine.group), None)
                     loan = self._loans[peer, engine.group] = _Loan(engine, pinned, number, saved, name, now_ms)
                 except BaseException:
                     pinned.close()
@@ -242,9 +246,16 @@ class Lending:
             self._answer(engine, peer, b"", GONE, out)
             return None
         if saved is None or not fits(saved, peer, finals):
-            saving.wanted()
+            self._want(saving, (peer, engine.group))
         self._answer(engine, peer, b"", NOT_YET, out)
         return None
+
+    def _want(self, saving: Saving, at: tuple[ReplicaId, str]) -> None:
+        """Have a checkpoint begun, unless one is under way that was begun since the joiner first asked."""
+        begun = self._awaited.setdefault(at, saving.begun)
+        if saving.begun == begun or not saving.is_under_way:
+            self._awaited[at] = saving.begun
+            saving.wanted()
 
     def _answer(self, engine: Engine, peer: ReplicaId, snapshot: bytes, why: int, out: HostOutput) -> None:
         self._host.tell(peer, Part(engine.group, engine.configuration.id, snapshot, why, b""), out)
