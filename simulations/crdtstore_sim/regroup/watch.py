@@ -48,6 +48,7 @@ class Watch(Observer):
         self.configurations = Configurations(facts)
         self.finals = Finals(facts)
         self.survival = Survival(facts, self.durability)
+        self.sessions.counts = self._is_member_still  # type: ignore[method-assign]
         self._installed: set[tuple[int, str]] = set()
         self._orders: dict[tuple[int, str], tuple[list[ReplicaId], list[int]]] = {}
         self._seen: dict[tuple[int, str], Configuration] = {}
@@ -99,6 +100,12 @@ class Watch(Observer):
     def configuration(self, node: int, name: str) -> Configuration | None:
         """What a node goes by."""
         return self._seen.get((node, name))
+
+    def _is_member_still(self, group: Group, node: int) -> bool:
+        """Whether a node is a member of the newest configuration there is, whatever it knows of it: tokens leave out what all of those
+        have."""
+        newest = self.configurations.newest(group.name)
+        return newest is None or newest.member(self.facts.members[node]) is not None
 
     # --- orders
 
