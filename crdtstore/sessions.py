@@ -3,6 +3,9 @@
 The question: who can serve a session? This node, as soon as all that the token names is durable here; another, when its last row names
 it, or when it made it itself, for then it has acknowledged it. What all members are known to have is left out of a token.
 
+A node that was removed may lack what all members have, so a token also names the number of the configuration of ``_sys`` in which it was
+made: a node that does not know of that one is behind, and one that knows that it was removed serves no session.
+
 And what if a replica that the token names was removed? Once it is settled how many of its commits count, a token that names one of these
 is satisfied by that, and one that names a later one is refused: that commit is in no region any more, and to wait for it would be to
 wait for ever. Until then, and for replicas never heard of here, this region is behind.
@@ -11,10 +14,11 @@ wait for ever. Until then, and for replicas never heard of here, this region is 
 from __future__ import annotations
 
 from crdtstore.causal import ReplicaId, join, node_of
-from crdtstore.configuration import Configuration
+from crdtstore.configuration import SYSTEM_GROUP, Configuration
 from crdtstore.engine.engine import Engine
 from crdtstore.errors import Compacted
 from crdtstore.host import Host
+from crdtstore.storage.protocol import NO_ORIGIN
 from crdtstore.tokens import Seen, Tokens
 
 __all__ = ["Sessions", "durable"]
@@ -50,12 +54,12 @@ class Sessions:
 
         Raises:  Compacted ``token-lost`` when some of it is in no region any more; nothing changed.
         """
-        has_all = True
+        has_all = not (seen and self._host.roster.is_removed)
         for group, vector in seen.items():
             engine = self._host.groups.get(group)
             if engine is None or not engine.is_installed:
                 return False
-            here = durable(engine)
+            here = {**durable(engine), NO_ORIGIN: engine.membership.told.number}
             for replica, seq in vector.items():
                 if here.get(replica, -1) < seq and not self._is_settled(engine, replica, seq, seen):
                     has_all = False
@@ -116,7 +120,7 @@ class Sessions:
             row = engine.rows.newest[engine.replicas.index(peer)] if engine and peer in engine.replicas else None
             if engine is None or row is None:
                 return False
-            known = dict(zip(engine.replicas, row.vector, strict=True))
+            known = {**dict(zip(engine.replicas, row.vector, strict=True)), NO_ORIGIN: engine.configuration.number}
             if any(known.get(name, -1) < seq for name, seq in others.items()):
                 return False
         return True
@@ -125,6 +129,9 @@ class Sessions:
         """The token of a reply: what the session had seen joined with what this reply shows, less what all members have."""
         before = self.seen(text)
         seen = {**before, group: join((before[group], new)) if group in before else new}
+        number = self._host.groups[SYSTEM_GROUP].membership.told.number
+        if number:  # who does not know of it may be no member any more, and lack what all members have
+            seen[SYSTEM_GROUP] = join((seen.get(SYSTEM_GROUP, {}), {NO_ORIGIN: number}))
         return self.tokens.encode({name: self._not_everywhere(name, entries) for name, entries in seen.items()})
 
     def _not_everywhere(self, group: str, vector: dict[ReplicaId, int]) -> dict[ReplicaId, int]:

@@ -4,6 +4,8 @@ The question: how can a reader in another region be sure to read its own writes?
 names waits, or says who has. Because delivery is causal the dot of a write stands for everything its writer had seen. What all members
 are known to have is left out, so a token stays short.
 
+An entry without a replica is the number of a configuration that was known (``sessions``).
+
 Form: base64url of ``version, MAC (16 bytes), msgpack [[replica, ...], group, [index, seq, ...], ...]``: an id is long and stands there
 once, for a session may have seen many domains. The MAC keeps honest programs from carrying a token into another cluster; it is no secret
 and gives no right. A header may carry several, separated by commas: their join.

@@ -74,6 +74,10 @@ class Early:
         """Up to which number an origin's commits are here without a gap, applied or waiting."""
         return max(self._reach[origin], applied[origin])
 
+    def furthest(self, origin: int, applied: int) -> int:
+        """The greatest number of an origin that is here, applied or waiting, whatever lacks before it."""
+        return max(self._waiting[origin], default=applied)
+
     def forget(self, origin: int, seq: int) -> None:
         """This commit is applied, by whichever way it came."""
         waited = self._waiting[origin].pop(seq, None)

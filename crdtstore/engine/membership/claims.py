@@ -83,8 +83,9 @@ class Claims:
         yours, has, chain = None, 0, b""
         if peer is not None and peer in engine.replicas:
             index = engine.replicas.index(peer)
-            has = vector[index]
-            chain = engine.history.chain(index, has)
+            applied = engine.applied[index]
+            has = max(applied, engine.early.furthest(index, applied))  # durable here or not: the peer has made them
+            chain = engine.history.chain(index, applied) if has == applied else b""
             newest = self._newest.get(peer)
             yours = None if newest is None else self._claim(newest)
         return Standing(membership.told, known, yours, has, chain)
