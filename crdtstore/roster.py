@@ -13,8 +13,8 @@ from __future__ import annotations
 from random import Random
 from typing import TYPE_CHECKING
 
-from crdtstore.admin.holding import who_holds_back
-from crdtstore.causal import ReplicaId, node_of
+from crdtstore.admin.holding import Holding
+from crdtstore.causal import NAME, ReplicaId, node_of
 from crdtstore.configuration import SYSTEM_GROUP, Configuration, Member
 from crdtstore.engine.engine import Engine
 from crdtstore.engine.events import Left, Opened
@@ -44,6 +44,7 @@ class Roster:
         self._book: dict[ReplicaId, Member] = {member.replica: member for member in host.cluster.members}
         self._leaving: dict[ReplicaId, ReplicaId] = {}
         """Ids that were fenced, and the new ids of those who had them."""
+        self._holding = Holding(host)
         self._due_since_ms: dict[tuple[str, object], int] = {}
         self.leaves: ReplicaId | None = None
         """The id that this node had before it was fenced; whoever lets it in evicts that one."""
@@ -159,7 +160,7 @@ class Roster:
             return
         if self._host.is_leaving and not system.membership.is_leaving:
             self._leave(now_ms, out)
-        wanted = [*self._who_left(), *self._what_follows(), *self._who_holds_back()]
+        wanted = [*self._who_left(), *self._what_follows(), *self._who_holds_back(now_ms)]
         since = self._due_since_ms
         for key in [key for key in since if key not in [(engine.group, change) for engine, change in wanted]]:
             del since[key]
@@ -199,9 +200,9 @@ class Roster:
                 found.append((system, Evict((left,), configuration.id)))
         return found
 
-    def _who_holds_back(self) -> list[tuple[Engine, Change]]:
+    def _who_holds_back(self, now_ms: int) -> list[tuple[Engine, Change]]:
         """For whom more of the log is kept than the operator allows."""
-        evict = who_holds_back(self._host, self._system)
+        evict = self._holding.evicts(self._system, now_ms)
         return [] if evict is None else [(self._system, evict)]
 
     def _what_follows(self) -> list[tuple[Engine, Change]]:

@@ -89,7 +89,7 @@ class Administration:
                 self._answer(order, None)
             elif now_ms >= waiting.deadline_ms:
                 for engine in self._host.groups.values():
-                    engine.membership.give_up(order)
+                    engine.membership.decision.give_up(order)
                 self._answer(order, self._too_late(waiting))
         self._set_wake()
 

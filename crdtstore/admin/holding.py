@@ -1,7 +1,8 @@
 """Which member holds back how much: what all members have need not be kept, so one that has little keeps the log of all others long.
 
-The question: whom may the others evict for it by themselves? Only who holds back more than the operator allowed; only while the others
-are a quorum that can be spoken to now, for a node that is cut off must not blame those it cannot hear; and never oneself.
+The question: whom may the others evict for it by themselves? Only who holds back more than the operator allowed, and went on doing so for
+a while; only while the others are a quorum that can be spoken to now, for a node that is cut off must not blame those it cannot hear; and
+never oneself.
 """
 
 from __future__ import annotations
@@ -15,7 +16,10 @@ if TYPE_CHECKING:
     from crdtstore.engine.engine import Engine
     from crdtstore.host import Host
 
-__all__ = ["held_back", "who_holds_back"]
+__all__ = ["Holding", "held_back"]
+
+_PATIENCE_MS = 5_000
+"""Who lacks too much gets so long to catch up."""
 
 
 def held_back(engine: Engine) -> tuple[int, ReplicaId | None]:
@@ -28,13 +32,16 @@ def held_back(engine: Engine) -> tuple[int, ReplicaId | None]:
     most, who = 0, None
     if not engine.takes_part:
         return most, who
-    claims, stable, durable = engine.membership.claims.keep(), engine.stability.stable, engine.durability.vector
+    claims, durable = engine.membership.claims.keep(), engine.durability.vector
+    known = list(engine.stability.stable)
+    for replica, final in engine.configuration.finals.items():
+        known[engine.replicas.index(replica)] = final
     for other in engine.others:
         claim = claims.get(str(engine.replicas[other]))
         said = {} if claim is None else claim.vector
         lacks = 0
-        for origin, (known, here) in enumerate(zip(stable, durable, strict=True)):
-            has = max(known, said.get(str(engine.replicas[origin]), 0))
+        for origin, (everywhere, here) in enumerate(zip(known, durable, strict=True)):
+            has = max(everywhere, said.get(str(engine.replicas[origin]), 0))
             if has < here:
                 lacks += engine.history.size(origin, has, here)
         if lacks > most:
@@ -42,17 +49,31 @@ def held_back(engine: Engine) -> tuple[int, ReplicaId | None]:
     return most, who
 
 
-def who_holds_back(host: Host, system: Engine) -> Evict | None:
-    """Whom the others are to evict because of what is kept for it; None: nobody, or the operator does not want that."""
-    allowed = host.options.evict_held_bytes
-    if not allowed:
+class Holding:
+    """Since when who holds back too much. Mutable; part of the roster."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self._since_ms: dict[ReplicaId, int] = {}
+
+    def evicts(self, system: Engine, now_ms: int) -> Evict | None:
+        """Whom the others are to evict because of what is kept for it; None: nobody, or the operator does not want that."""
+        allowed = self._host.options.evict_held_bytes
+        if not allowed:
+            return None
+        found = set[ReplicaId]()
+        for engine in self._host.groups.values():
+            held, who = held_back(engine)
+            if who is not None and held > allowed and self._may_go(system, who):
+                found.add(who)
+        self._since_ms = {replica: self._since_ms.get(replica, now_ms) for replica in sorted(found)}
+        for replica, since_ms in self._since_ms.items():
+            if now_ms - since_ms >= _PATIENCE_MS:
+                return Evict((replica,), system.configuration.id)
         return None
-    configuration = system.configuration
-    for engine in host.groups.values():
-        held, who = held_back(engine)
-        if who is None or held <= allowed or configuration.member(who) is None:
-            continue
-        rest = [host.me.replica, *(each for each in host.connected if each != who)]
-        if configuration.is_quorum([each for each in rest if configuration.member(each) is not None]):
-            return Evict((who,), configuration.id)
-    return None
+
+    def _may_go(self, system: Engine, who: ReplicaId) -> bool:
+        """Whether those others that can be spoken to now may decide without it."""
+        configuration = system.configuration
+        rest = [self._host.me.replica, *(each for each in self._host.connected if each != who)]
+        return configuration.member(who) is not None and configuration.is_quorum(rest)

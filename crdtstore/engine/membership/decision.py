@@ -104,6 +104,8 @@ class Decision:
     def give_up(self, ticket: int) -> None:
         """Who ordered it waits no more, and it is not tried again; it may have been decided all the same."""
         self._orders = [order for order in self._orders if order.ticket != ticket]
+        if not self._orders:
+            self._proposal = None
 
     def _does_not_hold(self, change: Change) -> UsageError:
         what = f"the members have changed since, the configuration is {self._engine.configuration.id} now"
