@@ -272,7 +272,7 @@ def test_a_peer_that_remembers_more_of_me_fences_me_before_any_write() -> None:
     assert (error.code, error.effect) == ("fenced", "none")
     status = made.services[US].status(made.now_ms)
     assert status["ready"] is False
-    assert "fenced in _sys" in status["why"]
+    assert "takes no write any more" in status["why"]
 
 
 def test_a_vote_is_remembered_by_who_heard_of_it() -> None:
