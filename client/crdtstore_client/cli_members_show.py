@@ -110,10 +110,13 @@ def finals(removed: Removed) -> str:
 
 def status_lines(members: Members) -> list[str]:
     """All that one node says of the members."""
-    what = {"member": "a member", "removed": "removed from", "unproven": "not proven to be itself in"}
-    state = what.get(members.state, members.state)
-    of = "" if members.state in {"removed", "unproven"} else " of"
-    lines = [f"{members.node} ({members.region}) is {state}{of} {members.cluster or 'its cluster'}"]
+    cluster = members.cluster or "its cluster"
+    states = {
+        "member": f"a member of {cluster}",
+        "removed": f"removed from {cluster}",
+        "unproven": f"not proven yet to be itself in {cluster}",
+    }
+    lines = [f"{members.node} ({members.region}) is {states.get(members.state, f'{members.state} in {cluster}')}"]
     lines += _labelled("why", [members.why] if members.why else [])
     lines += _labelled("id", [members.replica])
     lines += _labelled("configuration", [f"{members.configuration}: {_everybody(members)}"])
