@@ -26,7 +26,8 @@ from crdtstore_node.backup import cli as backup
 from crdtstore_node.cli_log import log
 from crdtstore_node.config import load
 from crdtstore_node.dev import dev
-from crdtstore_node.node import Node, Opened
+from crdtstore_node.lives import Lives
+from crdtstore_node.opening import Opened
 
 __all__ = ["commands", "node"]
 
@@ -38,12 +39,17 @@ _log = logging.getLogger(__name__)
     "--config", "path", required=True, type=click.Path(path_type=Path), help="The node's configuration (TOML)."
 )
 @click.option("--bootstrap", is_flag=True, help="Let an empty data directory take this node's founding id.")
+@click.option(
+    "--only-copy",
+    is_flag=True,
+    help="Go on under the id of a directory that was copied or moved: no other copy of it runs, or ever will.",
+)
 @click.option("--exit-with-stdin", is_flag=True, help="Stop when standard input ends.")
-def node(path: Path, bootstrap: bool, exit_with_stdin: bool) -> None:
+def node(path: Path, bootstrap: bool, only_copy: bool, exit_with_stdin: bool) -> None:
     """Run one node of a cluster."""
     gc.disable()  # what a start reads stays; walking it again and again would take longer than reading it
     try:
-        opened = _open(path, bootstrap)
+        opened = _open(path, bootstrap, only_copy)
         code = uvloop.run(_serve(opened, exit_with_stdin))
     except CrdtStoreError as error:
         click.echo(f"error: {error.detail}", err=True)
@@ -51,9 +57,9 @@ def node(path: Path, bootstrap: bool, exit_with_stdin: bool) -> None:
     sys.exit(code)
 
 
-def _open(path: Path, bootstrap: bool) -> Opened:
+def _open(path: Path, bootstrap: bool, only_copy: bool) -> Opened:
     config = load(path, os.environ)
-    opened = Opened(config, is_bootstrap=bootstrap)
+    opened = Opened(config, is_bootstrap=bootstrap, is_vouched=only_copy)
     logs.configure(opened.me.node, opened.me.region)
     if bootstrap and not opened.is_new:
         logs.event(_log, logging.INFO, "--bootstrap is ignored: the data directory has an id", data=config.data)
@@ -67,17 +73,15 @@ async def _serve(opened: Opened, exit_with_stdin: bool) -> int:
     if exit_with_stdin:
         _watch_stdin(loop, stop)
     _raise_file_limit()
-    running = Node(opened)
-    await running.start()
+    return await Lives(opened, _settle).run(stop)
+
+
+def _settle() -> None:
+    """What is here stays; collections need not walk it again."""
+    gc.unfreeze()  # what a life before had is garbage
     gc.collect()
-    gc.freeze()  # what is here stays; collections need not walk it again
+    gc.freeze()
     gc.enable()
-    ends = [asyncio.ensure_future(stop.wait()), asyncio.ensure_future(running.failed.wait())]
-    await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
-    for end in ends:
-        end.cancel()
-    await running.stop()
-    return 1 if running.failed.is_set() else 0
 
 
 def _raise_file_limit() -> None:

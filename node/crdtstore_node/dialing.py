@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Awaitable, Callable, Container
+from collections.abc import Awaitable, Callable, Container, Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
@@ -59,13 +59,17 @@ class Dialers:
         config: NodeConfig,
         links: Container[ReplicaId],
         dial: Callable[[Target, Address], Awaitable[ReplicaId | None]],
+        seeds: Sequence[Address] = (),
     ) -> None:
         self._host = host
         self._config = config
         self._links = links
         self._dial = dial
+        self._more_seeds = tuple(seeds)
         self._said: dict[ReplicaId, str] = {}
         """Where peers said they are, in this run."""
+        self._elsewhere: set[tuple[ReplicaId, Address]] = set()
+        """Where somebody else was found than the one who was meant: two lives of a node have one name."""
         self._aware: set[ReplicaId] = set()
         """Those who were removed and have heard of it."""
         self._wanted: dict[str, Target] = {}
@@ -95,6 +99,10 @@ class Dialers:
         if peer.gossip and self._host.roster.member(peer.replica) is not None:
             self._said[peer.replica] = peer.gossip
 
+    def note_elsewhere(self, replica: ReplicaId, address: Address) -> None:
+        """Somebody else is at this address."""
+        self._elsewhere.add((replica, address))
+
     # --- who, and where
 
     def targets(self) -> dict[str, Target]:
@@ -104,7 +112,7 @@ class Dialers:
         if roster.is_removed:
             return {member.replica: self._of(member, is_slow=True) for member in roster.members}
         if not membership.is_member:
-            return self._seeds()
+            return self.seeds()
         known = roster.member(me.replica)
         is_moved = known is not None and bool(me.gossip) and known.gossip != me.gossip
         found = {member.replica: self._of(member) for member in roster.peers if is_moved or me.replica < member.replica}
@@ -113,13 +121,19 @@ class Dialers:
                 found[member.replica] = self._of(member, is_slow=True)
         return {str(replica): target for replica, target in found.items() if target.addresses}
 
-    def _seeds(self) -> dict[str, Target]:
+    def known(self) -> dict[str, Target]:
+        """All who hold something that this node holds, whoever has to dial."""
+        found = {str(member.replica): self._of(member) for member in self._host.roster.peers}
+        return {replica: target for replica, target in found.items() if target.addresses}
+
+    def seeds(self) -> dict[str, Target]:
+        """Whom to ask to be let in."""
         own = self._host.me
-        if self._config.join:
-            addresses = [each for each in self._config.join_addresses if str(each) != own.gossip]
-            return {f"seed {each}": Target(str(each), None, (each,)) for each in addresses}
-        founders = [member for member in self._host.cluster.members if member.node != own.node]
-        return {f"seed {each.node}": Target(each.node, None, self._addresses(each)) for each in founders}
+        found = [Target(str(each), None, (each,)) for each in (*self._config.join_addresses, *self._more_seeds)]
+        if not self._config.join:
+            founders = [member for member in self._host.cluster.members if member.node != own.node]
+            found += [Target(each.node, None, self._addresses(each)) for each in founders]
+        return {f"seed {each.name}": each for each in found if each.addresses and own.gossip != str(each.addresses[0])}
 
     def _unaware(self) -> list[Member]:
         """Those who were removed and perhaps have not heard of it; not those whose node is back under another id."""
@@ -140,9 +154,11 @@ class Dialers:
         return Target(member.node, member.replica, self._addresses(member), is_slow)
 
     def _addresses(self, member: Member) -> tuple[Address, ...]:
-        given = self._config.peers.get(member.node)
         founder = self._host.cluster.member(member.replica)
-        said = [given] if given else [self._said.get(member.replica), founder and founder.gossip, member.gossip]
+        said = [self._said.get(member.replica), founder and founder.gossip, member.gossip]
+        given = self._config.peers.get(member.node)
+        if given and (member.replica, parse_address(given, "peers")) not in self._elsewhere:
+            said = [given]
         found: list[Address] = []
         for text in said:
             with suppress(UsageError):  # a peer may say what it likes

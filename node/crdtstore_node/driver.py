@@ -28,7 +28,9 @@ from crdtstore.service import Cancelled, Event, Received, Request, Service
 from crdtstore.storage.protocol import CommitLog, StateStore
 from crdtstore_node.clock import WallClock
 from crdtstore_node.config import UNSAVED_BYTES
+from crdtstore_node.identity import Anchor
 from crdtstore_node.logs import event
+from crdtstore_node.standing import why_no_data
 from crdtstore_node.state_writer import StateWriter
 from crdtstore_node.writer import RETRY_S, LogWriter
 
@@ -38,11 +40,14 @@ Answer = dict[str, Any] | CrdtStoreError
 
 _log = logging.getLogger(__name__)
 _WRITES = frozenset(("commit", "declare", "declare_domain"))
+_DATA = _WRITES | {"collection", "conflicts", "domain", "explain", "list", "members", "read"}
 _TICK_S = 1.0
 """A tick comes at least so often."""
 _LOOK_S = 1.0
 _LEAST_S = 0.001
 """And at most so often, whatever the service asks for."""
+_STILL_S = 0.05
+"""And so often before the first tick."""
 
 
 class Driver:
@@ -66,6 +71,8 @@ class Driver:
         self.send: Callable[[Sequence[tuple[ReplicaId, bytes]]], None] = lambda sends: None
         self.rejected: Callable[[Rejected], None] = lambda rejected: None
         self.crashed: Callable[[], None] = lambda: None
+        self.rejoin: Callable[[str], None] = lambda reason: None
+        """Is told when this node is to give up its id."""
         self.failure: StorageError | None = None
         """Why nothing can be made durable any more."""
         self.full: StorageError | None = None
@@ -76,7 +83,7 @@ class Driver:
         """How many requests needed something that cannot be read."""
         self.unreadable: StorageError | None = None
         """What the last of these needed."""
-        self._is_held = False
+        self._is_held = self._is_started = False
         self._look_at = 0.0
         self._told: dict[str, str | None] = {}
         """What was last logged of failures that are not this driver's to handle."""
@@ -110,10 +117,20 @@ class Driver:
         """Requests that are not answered yet."""
         return len(self._waiting)
 
+    @property
+    def anchor(self) -> Anchor | None:
+        """Keeps how far the log is durable."""
+        return self._writer.anchor
+
+    @anchor.setter
+    def anchor(self, anchor: Anchor | None) -> None:
+        self._writer.anchor = anchor
+
     # --- what enters
 
     def start(self) -> None:
-        """The first tick."""
+        """The first tick: from now on the service does what is due. Before it, requests are answered and nothing else happens."""
+        self._is_started = True
         self.submit(Tick())
 
     def submit(self, event: Event) -> None:
@@ -144,6 +161,8 @@ class Driver:
             )
         if self.is_crashed:
             raise _gone()
+        if do in _DATA and (why_not := why_no_data(self.service.host)) is not None:
+            raise why_not
         if is_write and (why := self.why_no_writes) is not None:
             raise _refused(why)
         self._ticket += 1
@@ -216,6 +235,8 @@ class Driver:
             self._answer(ticket, answer)
         for rejected in out.rejected:
             self.rejected(rejected)
+        if out.rejoin is not None:
+            self.rejoin(out.rejoin)
         self._arm((out.wake_ms - now_ms) / 1000)
 
     def _answer(self, ticket: int, answer: Answer) -> None:
@@ -224,7 +245,7 @@ class Driver:
             waiting[0].set_result(answer)
 
     def _arm(self, delay_s: float) -> None:
-        at = self._loop.time() + min(max(delay_s, _LEAST_S), _TICK_S)
+        at = self._loop.time() + min(max(delay_s, _LEAST_S if self._is_started else _STILL_S), _TICK_S)
         if self._timer is None or at < self._timer_at - 0.0005:
             if self._timer is not None:
                 self._timer.cancel()
@@ -232,7 +253,9 @@ class Driver:
 
     def _on_timer(self) -> None:
         self._timer = None
-        self._events.append(Tick())
+        self._events.append(
+            Tick() if self._is_started else Cancelled(0)
+        )  # nobody has that ticket: time passes, and no more
         self._turn()
         if self._loop.time() >= self._look_at:
             self._look_at = self._loop.time() + _LOOK_S

@@ -1,7 +1,8 @@
 """A node: configuration, identity, log, state store, service, driver, gossip and API, put together and taken apart in order.
 
 The question: in which order does a node end? It stops taking requests and finishes those it has, which needs the disk; then it tells its
-peers farewell; then log and state store are closed. It starts the other way round, and nobody reaches it before its state is back.
+peers farewell; then log and state store are closed. It starts the other way round, and nobody reaches it before its state is back. A node
+that has to give up its id ends too; ``lives`` starts the next one.
 """
 
 from __future__ import annotations
@@ -9,13 +10,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import random
-from pathlib import Path
 from typing import Any
 
-from crdtstore.causal import ReplicaId
-from crdtstore.configuration import Cluster, Member
-from crdtstore.errors import PUT_BACK, CrdtStoreError, DecodeError, ProtocolError, StorageError, Unavailable, UsageError
+from crdtstore.errors import CrdtStoreError, StorageError, Unavailable
 from crdtstore.host import Host
 from crdtstore.service import Service
 from crdtstore.storage.log import SegmentedLog
@@ -23,75 +20,22 @@ from crdtstore.storage.sqlite import SqliteState
 from crdtstore_node.api.handler import Handler
 from crdtstore_node.api.server import Server, check_parser
 from crdtstore_node.clock import WallClock
-from crdtstore_node.config import Address, NodeConfig, load_cluster
+from crdtstore_node.config import Address
 from crdtstore_node.driver import Driver
-from crdtstore_node.identity import LOG_NAME, read_identity, take_identity
+from crdtstore_node.identity import Anchor
 from crdtstore_node.logs import event
 from crdtstore_node.metrics import Metrics
+from crdtstore_node.opening import Opened
+from crdtstore_node.proving import ask_peers, find_member
+from crdtstore_node.standing import why_not_member
 from crdtstore_node.storage_status import storage_status
+from crdtstore_node.story import Story
 from crdtstore_node.transport import Transport
+from crdtstore_node.watch import Watch
 
 __all__ = ["Node", "Opened"]
 
 _log = logging.getLogger(__name__)
-
-
-class Opened:
-    """A data directory that is ours, with the state its checkpoint and its log hold. Made before there is an event loop."""
-
-    def __init__(self, config: NodeConfig, *, is_bootstrap: bool) -> None:
-        """Take the directory.
-
-        Raises:  UsageError, StorageError, ProtocolError or DecodeError with what is wrong with it; nothing changed.
-        """
-        self.config = config
-        self.cluster: Cluster = load_cluster(Path(config.cluster_file))
-        _check_peers(config, self.cluster)
-        data = Path(config.data)
-        if not is_bootstrap:
-            take_identity(data, self.cluster, config.node, is_bootstrap=False)
-        self.log = SegmentedLog.open(data / LOG_NAME, config.log.segment_bytes)
-        self.store: SqliteState | None = None
-        try:
-            self.me: Member
-            self.me, self.is_new = take_identity(data, self.cluster, config.node, is_bootstrap=is_bootstrap)
-            self.store = SqliteState.open(data)
-            self.host, self.recovered = self._recover(data, self.store)
-        except BaseException:
-            if self.store is not None:
-                self.store.close()
-            self.log.close()
-            raise
-
-    def _recover(self, data: Path, store: SqliteState) -> tuple[Host, int]:
-        engine, random_ = self.config.engine, random.SystemRandom()
-        try:
-            identity = read_identity(data)
-            source = identity.restored_from if identity is not None else None
-            if source is None:
-                host = Host(self.cluster, self.me.replica, engine, random_, store, self.log.read)
-            else:
-                host = Host(self.cluster, ReplicaId(source.replica), engine, random_, store, self.log.read, self.me)
-            return host, host.recover(self.log.replay(host.needed))
-        except StorageError as error:
-            if "file" in error.more:
-                raise
-            remedy = "" if PUT_BACK in error.detail else f". {PUT_BACK}"
-            raise StorageError(f"{data}: {error.detail.removesuffix('.')}{remedy}.", file=str(data)) from error
-        except (ValueError, ProtocolError, DecodeError) as error:
-            raise StorageError(
-                f"{data}: what is stored does not fit the cluster file: {str(error).removesuffix('.')}. Start it with the cluster "
-                "file that it ran with. Nothing changed."
-            ) from error
-
-
-def _check_peers(config: NodeConfig, cluster: Cluster) -> None:
-    nodes = [member.node for member in cluster.members]
-    for node in config.peers:
-        if node not in nodes:
-            raise UsageError(
-                f"peers.{node}: there is no such node in the cluster file; there are {', '.join(nodes)}. Nothing changed."
-            )
 
 
 class Node:
@@ -105,8 +49,11 @@ class Node:
     handler: Handler
     server: Server
 
-    def __init__(self, opened: Opened) -> None:
+    def __init__(self, opened: Opened, story: Story | None = None) -> None:
+        """``story`` goes on over all ids that the node has in this process."""
         check_parser()
+        self.opened = opened
+        self.story = story or Story()
         self.config = opened.config
         self.host = opened.host
         self.log = opened.log
@@ -114,26 +61,36 @@ class Node:
         self.store = opened.store
         unsaved_bytes = opened.config.state.unsaved_bytes
         self.driver = Driver(Service(opened.host), opened.log, WallClock(), opened.store, unsaved_bytes)
-        self.transport = Transport(self.driver, opened.config)
+        self.driver.rejoin = self.end
+        self.transport = Transport(self.driver, opened.config, opened.seeds)
         self.handler = Handler(self.driver, self, opened.config.http)
         self.server = Server(self.handler, opened.config.http)
         self.metrics_page = Metrics(self)
         self.is_leaving = False
         self.failed = asyncio.Event()
+        self.ended = asyncio.Event()
+        self.ended_by = ""
+        """Why it has to give up its id."""
         self.driver.crashed = self.failed.set
         self.recovered = opened.recovered
         self.api = self.gossip = Address("", 0)
+        self._watch = Watch(self)
+        self._proving: asyncio.Task[None] | None = None
+        self._anchor: Anchor | None = None
 
     async def start(self) -> None:
         """Listen, connect, serve.
 
         Raises:  StorageError naming the address that cannot be had; nothing is left listening.
         """
-        self.driver.start()
+        continuity = self.opened.continuity
+        waits = continuity.must_leave or (continuity.must_ask and self.config.identity_wait_ms > 0 and self._has_peers)
         try:
-            if not self.host.reads_only:  # its id is no member's: it has nothing to say, and nobody would hear it
+            if not waits:
+                self._go_on(continuity.reason)
+            if not continuity.must_leave:  # else its id may be another's: nobody is to hear it
+                self.transport.is_asking = waits
                 self.gossip = await _listen(self.transport, self.config.gossip_address, "gossip")
-                self.transport.dial()
             self.api = await _listen(self.server, self.config.api_address, "api")
         except BaseException:
             await self.stop()
@@ -148,17 +105,60 @@ class Node:
             recovered=self.recovered,
             cut=self.log.torn,
         )
-        if self.host.reads_only:
-            event(_log, logging.WARNING, "restored from a backup and not joined: reads only", source=self.host.replica)
+        if waits:
+            self.story.tell("unproven", replica=self.host.replica, why=continuity.reason)
+            self._proving = asyncio.ensure_future(self._prove())
+        else:
+            self.transport.dial()
+        self._watch.start()
+
+    @property
+    def _has_peers(self) -> bool:
+        return bool(self.host.roster.peers)
+
+    def _go_on(self, proof: str) -> None:
+        """Write under this id from now on."""
+        self._anchor = self.opened.go_on()
+        self.driver.anchor = self._anchor
+        self.driver.start()
+        self.story.tell("continued", replica=self.host.me.replica, proof=proof, is_anchored=self._anchor is not None)
+
+    async def _prove(self) -> None:
+        """Find out whether this node may go on under its id."""
+        try:
+            if self.opened.continuity.must_leave:
+                await find_member(self)
+                self.end(self.opened.continuity.reason)
+                return
+            proof = await ask_peers(self, self.config.identity_wait_ms)
+            if self.host.fenced_by is None:
+                self.transport.is_asking = False
+                self._go_on(proof)
+                self.transport.dial()
+        except Exception:
+            _log.exception("this node could not find out whether it may go on under its id")
+            self.failed.set()
+
+    def end(self, reason: str) -> None:
+        """This node has to give up its id, and to join under a new one."""
+        if not self.ended.is_set():
+            self.ended_by = reason
+            self.ended.set()
 
     async def stop(self) -> None:
         """Finish what is in flight, close everything."""
         self.is_leaving = True
+        if self._proving is not None:
+            self._proving.cancel()
+            await asyncio.gather(self._proving, return_exceptions=True)
+        await self._watch.stop()
         await self.server.stop()
         await self.transport.stop()
         await self.driver.stop()
         self.log.close()
         self.store.close()
+        if self._anchor is not None:
+            self._anchor.close()
         event(_log, logging.INFO, "stopped")
 
     # --- what it says of itself
@@ -188,18 +188,9 @@ class Node:
         if why is not None:
             code = why.code if why.code == "storage-full" else "storage-failed"
             return Unavailable(f"{why.detail}. Reads go on.", code=code, retry_after=5.0)
-        if self.host.reads_only:
-            return Unavailable(
-                f"restored from a backup of {self.host.replica}, has not joined the cluster: serves reads only.",
-                code="identity-unproven",
-            )
-        fenced = [group for group, engine in self.host.groups.items() if engine.is_fenced]
-        if fenced:
-            return Unavailable(
-                f"fenced in {', '.join(fenced)}: a peer holds writes under this id that this node does not have.",
-                code="fenced",
-                retry_after=5.0,
-            )
+        why = why_not_member(self)
+        if why is not None:
+            return why
         damage = None if self.host.saving is None else self.host.saving.scrub.failure
         if damage is not None:  # a row that vanished reads as absent
             return Unavailable(

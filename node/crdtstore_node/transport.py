@@ -28,27 +28,31 @@ from crdtstore_node.driver import Driver
 from crdtstore_node.links import Link, Socket, close
 from crdtstore_node.logs import OncePer, event
 
-__all__ = ["Transport"]
+__all__ = ["CONNECTED_ALREADY", "WAITS", "WANTED", "Transport"]
 
 _log = logging.getLogger(__name__)
 _REFUSED = 4000
 """WebSocket close code: the hello or a message was refused."""
 CONNECTED_ALREADY = 4001
 """The peer has a connection with this node, and both know it."""
+WAITS = 4002
+"""The hello was good, and more is not said now: whoever closed waits for a proof of its id."""
 _MAX_STRANGERS = 64
 """Connections that have not said hello yet."""
 _MAX_GUESTS = 64
 """Connections of nodes that no group knows: they want to join, or say so."""
+_NOT_HERE = 421
 _ANSWER_S = 1.0
 """A connection whose other end does not answer within so long is one that only we know of."""
-_WANTED = "Crdtstore-Replica"
+WANTED = "Crdtstore-Replica"
 """The header that says whom a dialer means: its hello holds what it remembers of that one."""
 
 
 class Transport:
     """The links of one node. Mutable; ``links`` holds what is connected now."""
 
-    def __init__(self, driver: Driver, config: NodeConfig) -> None:
+    def __init__(self, driver: Driver, config: NodeConfig, seeds: Sequence[Address] = ()) -> None:
+        """``seeds``: where members were in this node's life before."""
         self._driver = driver
         self._host = driver.service.host
         self._options = config.links
@@ -57,8 +61,12 @@ class Transport:
         self._session: aiohttp.ClientSession | None = None
         self._strangers = 0
         self._is_stopping = False
+        self.is_asking = False
+        """Whether hellos are answered and nothing else: it is not known yet whether this node may go on under its id."""
+        self.reached: set[ReplicaId | None] = set()
+        """Whose hello came meanwhile and contradicts nothing."""
         self.links: dict[ReplicaId, Link] = {}
-        self.dialers = Dialers(self._host, config, self.links, self._dial)
+        self.dialers = Dialers(self._host, config, self.links, self._dial, seeds)
         self.connected = self.lost = self.overrun = self.dropped = self.refused_connections = 0
         self.refused: dict[str, int] = {}
         """Per peer how often something it said was refused ("" for those that never said who they are)."""
@@ -119,9 +127,11 @@ class Transport:
                     f"http://{address}/gossip",
                     max_msg_size=MAX_MESSAGE_BYTES,
                     timeout=aiohttp.ClientWSTimeout(ws_close=0.5),
-                    headers={} if target.replica is None else {_WANTED: target.replica},
+                    headers={} if target.replica is None else {WANTED: target.replica},
                 )
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            if target.replica is not None and getattr(error, "status", None) == _NOT_HERE:
+                self.dialers.note_elsewhere(target.replica, address)
             if self._once.is_new(target.name, f"unreachable at {address}"):
                 event(
                     _log,
@@ -139,8 +149,10 @@ class Transport:
         if request.path != "/gossip" or self._is_stopping or self._strangers >= _MAX_STRANGERS:
             self._refuse("", remote, "not a gossip connection" if request.path != "/gossip" else "too many connections")
             return web.Response(status=404 if request.path != "/gossip" else 503)
-        if request.headers.get(_WANTED, self._host.me.replica) != self._host.me.replica:
-            return web.Response(status=421)  # who was here before; what is meant for it must not be taken for ours
+        if request.headers.get(WANTED, self._host.me.replica) != self._host.me.replica:
+            return web.Response(
+                status=_NOT_HERE
+            )  # who was here before; what is meant for it must not be taken for ours
         websocket = web.WebSocketResponse(max_msg_size=MAX_MESSAGE_BYTES, compress=False, timeout=0.5)
         try:
             await websocket.prepare(request)
@@ -161,7 +173,10 @@ class Transport:
             finally:
                 self._strangers -= target is None
             self.dialers.learn(peer)
-            if await self._is_needed(peer, target):
+            if self.is_asking:
+                self.reached.add(peer.replica)
+                await close(websocket, WAITS, "waits for a proof of its id")
+            elif await self._is_needed(peer, target):
                 await self._carry(peer, websocket)
             else:
                 await close(websocket, CONNECTED_ALREADY, "already connected")

@@ -19,6 +19,7 @@ from typing import NamedTuple
 from crdtstore.errors import StorageError
 from crdtstore.storage.cutting import SegmentLost
 from crdtstore.storage.protocol import CommitLog
+from crdtstore_node.identity import Anchor
 
 __all__ = ["RETRY_S", "LogWriter"]
 
@@ -57,6 +58,8 @@ class LogWriter:
         self._on_full = on_full
         self._on_not_cut = on_not_cut
         self._loop = asyncio.get_running_loop()
+        self.anchor: Anchor | None = None
+        """Is told how far the log is durable before anybody else is."""
         self._gathered: list[bytes] = []
         self._number = 0
         self._is_busy = False
@@ -140,6 +143,8 @@ class LogWriter:
                 tell(self._failed, broken)
                 return
             else:
+                if self.anchor is not None:
+                    self.anchor.hold(log.position)
                 tell(self._written, item.number, position)
                 return
 

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from crdtstore.testing.processes import hold_port
 from crdtstore.values import from_json, from_msgpack, to_json_bytes, to_msgpack
 from crdtstore_node.config import load
+from crdtstore_node.lives import Lives
 from crdtstore_node.node import Node, Opened
 
 NONCE = "0" * 31 + "1"
@@ -99,6 +100,9 @@ class Nodes:
         self.directory = directory
         self.regions = list(regions)
         self.tables = {name: {**FAST.get(name, {}), **tables.get(name, {})} for name in {**FAST, **tables}}
+        self.settings: dict[str, Any] = {}
+        """Of every node, beside the tables."""
+        self.lives: dict[str, Life] = {}
         self.running: dict[str, Node] = {}
         self.ports: dict[str, tuple[int, int]] = {}
         held = []
@@ -123,11 +127,22 @@ class Nodes:
         (self.directory / name).write_text("\n".join(lines) + "\n")
 
     def write_config(
-        self, region: str, peers: Mapping[str, int] | None = None, cluster_file: str = "cluster.toml"
+        self,
+        region: str,
+        peers: Mapping[str, int] | None = None,
+        cluster_file: str = "cluster.toml",
+        join: Sequence[str] | None = None,
     ) -> Path:
+        """``join``: regions that a node asks to be let in; it need not be a founder."""
+        if region not in self.ports:
+            with hold_port() as api_port, hold_port() as gossip_port:
+                self.ports[region] = (api_port.getsockname()[1], gossip_port.getsockname()[1])
         api, gossip = self.ports[region]
         lines = [
             f'node = "{region}-1"',
+            *([] if join is None else [f'region = "{region}"']),
+            *([] if join is None else [f"join = {json.dumps([f'127.0.0.1:{self.ports[each][1]}' for each in join])}"]),
+            *(f"{name} = {json.dumps(value)}" for name, value in self.settings.items()),
             f'cluster_file = "{cluster_file}"',
             f'data = "data-{region}"',
             f'api = "127.0.0.1:{api}"',
@@ -164,9 +179,47 @@ class Nodes:
     async def stop(self, region: str) -> None:
         await self.running.pop(region).stop()
 
+    async def live(self, region: str, *, join: Sequence[str] | None = None, is_bootstrap: bool = False) -> Life:
+        """A node that goes on under another id when it has to."""
+        config = load(self.write_config(region, join=join), {})
+        life = self.lives[region] = Life(Opened(config, is_bootstrap=is_bootstrap))
+        await life.started()
+        return life
+
     async def stop_all(self) -> None:
+        for region in list(self.lives):
+            await self.lives.pop(region).stop()
         for region in list(self.running):
             await self.stop(region)
+
+
+class Life:
+    """A node through all its ids, as the command runs it."""
+
+    def __init__(self, opened: Opened) -> None:
+        self._stop = asyncio.Event()
+        self._began = asyncio.Event()
+        self._lives = Lives(opened, self._began.set)
+        self._task = asyncio.ensure_future(self._lives.run(self._stop))
+
+    @property
+    def node(self) -> Node:
+        return self._lives.node
+
+    @property
+    def counts(self) -> dict[str, int]:
+        return self._lives.story.counts
+
+    async def started(self) -> None:
+        began = asyncio.ensure_future(self._began.wait())
+        await asyncio.wait([began, self._task], return_when=asyncio.FIRST_COMPLETED)
+        began.cancel()
+        if self._task.done():
+            self._task.result()
+
+    async def stop(self) -> int:
+        self._stop.set()
+        return await self._task
 
 
 class Lines(logging.Handler):

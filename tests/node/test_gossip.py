@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import shutil
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +11,6 @@ import aiohttp
 import pytest
 
 from crdtstore.configuration import Cluster
-from crdtstore.errors import UsageError
 from crdtstore.host import Host
 from crdtstore.messages import MAX_MESSAGE_BYTES, Hello, decode_message, encode_message
 from crdtstore.testing.proxy import Proxy
@@ -325,38 +323,6 @@ async def test_who_connects_and_says_nothing_is_let_go(make_nodes: Callable[...,
     assert (code, reason) == (4000, "no hello")
     assert nodes[0].transport._strangers == 0
     await unaffected(nodes)
-
-
-async def test_a_node_that_forgot_what_it_acknowledged_is_fenced(
-    make_nodes: Callable[..., Nodes], lines: Lines
-) -> None:
-    cluster = make_nodes("us", "eu")
-    us, eu = await cluster.start_all()
-    await declare(us, "shop", "counter")
-    await cluster.stop("us")
-    shutil.copytree(cluster.directory / "data-us", cluster.directory / "backup")
-    us = await cluster.start("us", is_bootstrap=False)
-    await until(lambda: len(us.transport.links) == 1)
-    await add(us, 3)
-    await agree([us, eu])
-    await cluster.stop("us")
-    shutil.rmtree(cluster.directory / "data-us")
-    (cluster.directory / "backup").rename(cluster.directory / "data-us")
-    us = await cluster.start("us", is_bootstrap=False)
-    await until(lambda: us.why_not_ready() is not None)
-    refused = await call(us, "POST", KEY, ADD)
-    assert (refused.status, refused.body["code"], refused.body["effect"]) == (503, "fenced", "none")
-    ready = await call(us, "GET", "/readyz")
-    assert (ready.status, ready.body["code"]) == (503, "fenced")
-    assert us.status()["why"].startswith("fenced in shop/0")
-    assert (await call(us, "GET", KEY)).status == 200
-    assert await call(eu, "POST", KEY, ADD)
-    assert (await call(eu, "GET", KEY)).body["value"] == 4
-
-
-async def test_a_peer_that_is_dialed_elsewhere_must_exist(make_nodes: Callable[..., Nodes]) -> None:
-    with pytest.raises(UsageError, match=r"peers\.ap-1: there is no such node .* there are us-1, eu-1"):
-        await make_nodes("us", "eu").start("us", peers={"ap": 1})
 
 
 async def test_who_connects_and_does_not_even_speak_http_is_let_go(make_nodes: Callable[..., Nodes]) -> None:

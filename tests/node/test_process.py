@@ -87,7 +87,11 @@ async def test_sigterm_ends_a_node_in_order_and_a_restart_continues(run: Callabl
     us.process.send_signal(signal.SIGTERM)
     code, out, events = us.end()
     assert (code, out) == (0, "")
-    assert [event["event"] for event in events if event["level"] != "warning"] == ["serving", "stopped"]
+    assert [event["event"] for event in events if event["level"] != "warning"] == [
+        "this node goes on under its id",
+        "serving",
+        "stopped",
+    ]
     assert all({"time", "level", "node", "region", "event"} <= event.keys() for event in events)
     assert all((event["node"], event["region"]) == ("us-1", "us") for event in events)
     again = run("us").ready()
