@@ -48,15 +48,18 @@ class Arrivals:
             elif isinstance(message, Digest):
                 self._on_digest(peer, message, now_ms, out)
             else:
-                self._check_row(peer, message.row)
+                self._check_rows([(peer, message.row)])
                 engine.antientropy.take_row(peer, message.row, now_ms, out)
         except (ProtocolError, DecodeError) as error:
             self._refuse(peer, error, out)
 
-    def _check_row(self, member: int, row: Row) -> None:
+    def _check_rows(self, rows: list[tuple[int, Row]]) -> None:
+        """All of them are true as far as can be told, or none counts."""
         engine = self._engine
-        engine.trust.check_row(member, row)
-        engine.membership.claims.note(engine.replicas[member], row)
+        for member, row in rows:
+            engine.trust.check_row(member, row)
+        for member, row in rows:
+            engine.membership.claims.note(engine.replicas[member], row)
 
     def _refuse(self, peer: int, error: CrdtStoreError, out: Output) -> None:
         engine = self._engine
@@ -65,10 +68,12 @@ class Arrivals:
 
     def _on_digest(self, peer: int, message: Digest, now_ms: int, out: Output) -> None:
         engine = self._engine
-        self._check_row(peer, message.row)
-        for member, row in enumerate(message.others):
-            if row is not None and member not in (engine.me, peer):
-                self._check_row(member, row)
+        others = [
+            (member, row)
+            for member, row in enumerate(message.others)
+            if row is not None and member not in (engine.me, peer)
+        ]
+        self._check_rows([(peer, message.row), *others])
         engine.antientropy.on_digest(peer, message, now_ms, out)
 
     def _on_frame(self, peer: int, frame: Frame, now_ms: int, out: Output) -> None:

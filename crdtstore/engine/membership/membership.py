@@ -296,6 +296,8 @@ class Membership:
         engine = self._engine
         if engine.is_fenced:
             return False
+        if isinstance(message, Configure):
+            message.value.check()
         said: ConfigurationId = message.configuration
         said.check()
         self.note_heard(replica, said, now_ms)
@@ -340,7 +342,6 @@ class Membership:
             out.tell.append((replica, Configure(self._engine.group, configuration)))
 
     def _on_configure(self, replica: ReplicaId, value: Configuration, now_ms: int, out: Output) -> None:
-        value.check()
         mine = self._engine.configuration
         if value.id == mine.id:
             value.check_follows(mine)
