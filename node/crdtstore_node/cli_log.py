@@ -22,7 +22,7 @@ from crdtstore.clock import physical_ms, rfc3339
 from crdtstore.commit import Commit
 from crdtstore.errors import MAX_DETAIL, CrdtStoreError, UsageError, problem
 from crdtstore.storage.inspection import Damage, Torn, inspect
-from crdtstore_node.log_checks import Chains, Numbers, Report, cluster_of, commits, log_of, place, verify
+from crdtstore_node.log_checks import Chains, Numbers, Report, cluster_of, entries, log_of, place, verify
 from crdtstore_node.state_checks import StateReport, check_state, read_checkpoint
 
 __all__ = ["log"]
@@ -100,19 +100,25 @@ def dump(
 ) -> None:
     """Show the commits, a line each; with --json an object each.
 
-    A line is: position, dot, stamp, group, author, number of effects and bytes.
+    A line is: position, dot, stamp, group, author, number of effects and bytes. Notes about the members of groups stand between them
+    (position, group, what it says), but for --origin and --since: they are nobody's, and have no time.
     """
     _, where = log_of(directory)
     since_ms = _instant_ms(since)
     shown, is_sound = 0, True
     groups, origins = set[str](), set[str]()
-    for found in commits(where, start):
+    for found in entries(where, start):
         if isinstance(found, (Damage, Torn)):
             is_sound &= isinstance(found, Torn)
             click.echo(_place(found), err=True)
             continue
-        position, entry, commit = found
+        position, entry, what = found
         groups.add(entry.group)
+        if isinstance(what, dict):
+            if since is None and origin is None and group in (None, entry.group):
+                click.echo(_note(position, entry.group, what, as_json=as_json))
+            continue
+        commit = what
         origins |= {entry.origin, entry.origin.rpartition(".")[0]}
         if (
             (group is not None and entry.group != group)
@@ -175,6 +181,8 @@ def _report(where: Path, report: Report, state: StateReport) -> dict[str, Any]:
     }
     if report.chains is not None:
         document["commits"] = report.chains.commits
+        document["notes"] = report.chains.groups.notes
+        document["arriving"] = sorted(report.chains.groups.arriving)
         document["heads"] = [
             {"group": group, "origin": origin, "seq": seq, "chain": chain and chain.hex()}
             for (group, origin), (seq, chain) in sorted(report.chains.heads.items())
@@ -195,12 +203,16 @@ def _show_report(report: Report, state: StateReport) -> None:
         for (group, origin), (seq, chain) in sorted(report.chains.heads.items()):
             head = chain.hex() if chain is not None else "not checked: the log begins after its first commit"
             click.echo(f"{_plain(group)}  {_plain(origin)}:{seq}  {head}")
+        for group in sorted(report.chains.groups.arriving):
+            click.echo(f"{_plain(group)}  is being taken over from others: what the log holds of it does not count yet")
     what = (
         f"{_counted(report.blocks, 'block')} with {_counted(report.records, 'record')}, {_bytes(report.bytes)} in "
         f"{_counted(report.segments, 'segment')}, positions {report.begins or 0} to {report.ends or 0}"
     )
     if report.chains is not None:
         what += f", {_counted(report.chains.commits, 'commit')}"
+        if report.chains.groups.notes:
+            what += f", {_counted(report.chains.groups.notes, 'note')} about members"
     if report.is_sound and not state.damage:
         click.echo(f"sound: {what}; {_state(state)}")
         return
@@ -253,6 +265,12 @@ def _line(position: int, group: str, origin: ReplicaId, commit: Commit, size: in
     )
 
 
+def _note(position: int, group: str, said: dict[str, Any], *, as_json: bool) -> str:
+    if as_json:
+        return json.dumps({"position": position, "group": group, **said})
+    return f"{position:>12}  {_plain(group)}  {_plain(said['text'], MAX_DETAIL)}"
+
+
 def _refuse_unknown(option: str, name: str | None, known: set[str]) -> None:
     if name is not None and name not in known:
         there = ", ".join(sorted(known)[:_MOST_NAMED]) + (", …" if len(known) > _MOST_NAMED else "")
@@ -282,6 +300,7 @@ def _numbers(where: Path, numbers: Numbers) -> dict[str, Any]:
         "records": numbers.records,
         "commits": numbers.commits,
         "commit_bytes": numbers.commit_bytes,
+        "notes": numbers.notes,
         "bytes_per_commit": round(numbers.bytes / numbers.commits, 1) if numbers.commits else None,
         "first": _time(numbers.first),
         "last": _time(numbers.last),
@@ -316,6 +335,8 @@ def _show_numbers(numbers: Numbers) -> None:
         click.echo(f"commits   {_number(numbers.commits)}, {each}, {_time(numbers.first)} to {_time(numbers.last)}")
     for (group, origin), (count, size) in sorted(numbers.per_origin.items()):
         click.echo(f"          {_plain(group)}  {_plain(origin)}  {_counted(count, 'commit')}  {_bytes(size)}")
+    if numbers.notes:
+        click.echo(f"notes     {_number(numbers.notes)} about members of groups")
     if numbers.places or numbers.undecodable:
         click.echo(f"damaged   at {_counted(numbers.places + numbers.undecodable, 'place')}: see crdtstore log verify")
 

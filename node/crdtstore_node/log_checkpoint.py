@@ -33,6 +33,8 @@ class Checkpoint(Struct, frozen=True):
     """The last commit that need not be in the log any more, and the chain hash after it."""
     heads: dict[Origin, tuple[int, bytes]]
     """The last commit that the state holds, and the chain hash after it."""
+    begins: dict[str, int] = {}
+    """The groups that the state holds: what the log has of them below this position is of installs that came to nothing."""
     logged: int = 0
     """The log must hold a block that begins at this position, or a later one; 0: that is not known."""
 
@@ -80,11 +82,12 @@ def checkpoint_of(data: Path) -> Checkpoint | None:
         is_restored = (
             identity is not None and identity.restored_from is not None
         )  # its log was written anew, and is shorter
-        checkpoint = Checkpoint(node.needed, {}, {}, 0 if is_restored else node.logged)
+        checkpoint = Checkpoint(node.needed, {}, {}, {}, 0 if is_restored else node.logged)
         for group, number in node.groups.items():
             saved = read_saved(rows, number)
             if saved is None:
                 continue
+            checkpoint.begins[group] = saved.begins
             for at, member in enumerate(saved.members):
                 origin = (group, ReplicaId(member))
                 checkpoint.starts[origin] = (saved.base[at], saved.base_chains[at])

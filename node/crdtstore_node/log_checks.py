@@ -3,7 +3,8 @@
 The question: what can be checked without the node? That every block is what was written, that nothing is missing
 between two of them, and, by the chain of hashes, that every origin's commits follow one another without a gap. A log
 that was cut begins where the checkpoint beside it left off, so its chains begin with those in there, and they have to
-come by the heads of the state.
+come by the heads of the state. A replica that joined took its groups over from others: their chains begin with the
+state that it got, and commits of installs that came to nothing are passed over.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ from typing import Any
 from msgspec import Struct, field
 
 from crdtstore.commit import Commit, chain_next, chain_start, decode_commit
+from crdtstore.engine.membership.notes import decode_note
 from crdtstore.errors import PUT_BACK, DecodeError, StorageError, UsageError
-from crdtstore.promises import NOTE_GROUP
 from crdtstore.storage import segment
 from crdtstore.storage.inspection import Damage, Finding, Part, Prepared, Started, Torn, inspect
 from crdtstore.storage.protocol import Entry
@@ -24,9 +25,11 @@ from crdtstore.storage.record import decode_record
 from crdtstore.storage.sqlite_file import FILE_NAME as STATE_NAME
 from crdtstore_node.identity import FILE_NAME as IDENTITY_NAME
 from crdtstore_node.identity import LOG_NAME, read_identity
+from crdtstore_node.identity.leaving import LEFT_NAME
 from crdtstore_node.log_checkpoint import Checkpoint, Origin
+from crdtstore_node.log_notes import Groups, about, is_commit, is_note_of_group
 
-__all__ = ["Chains", "Numbers", "Report", "cluster_of", "commits", "log_of", "verify"]
+__all__ = ["Chains", "Numbers", "Report", "cluster_of", "entries", "log_of", "verify"]
 
 MOST_LISTED = 1_000
 """So many places are named one by one; all are counted."""
@@ -60,6 +63,8 @@ def cluster_of(data: Path) -> str:
     Raises:  UsageError when nothing here says it.
     """
     identity = read_identity(data)
+    if identity is None and data.parent.name == LEFT_NAME:  # what was kept of an id that was left
+        identity = read_identity(data.parent.parent)
     if identity is None:
         raise UsageError(f"{data}: no identity.json, and a chain of hashes begins with the name of the cluster.")
     return identity.cluster
@@ -125,6 +130,9 @@ def verify(log: Path, chains: Chains | None = None, needed: int | None = None, l
     if chains is not None:
         for origin, why in chains.missing():
             report.note(Damage(last.path if last is not None else log, 0, 0, f"{why} of {origin[1]} in {origin[0]}"))
+        for group in sorted(chains.groups.installed):
+            why = f"{group} was installed, but no state here holds it: what was taken over from others is missing"
+            report.note(Damage(last.path if last is not None else log, 0, 0, why))
     _check_end(report, Torn(log, 0, 0) if last is None else _end_of(last, report.ends or 0), needed or 0, logged)
     return report
 
@@ -160,13 +168,13 @@ def _on_started(report: Report, started: Started, needed: int | None) -> Started
     return started
 
 
-def _commits_of(part: Part) -> Iterator[Entry]:
+def _entries_of(part: Part) -> Iterator[Entry]:
     """The entries of a block but for a node's notes to itself.
 
     Raises:  DecodeError when the checksum is right, and yet these are no records.
     """
     for record in segment.records_of(part.payload):
-        yield from (entry for entry in decode_record(record) if entry.group != NOTE_GROUP)
+        yield from (entry for entry in decode_record(record) if is_commit(entry) or is_note_of_group(entry))
 
 
 class Chains:
@@ -179,6 +187,8 @@ class Chains:
     def __init__(self, cluster: str, checkpoint: Checkpoint | None = None) -> None:
         self.heads: dict[Origin, tuple[int, bytes | None]] = {}
         self.commits = 0
+        """All that there are, of whatever installs."""
+        self.groups = Groups(checkpoint.begins if checkpoint is not None else {})
         self._cluster = cluster
         self._starts = checkpoint.starts if checkpoint is not None else {}
         self._state = checkpoint.heads if checkpoint is not None else {}
@@ -186,14 +196,25 @@ class Chains:
     def take(self, part: Part) -> Iterator[Damage]:
         """Follow the chains through a block; what does not fit."""
         try:
-            for group, origin, data in _commits_of(part):
+            for entry in _entries_of(part):
+                group, origin, data = entry
+                if not is_commit(entry):
+                    self._take_note(entry)
+                    continue
                 seq = decode_commit(data).seq
                 self.commits += 1
+                if not self.groups.counts(group, part.position):
+                    continue
                 why = self._follow((group, origin), seq, data)
                 if why:
                     yield Damage(part.path, part.offset, 0, f"{why} of {origin} in {group}")
         except DecodeError as error:
             yield Damage(part.path, part.offset, 0, f"the checksum is right, but {error.detail}")
+
+    def _take_note(self, entry: Entry) -> None:
+        self.groups.take(entry)
+        if entry.group in self.groups.arriving:
+            self.heads = {origin: head for origin, head in self.heads.items() if origin[0] != entry.group}
 
     @property
     def unchecked(self) -> int:
@@ -246,6 +267,8 @@ class Numbers(Struct):
     records: int = 0
     commits: int = 0
     commit_bytes: int = 0
+    notes: int = 0
+    """About members; those of the node are not counted."""
     undecodable: int = 0
     places: int = 0
     first: int | None = None
@@ -277,7 +300,11 @@ class Numbers(Struct):
         self.largest = max(self.largest, part.size)
         self.sizes[next(size for size in _SIZES if part.size <= size)] += 1
         try:
-            for group, origin, data in _commits_of(part):
+            for entry in _entries_of(part):
+                group, origin, data = entry
+                if not is_commit(entry):
+                    self.notes += 1
+                    continue
                 stamp = decode_commit(data).hlc
                 self.commits += 1
                 self.commit_bytes += len(data)
@@ -290,15 +317,20 @@ class Numbers(Struct):
             self.undecodable += 1
 
 
-def commits(log: Path, start: int = 0) -> Iterator[tuple[int, Entry, Commit] | Damage | Torn]:
-    """Every commit from a position on with the position of its block, and what is not sound, in order."""
+def entries(log: Path, start: int = 0) -> Iterator[tuple[int, Entry, Commit | dict[str, Any]] | Damage | Torn]:
+    """Every commit from a position on with the position of its block, notes about members with what they say, and what is not sound,
+    in order."""
     for finding in inspect(log):
         if isinstance(finding, (Damage, Torn)):
             yield finding
         elif isinstance(finding, Part) and finding.position >= start:
             try:
-                for entry in _commits_of(finding):
-                    yield finding.position, entry, decode_commit(entry.data)
+                for entry in _entries_of(finding):
+                    yield (
+                        finding.position,
+                        entry,
+                        decode_commit(entry.data) if is_commit(entry) else about(decode_note(entry.data)),
+                    )
             except DecodeError as error:
                 yield Damage(finding.path, finding.offset, 0, f"the checksum is right, but {error.detail}")
 
