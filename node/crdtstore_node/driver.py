@@ -22,10 +22,9 @@ from crdtstore.engine.events import Persisted, Tick
 from crdtstore.errors import CrdtStoreError, StorageError, Unavailable
 from crdtstore.host import HostOutput, Rejected
 from crdtstore.messages import Frame, Want, decode_message
-from crdtstore.promises import NOTE_GROUP
 from crdtstore.saving import Saved
 from crdtstore.service import Cancelled, Event, Received, Request, Service
-from crdtstore.storage.protocol import CommitLog, StateStore
+from crdtstore.storage.protocol import NO_ORIGIN, CommitLog, StateStore
 from crdtstore_node.clock import WallClock
 from crdtstore_node.config import UNSAVED_BYTES
 from crdtstore_node.identity import Anchor
@@ -211,7 +210,7 @@ class Driver:
     def _carry_out(self, out: HostOutput, now_ms: int) -> None:
         if out.persist:
             self.records += 1
-            self.commits_logged += sum(entry.group != NOTE_GROUP for entry in out.persist)
+            self.commits_logged += sum(entry.origin != NO_ORIGIN for entry in out.persist)
             if self.failure is None:
                 self._writer.put(out.persist_number, self._log.encode(out.persist))
         if self._saver is not None and out.save:
