@@ -25,8 +25,8 @@ __all__ = ["PAGE", "Admin", "Order", "View", "best_of"]
 MEMBERS_PATH = "/admin/v1/members"
 ORPHANS_PATH = "/admin/v1/orphans"
 LOOK_SECONDS = 2.0
-DECIDE_SECONDS = 10.0
-"""How long a node waits for the members to decide, before it says that too few of them answer."""
+DECIDE_SHARE = 2.0
+"""Members have so many times the timeout of a call to decide, before the node says that too few of them answer."""
 REPLY_SECONDS = 2.0
 """What an answer may take beyond that."""
 COMMITS_PER_REQUEST = 50
@@ -137,7 +137,7 @@ class Admin:
     async def _post(self, order: Order, body: dict[str, Any]) -> dict[str, Any]:
         seconds = self._timeout
         if "configuration" in body:
-            seconds = max(seconds, DECIDE_SECONDS)
+            seconds *= DECIDE_SHARE
             body = body | {"wait_ms": int(seconds * 1000)}
             seconds += REPLY_SECONDS
         try:
@@ -226,17 +226,18 @@ class Admin:
     async def orphans_of(self, view: View, replica: str, domain: str) -> list[Orphan]:
         """The commits of an id above its final, in one domain."""
         found: list[Orphan] = []
-        while True:
-            after = int(found[-1].dot.rpartition(":")[2]) if found else 0
-            page = await self.orphan_page(view, replica, domain, after)
+        after: int | None = 0
+        while after is not None:
+            page, after = await self.orphan_page(view, replica, domain, after)
             found += page
-            if len(page) < PAGE:
-                return found
+        return found
 
-    async def orphan_page(self, view: View, replica: str, domain: str, after: int = 0) -> list[Orphan]:
-        """The first ``PAGE`` of them behind the commit of this number."""
+    async def orphan_page(
+        self, view: View, replica: str, domain: str, after: int = 0
+    ) -> tuple[list[Orphan], int | None]:
+        """Some of them behind the commit of this number, and where the next page begins; None: there is none."""
         body = await self._get_orphans(view, replica=replica, domain=domain, limit=PAGE, after=after)
-        return msgspec.convert(body.get("orphans", []), list[Orphan])
+        return msgspec.convert(body.get("orphans", []), list[Orphan]), body.get("next")
 
     async def apply(self, view: View, domain: str, orphans: Sequence[Orphan]) -> dict[str, list[dict[str, str]]]:
         """Make commits anew with their effects: ``{"applied": [{"orphan", "dot"}], "refused": [{"orphan", "why"}]}``."""

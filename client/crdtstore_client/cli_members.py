@@ -300,6 +300,6 @@ def _done(ctx: click.Context, order: Order, now: Members) -> str:
         return f"{node} is leaving; it is gone when this no longer lists it: {again(ctx, 'member', 'list')}"
     if order.what == "rejoin":
         return f"{node} takes a new id and joins: {again(ctx, 'member', 'join', '--wait', node)}"
-    waiting = sum(bool(group.waits_for) for group in now.groups)
+    waiting = len({group for groups in now.unsettled().values() for group in groups})
     finals = f"; {waiting} group{'' if waiting == 1 else 's'} still to settle what counts of them" if waiting else ""
     return f"done: configuration {now.configuration}, members {_everybody(now)}{finals}"

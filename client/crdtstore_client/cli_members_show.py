@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from crdtstore_client.cli_show import is_safe, plain
 from crdtstore_client.cli_tables import table_lines
 from crdtstore_client.convergence import span
-from crdtstore_client.members import Member, MemberGroup, Members, Removed, short_replica
+from crdtstore_client.members import Member, Members, Removed, short_replica
 
 __all__ = ["byte_count", "commit_count", "heard", "list_lines", "named", "part_count", "safe", "status_lines"]
 
@@ -88,7 +88,8 @@ def list_lines(members: Members) -> list[str]:
         lines.append(safe(f"split: {nodes} and {members.node} contradict each other, see crdtstore doctor"))
     if members.removed:
         rows_ = [
-            (each.node, each.region, each.replica.rpartition(".")[2][:8], finals(each)) for each in members.removed
+            (each.node, each.region, each.replica.rpartition(".")[2][:8], finals(members, each))
+            for each in members.removed
         ]
         lines += [
             "",
@@ -99,12 +100,11 @@ def list_lines(members: Members) -> list[str]:
     return lines
 
 
-def finals(removed: Removed) -> str:
+def finals(members: Members, removed: Removed) -> str:
     """Up to where its commits count, per domain."""
     known = [f"{domain} {final:,}" for domain, final in sorted(removed.final.items()) if final is not None]
-    waiting = [domain for domain, final in sorted(removed.final.items()) if final is None]
-    if waiting:
-        known.append(f"not decided yet: {named(waiting)}")
+    if waiting := members.unsettled().get(removed.replica):
+        known.append(f"not settled yet: {named(waiting)}")
     return ", ".join(known) or "-"
 
 
@@ -141,7 +141,7 @@ def status_lines(members: Members) -> list[str]:
 
 def is_calm(members: Members) -> bool:
     """Whether nothing is under way."""
-    busy = any(group.waits_for or group.installing for group in members.groups)
+    busy = bool(members.unsettled()) or any(group.installing is not None for group in members.groups)
     is_whole = all(each.connected or each.is_self for each in members.members)
     return members.state == "member" and is_whole and members.quorum.reachable and not members.split and not busy
 
@@ -160,19 +160,9 @@ def _quorum(members: Members) -> str:
     return f"{verdict}{members.quorum.needed}; {reached}" if members.quorum.needed else f"{verdict}{reached}"
 
 
-def _by(groups: Iterable[tuple[str, MemberGroup]]) -> dict[str, list[str]]:
-    """The names of groups, by what is the same for them."""
-    found: dict[str, list[str]] = {}
-    for what, group in groups:
-        found.setdefault(what, []).append(group.name)
-    return found
-
-
 def _waits(members: Members) -> list[str]:
-    waiting = _by((replica, group) for group in members.groups for replica in group.waits_for)
-    return [
-        f"{named(groups)}: up to where commits of {members.names(replica)} count" for replica, groups in waiting.items()
-    ]
+    unsettled = members.unsettled().items()
+    return [f"{named(groups)}: up to where commits of {members.names(replica)} count" for replica, groups in unsettled]
 
 
 def _installs(members: Members) -> list[str]:

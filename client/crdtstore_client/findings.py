@@ -128,7 +128,7 @@ async def _count_open(admin: Admin, view: View, kept: Orphans) -> int:
     for domain, found in kept.domains.items():
         count += found.orphans
         if found.orphans:
-            page = await admin.orphan_page(view, kept.replica, domain)
+            page, _ = await admin.orphan_page(view, kept.replica, domain)
             count -= sum(each.applied is not None for each in page)
     return count
 
@@ -284,9 +284,8 @@ def _finals(look: Look) -> Iterator[Finding]:
     """Removed ids of which it is not settled how many commits count."""
     waiting: dict[str, set[str]] = {}
     for each in look.inside:
-        for group in each.groups:
-            for replica in group.waits_for:
-                waiting.setdefault(replica, set()).add(group.name)
+        for replica, names in each.unsettled().items():
+            waiting.setdefault(replica, set()).update(names)
     for replica, groups in waiting.items():
         name = short_replica(replica)
         text = (

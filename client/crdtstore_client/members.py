@@ -105,6 +105,10 @@ class MemberGroup(msgspec.Struct, frozen=True, kw_only=True):
     def name(self) -> str:
         return f"{self.domain}/{self.shard}"
 
+    def has_settled(self, replica: str) -> bool:
+        """Whether it knows that this one was removed, and how many of its commits count."""
+        return replica not in self.waits_for and replica not in self.members
+
 
 class Members(msgspec.Struct, frozen=True, kw_only=True):
     """The whole answer of one node; ``state``: member, joining, leaving, removed, fenced, unproven."""
@@ -128,6 +132,13 @@ class Members(msgspec.Struct, frozen=True, kw_only=True):
     def of(cls, body: dict[str, Any]) -> Members:
         """From a body of ``/admin/v1/members``; fields of newer nodes are ignored."""
         return msgspec.convert(body, cls)
+
+    def unsettled(self) -> dict[str, list[str]]:
+        """Ids that were removed, with the groups in which it is not settled how many of their commits count."""
+        gone = [each.replica for each in self.removed]
+        gone += [replica for group in self.groups for replica in group.waits_for]
+        found = {each: [group.name for group in self.groups if not group.has_settled(each)] for each in gone}
+        return {replica: groups for replica, groups in found.items() if groups}
 
     def names(self, replica: str) -> str:
         """What a replica is called: its node, where that names one id only, otherwise with the begin of its random part."""

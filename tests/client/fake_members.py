@@ -164,7 +164,7 @@ class FakeMembers:
             case ("GET", "orphans"):
                 if not query:
                     return 200, {"replicas": self.kept.get(name, [])}
-                return 200, {"orphans": self._page(query)}
+                return 200, self._page(query)
             case ("POST", "orphans/apply"):
                 return 200, self._apply(body or {})
         raise UsageError("there is nothing here. Nothing changed.", code="no-such-route")
@@ -205,14 +205,17 @@ class FakeMembers:
                 for entry in left
             ]
             each["configuration"] = f"{number}.00ff00ff"
-            each["groups"][1]["waits_for"] = gone
+            each["groups"][0]["members"] = [entry["replica"] for entry in each["members"]]
+            each["groups"][1] |= {"waits_for": gone, "members": each["groups"][0]["members"]}
         return at
 
-    def _page(self, query: dict[str, str]) -> list[dict[str, Any]]:
+    def _page(self, query: dict[str, str]) -> dict[str, Any]:
         found = self.commits.get((query["replica"], query["domain"]), [])
         after = int(query.get("after", "0"))
         behind = [each for each in found if int(each["dot"].rpartition(":")[2]) > after]
-        return behind[: int(query.get("limit", "100"))]
+        some = behind[: int(query.get("limit", "100"))]
+        is_whole = len(some) == len(behind)
+        return {"orphans": some, "final": 87, "next": None if is_whole else int(some[-1]["dot"].rpartition(":")[2])}
 
     def _apply(self, body: dict[str, Any]) -> dict[str, Any]:
         assert body["yes"] is True

@@ -47,7 +47,7 @@ async def test_evict(store: Store, nodes: FakeMembers) -> None:
         (
             "us",
             "/admin/v1/members/evict",
-            {"nodes": [IDS["ap"]], "configuration": "3.ab12cd34", "wait_ms": 10_000, "yes": True},
+            {"nodes": [IDS["ap"]], "configuration": "3.ab12cd34", "wait_ms": 1_000, "yes": True},
         )
     ]
     with pytest.raises(UsageError, match="changed since") as caught:

@@ -40,7 +40,8 @@ def test_a_list_of_members_and_of_those_that_were_removed(nodes: FakeMembers) ->
     nodes.cut_off("ap")
     nodes.entry("us", "eu")["only_there"] = {"commits": 5113}
     gone = {"replica": "sa-1.5555666677778888", "node": "sa-1", "region": "sa"}
-    nodes.pages["us"]["removed"] = [gone | {"final": {"_sys": 12, "shop": 5113, "old": None}}]
+    nodes.pages["us"]["groups"][1]["waits_for"] = [gone["replica"]]
+    nodes.pages["us"]["removed"] = [gone | {"final": {"_sys": 12, "old": 5113, "shop": None}}]
     assert run(nodes, "member", "list").stdout.splitlines() == [
         "configuration 3.ab12cd34 of prod, as us-1 sees it",
         "node  region  id        state   connected  heard      installed  only there",
@@ -49,7 +50,7 @@ def test_a_list_of_members_and_of_those_that_were_removed(nodes: FakeMembers) ->
         "ap-1  ap      99ab00cd  member  no         31 s ago   yes                 ?",
         "",
         "removed  region  id        commits that count",
-        "sa-1     sa      55556666  _sys 12, shop 5,113, not decided yet: old",
+        "sa-1     sa      55556666  _sys 12, old 5,113, not settled yet: shop/0",
     ]
 
 
