@@ -85,7 +85,7 @@ class Engine:
         "_is_held", "_own_chains", "_own_vector", "antientropy", "applied", "arrivals", "causality", "checkpoint", "clock", "cluster",
         "configuration", "connected", "durability", "early", "failure", "fenced_by", "group", "history", "keyspace", "me", "measures",
         "membership", "on_fenced", "options", "others", "position", "promises", "read_log", "replay", "replicas", "rights", "rows",
-        "stability", "trust", "upkeep",
+        "stability", "trust", "upkeep", "wake_ms",
     )
     # fmt: on
 
@@ -149,6 +149,8 @@ class Engine:
         """Set when a peer remembers of us what we do not: somebody else wrote under our id, or we forgot. No write is taken any more."""
         self.on_fenced: Callable[[str], None] = lambda why: None
         self._is_held = False
+        self.wake_ms = 0
+        """When a tick may have something to do: never later than it has."""
         self.connected: set[int] = set()
         """The replicas that can be spoken to."""
         self.membership = Membership(self, random, is_installed=is_installed)
@@ -178,6 +180,9 @@ class Engine:
                 out.send.clear()
             else:
                 out.send = self.membership.shape.give_all(out.send)
+        self.wake_ms = self.membership.wake_ms
+        if self.takes_part:
+            self.wake_ms = min(self.wake_ms, self.antientropy.wake_ms, self.upkeep.wake_ms, self.rights.wake_ms)
         return out
 
     def _let_happen(self, event: Event, now_ms: int, out: Output) -> None:
@@ -243,14 +248,7 @@ class Engine:
     def hold(self, is_held: bool) -> None:
         """While nothing can be written, what the store does by itself waits; whoever asks or sends is refused before he comes here."""
         self._is_held = is_held
-        self.rights.wake_ms = 0
-
-    @property
-    def wake_ms(self) -> int:
-        """When a tick may have something to do: never later than it has."""
-        if not self.takes_part:
-            return self.membership.wake_ms
-        return min(self.antientropy.wake_ms, self.upkeep.wake_ms, self.rights.wake_ms, self.membership.wake_ms)
+        self.rights.wake_ms = self.wake_ms = 0
 
     # --- local writes
 
