@@ -18,7 +18,7 @@ from msgspec import Struct
 
 from crdtstore.causal import Dot, ReplicaId, parse_replica_id
 from crdtstore.clock import physical_ms, rfc3339
-from crdtstore.commit import REASON, Commit, decode_commit, request_hash
+from crdtstore.commit import REASON, Commit, decode_commit, head_of, request_hash
 from crdtstore.engine.events import Draft, Op
 from crdtstore.errors import DecodeError, UsageError
 from crdtstore.leaves import ADD, DEADLINE, DROP, MARK, MAX, MIN, PUT
@@ -104,7 +104,7 @@ def last_of(entries: Iterable[tuple[str, str, bytes]], replica: str, last: dict[
     """
     for group, origin, data in entries:
         if origin == replica:
-            last[group] = max(last.get(group, 0), decode_commit(data).seq)
+            last[group] = max(last.get(group, 0), head_of(data)[0])
 
 
 def orphans_of(entries: Iterable[tuple[str, str, bytes]], replica: str, group: str, after: int) -> list[bytes]:
@@ -113,7 +113,7 @@ def orphans_of(entries: Iterable[tuple[str, str, bytes]], replica: str, group: s
     Raises:  DecodeError.
     """
     own = [data for where, origin, data in entries if origin == replica and where == group]
-    return [data for data in own if decode_commit(data).seq > after]
+    return [data for data in own if head_of(data)[0] > after]
 
 
 # --- from hand to hand

@@ -38,7 +38,9 @@ __all__ = ["Answer", "Driver"]
 Answer = dict[str, Any] | CrdtStoreError
 
 _log = logging.getLogger(__name__)
-_WRITES = frozenset(("commit", "declare", "declare_domain"))
+_WRITES = frozenset(
+    ("commit", "declare", "declare_domain", "member_evict", "member_force", "member_leave", "orphan_apply")
+)
 _DATA = _WRITES | {"collection", "conflicts", "domain", "explain", "list", "members", "read"}
 _TICK_S = 1.0
 """A tick comes at least so often."""

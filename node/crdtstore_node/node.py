@@ -26,6 +26,7 @@ from crdtstore_node.identity import Anchor
 from crdtstore_node.logs import event
 from crdtstore_node.metrics import Metrics
 from crdtstore_node.opening import Opened
+from crdtstore_node.orphans import LeftLives
 from crdtstore_node.proving import ask_peers, find_member
 from crdtstore_node.standing import why_not_member
 from crdtstore_node.storage_status import storage_status
@@ -62,6 +63,8 @@ class Node:
         unsaved_bytes = opened.config.state.unsaved_bytes
         self.driver = Driver(Service(opened.host), opened.log, WallClock(), opened.store, unsaved_bytes)
         self.driver.rejoin = self.end
+        self.left = LeftLives(opened.data)
+        self.driver.service.administration.orphaned.left = self.left
         self.transport = Transport(self.driver, opened.config, opened.seeds)
         self.handler = Handler(self.driver, self, opened.config.http)
         self.server = Server(self.handler, opened.config.http)
@@ -197,6 +200,10 @@ class Node:
                 f"what is on disk is damaged: {damage.detail}. Reads and writes go on.", code="storage-failed"
             )
         return None
+
+    async def prepare_orphans(self, asked: dict[str, Any]) -> None:
+        """Read what earlier ids of this directory left, as far as a request about it needs."""
+        await self.left.prepare(self.host, asked)
 
     def metrics(self) -> tuple[str, bytes]:
         return self.metrics_page.render()

@@ -40,6 +40,9 @@ class Pages(Protocol):
     def metrics(self) -> tuple[str, bytes]:
         """Content type and body."""
 
+    async def prepare_orphans(self, asked: dict[str, Any]) -> None:
+        """Read what a request about orphans needs."""
+
 
 class Handler:
     """The handler of the API listener. ``outcomes`` counts answers by code ("ok" for those that are none)."""
@@ -97,11 +100,13 @@ class Handler:
         token = request.headers.get("Crdtstore-Token")
         if token is not None:
             asked["token"] = ", ".join(request.headers.getall("Crdtstore-Token"))
+        if action.do == "orphans":
+            await self._pages.prepare_orphans(asked)
         answer = await self._ask(action.do, asked)
         if isinstance(answer, CrdtStoreError):
             return self.refuse(answer, is_msgpack, request.headers.get("traceparent"))
         self.outcomes["ok"] += 1
-        return self._respond(answer, is_msgpack, request.headers.get("If-None-Match"))
+        return self._respond(answer, is_msgpack, request.headers.get("If-None-Match"), action.status)
 
     async def _read(self, request: web.BaseRequest) -> bytes:
         """The body, once all of it is here."""
@@ -129,7 +134,7 @@ class Handler:
             self._driver.forget(ticket)
             raise
 
-    def _respond(self, answer: dict[str, Any], is_msgpack: bool, known: str | None) -> web.Response:
+    def _respond(self, answer: dict[str, Any], is_msgpack: bool, known: str | None, status: int = 200) -> web.Response:
         headers = {"Server": _NAME, "Content-Type": bodies.MSGPACK if is_msgpack else bodies.JSON}
         etag = answer.get("etag")
         if etag is not None:
@@ -137,7 +142,7 @@ class Handler:
             if known is not None and _matches(known, etag, answer):
                 del headers["Content-Type"]
                 return web.Response(status=304, headers=headers)
-        return web.Response(body=bodies.encode(answer, is_msgpack), headers=headers)
+        return web.Response(status=status, body=bodies.encode(answer, is_msgpack), headers=headers)
 
     # --- pages of the node itself
 

@@ -17,6 +17,7 @@ __all__ = ["Action", "MethodNotAllowed", "find"]
 
 
 _NONE: Query = MappingProxyType({})
+_ADMIN = ("", "admin", "v1")
 
 
 class Action(NamedTuple):
@@ -27,6 +28,8 @@ class Action(NamedTuple):
     body: frozenset[str] = frozenset()
     """Fields its body may have; none: it takes no body."""
     may_be_empty: bool = False
+    status: int = 200
+    """Of an answer that is no problem."""
 
 
 class MethodNotAllowed(UsageError):
@@ -58,6 +61,17 @@ _WHY = {"GET": _EXPLAIN, "HEAD": _EXPLAIN}
 _CLASHES = {"GET": _CONFLICTS, "HEAD": _CONFLICTS}
 _OF_DOMAIN = {"GET": _DOMAIN, "HEAD": _DOMAIN, "PUT": _DECLARE_DOMAIN}
 _OF_COLLECTION = {"GET": _COLLECTION, "HEAD": _COLLECTION, "PUT": _DECLARE}
+_ORPHANS = Action("orphans", {"replica": text, "domain": text, "limit": integer, "after": integer})
+_CHANGE = ("configuration", "yes", "wait_ms")
+_OF_ADMIN: dict[tuple[str, ...], Mapping[str, Action]] = {
+    ("members",): {"GET": Action("members_status"), "HEAD": Action("members_status")},
+    ("members", "leave"): {"POST": Action("member_leave", body=frozenset(("node",)), may_be_empty=True, status=202)},
+    ("members", "evict"): {"POST": Action("member_evict", body=frozenset(("nodes", *_CHANGE)))},
+    ("members", "force"): {"POST": Action("member_force", body=frozenset(("survivors", *_CHANGE)))},
+    ("members", "rejoin"): {"POST": Action("member_rejoin", body=frozenset(("yes",)), may_be_empty=True, status=202)},
+    ("orphans",): {"GET": _ORPHANS, "HEAD": _ORPHANS},
+    ("orphans", "apply"): {"POST": Action("orphan_apply", body=frozenset(("domain", "commits", "yes")))},
+}
 _OWN: dict[tuple[str, ...], Mapping[str, Action]] = {
     ("", *path.split("/")): {"GET": Action(do), "HEAD": Action(do)}
     for path, do in {"v1/status": ".status", "healthz": ".health", "readyz": ".ready", "metrics": ".metrics"}.items()
@@ -92,9 +106,14 @@ def _match(parts: list[str]) -> tuple[Mapping[str, Action], dict[str, str]]:
             return _OF_DOMAIN, {"domain": domain}
         case ["", "v1", "domains", domain, "collections", collection]:
             return _OF_COLLECTION, {"domain": domain, "collection": collection}
-    own = _OWN.get(tuple(parts))
+    own = _OF_ADMIN.get(tuple(parts[3:])) if tuple(parts[:3]) == _ADMIN else _OWN.get(tuple(parts))
     if own is not None:
         return own, {}
+    if tuple(parts[:3]) == _ADMIN:
+        known = ", ".join("/".join((*_ADMIN, *path)) for path in _OF_ADMIN)
+        raise UsageError(
+            f"there is nothing at {'/'.join(parts)[:200]!r}; there are {known}. Nothing changed.", code="no-such-route"
+        )
     hint = " Data is at /v1/data/domain/collection/key, declarations are at /v1/domains/domain/collections/collection."
     if parts[1:3] in (["v1", "data"], ["v1", "explain"]) and len(parts) > 6:
         hint = " A key is one segment: write / in it as %2F; what may stand behind it is /members."
