@@ -1,8 +1,9 @@
 """``GET /metrics``: what the node and its groups count, for Prometheus.
 
 The question: what may a metric cost? Nothing where requests pass: everything is counted there in plain integers, without labels, and
-only a scrape makes samples of them. Label sets are bounded: domains up to ``MAX_DOMAINS`` in the order of their names, and peers, which
-the cluster file names. What is not known yet is absent, never zero: a staleness of nothing heard is no staleness of 0.
+only a scrape makes samples of them. Label sets are bounded: domains up to ``MAX_DOMAINS`` in the order of their names, and the nodes of
+peers, who are members; two lives of one node are one peer here. What is not known yet is absent, never zero: a staleness of nothing heard
+is no staleness of 0.
 """
 
 from __future__ import annotations
@@ -54,6 +55,10 @@ class _OfLink(NamedTuple):
 
 def _per_sync(node: Node) -> float | None:
     return node.driver.commits_logged / node.log.syncs if node.driver.commits_logged else None
+
+
+def _not_installed(node: Node) -> float:
+    return sum(not engine.is_installed for engine in node.host.groups.values())
 
 
 def _saving(node: Node) -> Saving:
@@ -117,6 +122,7 @@ _NODE = (
     _OfNode("crdtstore_gossip_dropped", "counter", "Messages without a link.", lambda n: n.transport.dropped),
     _OfNode("crdtstore_links_opened", "counter", "Connections with peers begun.", lambda n: n.transport.connected),
     _OfNode("crdtstore_links_lost", "counter", "Connections with peers ended.", lambda n: n.transport.lost),
+    _OfNode("crdtstore_groups_not_installed", "gauge", "To be taken over from others.", _not_installed),
     _OfNode("crdtstore_links_overrun", "counter", "Of these: too much waited.", lambda n: n.transport.overrun),
 )
 
@@ -183,6 +189,7 @@ _LINK = (
 )
 
 _OTHER = {
+    "crdtstore_identity_events": "What became of this node's id and membership, by event, since the process began.",
     "crdtstore_requests": "Answers to users by code; ok for those that are no problem.",
     "crdtstore_peers_refused": "What peers said that was refused, by peer (empty: never said who it is).",
     "crdtstore_link_up": "1 while a peer is connected.",
@@ -218,16 +225,21 @@ class Metrics(Collector):
             yield _family(name, kind, what, (), [((), value(node))])
         by_code = [((code,), count) for code, count in sorted(node.handler.outcomes.items())]
         yield _family("crdtstore_requests", "counter", _OTHER["crdtstore_requests"], ("outcome",), by_code)
+        told = [((what,), count) for what, count in node.story.counts.items()]
+        yield _family("crdtstore_identity_events", "counter", _OTHER["crdtstore_identity_events"], ("event",), told)
         by_peer = [((peer,), count) for peer, count in sorted(node.transport.refused.items())]
         yield _family("crdtstore_peers_refused", "counter", _OTHER["crdtstore_peers_refused"], ("peer",), by_peer)
 
     def _of_links(self) -> Iterator[Metric]:
-        links = {link.peer.node: link for link in self._node.transport.links.values()}
-        host = self._node.host
-        up = [((member.node,), member.node in links) for member in host.cluster.members if member != host.me]
+        links = {
+            link.peer.node: link for link in self._node.transport.links.values()
+        }  # two lives of one node are one here
+        nodes = sorted({member.node for member in self._node.host.roster.peers})
+        up = [((node,), node in links) for node in nodes]
         yield _family("crdtstore_link_up", "gauge", _OTHER["crdtstore_link_up"], ("peer",), up)
         for name, what, value in _LINK:
-            yield _family(name, "gauge", what, ("peer",), [((peer,), value(link)) for peer, link in links.items()])
+            samples = [((peer,), value(link)) for peer, link in links.items() if peer in nodes]
+            yield _family(name, "gauge", what, ("peer",), samples)
 
     def _of_domains(self) -> Iterator[Metric]:
         now_ms = self._node.driver.clock.now_ms()
@@ -244,8 +256,8 @@ class Metrics(Collector):
         visible = HistogramMetricFamily(name, _OTHER[name], labels=("domain", "peer"))
         for domain, engine in engines:
             _add(windows, (domain,), engine.measures.window_ms)
-            for origin in engine.others:
-                _add(visible, (domain, node_of(engine.replicas[origin])), engine.measures.visibility_ms[origin])
+            for node, origin in {node_of(engine.replicas[origin]): origin for origin in engine.others}.items():
+                _add(visible, (domain, node), engine.measures.visibility_ms[origin])
         yield windows
         yield visible
 

@@ -179,16 +179,28 @@ class Nodes:
     async def stop(self, region: str) -> None:
         await self.running.pop(region).stop()
 
-    async def live(self, region: str, *, join: Sequence[str] | None = None, is_bootstrap: bool = False) -> Life:
-        """A node that goes on under another id when it has to."""
-        config = load(self.write_config(region, join=join), {})
-        life = self.lives[region] = Life(Opened(config, is_bootstrap=is_bootstrap))
+    async def live(
+        self,
+        region: str,
+        *,
+        join: Sequence[str] | None = None,
+        is_bootstrap: bool = False,
+        name: str = "",
+        **environ: str,
+    ) -> Life:
+        """A node that goes on under another id when it has to. ``environ`` stands over its file, without the prefix."""
+        config = load(self.write_config(region, join=join), {f"CRDTSTORE_{key}": each for key, each in environ.items()})
+        life = self.lives[name or region] = Life(Opened(config, is_bootstrap=is_bootstrap))
         await life.started()
         return life
 
+    async def end(self, name: str) -> int:
+        """Stop a node that ``live`` started."""
+        return await self.lives.pop(name).stop()
+
     async def stop_all(self) -> None:
-        for region in list(self.lives):
-            await self.lives.pop(region).stop()
+        for name in list(self.lives):
+            await self.end(name)
         for region in list(self.running):
             await self.stop(region)
 
