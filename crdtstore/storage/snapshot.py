@@ -17,7 +17,7 @@ from typing import Literal, TypeVar
 
 import msgspec
 import zstandard
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 
 from crdtstore.errors import StorageError
 from crdtstore.storage.protocol import Row
@@ -111,8 +111,15 @@ class Manifest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     log: Position
     groups: dict[str, GroupPart]
     objects: list[ObjectPart]
+    left_out: list[str] | UnsetType = UNSET
+    """Groups whose state was just being taken over from others: nothing of them counts yet. Unset when there are none."""
     check: str = ""
     """The hash of all of the above."""
+
+    @property
+    def arriving(self) -> frozenset[str]:
+        """The groups that are left out."""
+        return frozenset() if isinstance(self.left_out, UnsetType) else frozenset(self.left_out)
 
 
 def encode_manifest(manifest: Manifest) -> bytes:

@@ -204,7 +204,9 @@ def _show_report(report: Report, state: StateReport) -> None:
             head = chain.hex() if chain is not None else "not checked: the log begins after its first commit"
             click.echo(f"{_plain(group)}  {_plain(origin)}:{seq}  {head}")
         for group in sorted(report.chains.groups.arriving):
-            click.echo(f"{_plain(group)}  is being taken over from others: what the log holds of it does not count yet")
+            click.echo(
+                f"{_plain(group)}  its state is not here, or still on its way: what the log holds of it does not count"
+            )
     what = (
         f"{_counted(report.blocks, 'block')} with {_counted(report.records, 'record')}, {_bytes(report.bytes)} in "
         f"{_counted(report.segments, 'segment')}, positions {report.begins or 0} to {report.ends or 0}"

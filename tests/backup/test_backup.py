@@ -182,7 +182,7 @@ def test_nothing_is_restored_where_it_does_not_belong(place: Path) -> None:
         backup = backed_up(world, place / "backups")
     with pytest.raises(UsageError, match="not empty"):
         restore(backup, place / "backups", world.cluster, "r0-1")
-    with pytest.raises(UsageError, match="not in the cluster file"):
+    with pytest.raises(UsageError, match="neither in the cluster file nor in the backup"):
         restore(backup, place / "new", world.cluster, "r9-1")
     other = make_cluster(1)
     object.__setattr__(other, "nonce", bytes(15) + b"\2")

@@ -23,11 +23,10 @@ from crdtstore.engine.events import Persisted, Tick
 from crdtstore.engine.options import Options
 from crdtstore.errors import CrdtStoreError, UsageError
 from crdtstore.host import Host, HostOutput
-from crdtstore.promises import NOTE_GROUP
 from crdtstore.saving import Saved
 from crdtstore.service import PeerChanged, Received, Request, Service
 from crdtstore.storage.log import SegmentedLog
-from crdtstore.storage.protocol import Entry
+from crdtstore.storage.protocol import NO_ORIGIN, Entry
 from crdtstore.storage.record import decode_record
 from crdtstore.storage.sqlite import SqliteState
 from crdtstore_node.backup.logcopy import read_blocks
@@ -242,7 +241,7 @@ def entries_of(data: Path) -> list[Entry]:
     """Every commit in a log that was never cut, in order."""
     blocks = read_blocks(data / LOG_NAME, 0)
     entries = [entry for block in blocks for record in block.records for entry in decode_record(record)]
-    return [entry for entry in entries if entry.group != NOTE_GROUP]
+    return [entry for entry in entries if entry.origin != NO_ORIGIN]
 
 
 class Told:

@@ -13,11 +13,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from msgspec import MsgspecError, Struct, field
-from msgspec.msgpack import Decoder
+from msgspec import MsgspecError, Struct, field, structs
+from msgspec.msgpack import Decoder, encode
 
 from crdtstore.causal import ReplicaId
-from crdtstore.engine.checkpoint import FORMAT, Saved, SavedNode
+from crdtstore.engine.checkpoint import FORMAT, NODE_PATH, Saved, SavedNode, saved_path
 from crdtstore.errors import DecodeError, StorageError
 from crdtstore.leaves import Branch, Entry
 from crdtstore.shares import MODULUS, Shares
@@ -46,6 +46,22 @@ class Checkpoint(Struct):
     def needed(self) -> int:
         """The position from where the log goes on top."""
         return self.node.needed if self.node is not None else 0
+
+    @property
+    def begins(self) -> dict[str, int]:
+        """Per group from which position on what the log holds of it counts."""
+        return {group: saved.begins for group, saved in self.groups.items()}
+
+    def moved(self) -> list[Row]:
+        """The meta rows as they have to be where another log goes on top, in which nothing stands that does not count."""
+        rows = [
+            (saved_path(number), encode(structs.replace(self.groups[group], begins=0)))
+            for number, group in self.numbers.items()
+            if self.groups[group].begins
+        ]
+        if self.node is not None:
+            rows.append((NODE_PATH, encode(structs.replace(self.node, logged=0))))
+        return rows
 
 
 @contextmanager
@@ -117,6 +133,8 @@ def _take_meta(checkpoint: Checkpoint, number: int, parts: list[Any], data: byte
     if parts == ["group"]:
         saved = _decode(data)
         _check_format(saved.format)
+        if checkpoint.node is not None and checkpoint.node.groups.get(saved.group) != number:
+            return  # waste: it was installed anew, or not at all
         checkpoint.groups[saved.group] = saved
         checkpoint.numbers[number] = saved.group
     elif parts == ["node"]:

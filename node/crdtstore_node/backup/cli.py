@@ -94,6 +94,7 @@ def _taken_document(taken: Taken) -> dict[str, Any]:
         "rows": sum(part.count for part in objects if part.kind == "rows"),
         "commits": taken.manifest.log.commits,
         "seconds": round(taken.seconds, 3),
+        "left_out": sorted(taken.manifest.arriving),
         "groups": {group: part.end.vector for group, part in taken.manifest.groups.items()},
     }
 
@@ -105,6 +106,7 @@ def _taken_lines(taken: Taken) -> list[str]:
         f"manifest sha256 {taken.hash}",
         f"{document['rows']:,} rows and {document['commits']:,} commits on top",
         f"{document['bytes'] / _MIB:.1f} MiB in {document['objects']} objects, {taken.seconds:.1f} s",
+        *(f"{group} is left out: its state is just being taken over from others" for group in document["left_out"]),
     ]
 
 
@@ -129,6 +131,8 @@ def _listed_lines(document: list[dict[str, Any]]) -> list[str]:
         state = "whole" if each["finished"] else "not finished: no backup (crdtstore backup prune)"
         commits = "-" if each["commits"] is None else f"{each['commits']:,}"
         size = "-" if each["bytes"] is None else f"{each['bytes'] / _MIB:,.1f} MiB"
+        if each["left_out"]:
+            state += f", without {', '.join(each['left_out'])} (was being installed)"
         state = state if each["why"] is None else f"damaged: {each['why']}"
         table.append((each["name"], each["node"], f"{each['taken'][:19]}Z", commits, size, state))
     widths = [max(len(row[at]) for row in table) for at in range(5)]

@@ -2,22 +2,41 @@
 
 The question: can a gap or an exchanged commit hide in a backup? Each commit has the next number of its origin, and the hash of its bytes
 goes into a chain, which has to pass the heads that the checkpoint holds and to end with those in the manifest.
+
+What an install wrote to the log that came to nothing, or is under way, is no part of any group: it is passed over.
 """
 
 from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from enum import Enum, auto
 
 import msgspec
 from msgspec import Struct
 
 from crdtstore.causal import ReplicaId
 from crdtstore.commit import chain_next, chain_start
-from crdtstore.errors import StorageError
-from crdtstore.promises import NOTE_GROUP
+from crdtstore.errors import DecodeError, StorageError
 from crdtstore.storage.protocol import Entry
 from crdtstore.storage.snapshot import Edge
 from crdtstore_node.backup.checkpoint import Checkpoint
+from crdtstore_node.log_notes import Groups, is_commit, is_note_of_group
 
-__all__ = ["Ends", "Head", "head_of"]
+__all__ = ["Ends", "Head", "Taken", "head_of"]
+
+
+class Taken(Enum):
+    """What an entry of the log is to a backup."""
+
+    NOTE = auto()
+    """It is about the members of a group."""
+    NOTHING = auto()
+    """A note of the node to itself, or of no group that is here."""
+    BELOW = auto()
+    """A commit that the checkpoint holds."""
+    ABOVE = auto()
+    """A commit on top of it."""
 
 
 class Head(Struct, array_like=True, gc=False):
@@ -47,7 +66,8 @@ def head_of(entry: Entry, where: str) -> Head:
 class Ends:
     """Per group the vector and the chain heads. Mutable: a step forward per entry, from the base of the histories on."""
 
-    def __init__(self, cluster: str, checkpoint: Checkpoint) -> None:
+    def __init__(self, cluster: str, checkpoint: Checkpoint, arriving: Iterable[str] = ()) -> None:
+        """``arriving``: groups that are known to be left out."""
         self._cluster = cluster
         self._vectors: dict[str, dict[str, int]] = {}
         self._chains: dict[str, dict[str, bytes]] = {}
@@ -58,23 +78,41 @@ class Ends:
             self._chains[name] = dict(zip(group.members, group.base_chains, strict=True))
             heads = zip(group.applied, group.heads, strict=True)
             self._saved[name] = dict(zip(group.members, heads, strict=True))
-        self.commits = 0
-        """Above the checkpoint."""
+        self._groups = Groups(checkpoint.begins)
+        self._groups.arriving |= {group for group in arriving if group not in checkpoint.groups}
+        self._counts: Counter[str] = Counter()
 
-    def take(self, entry: Entry, where: str) -> bool:
-        """Take in the next entry; return whether it is a commit above the checkpoint.
+    @property
+    def commits(self) -> int:
+        """Above the checkpoint."""
+        return self._counts.total()
+
+    @property
+    def left_out(self) -> set[str]:
+        """Groups whose state was being taken over: what the log holds of them is no part of anything."""
+        return self._groups.arriving
+
+    def take(self, entry: Entry, position: int, where: str) -> Taken:
+        """Take in the next entry, of the block at this position.
 
         Raises:  StorageError saying where a commit is missing, or is another one than the checkpoint stands on.
         """
         group, origin, data = entry
-        if group == NOTE_GROUP:
-            return False
+        if not is_commit(entry):
+            return self._take_note(entry, where)
+        if not self._groups.counts(group, position):
+            return Taken.NOTHING
         seq = head_of(entry, where).seq
         vector = self._vectors.setdefault(group, {})
         known = vector.get(origin, 0)
         if seq <= known:
-            return False
+            return Taken.BELOW
         if seq != known + 1:
+            if (
+                group not in self._saved and not known
+            ):  # its beginning is neither here nor needed: it came with an install
+                self._leave_out(group)
+                return Taken.NOTHING
             raise StorageError(
                 f"{where}: {group} goes from commit {known} to {seq} of {origin}. Nothing changed.", file=where
             )
@@ -86,8 +124,27 @@ class Ends:
             raise StorageError(
                 f"{where}: commit {seq} of {origin} in {group} is not the one that the checkpoint stands on", file=where
             )
-        self.commits += seq > saved_seq
-        return seq > saved_seq
+        if seq <= saved_seq:
+            return Taken.BELOW
+        self._counts[group] += 1
+        return Taken.ABOVE
+
+    def _take_note(self, entry: Entry, where: str) -> Taken:
+        if not is_note_of_group(entry):
+            return Taken.NOTHING
+        try:
+            self._groups.take(entry)
+        except DecodeError as error:
+            raise StorageError(f"{where}: {error.detail}. Nothing changed.", file=where) from error
+        if entry.group not in self.left_out:
+            return Taken.NOTE
+        self._leave_out(entry.group)
+        return Taken.NOTHING
+
+    def _leave_out(self, group: str) -> None:
+        self._groups.arriving.add(group)
+        for known in (self._vectors, self._chains, self._counts):
+            known.pop(group, None)
 
     def check_reached(self, where: str) -> None:
         """All that the checkpoint holds above its histories' base was in the log.

@@ -19,11 +19,11 @@ from pathlib import Path
 from secrets import randbits
 from typing import NamedTuple
 
-from crdtstore.causal import ReplicaId, make_replica_id
+from crdtstore.causal import ReplicaId, make_replica_id, node_of
 from crdtstore.clock import rfc3339
-from crdtstore.configuration import Cluster
+from crdtstore.configuration import SYSTEM_GROUP, Cluster
+from crdtstore.engine.membership.notes import Adopted, Installed, decode_note
 from crdtstore.errors import UsageError
-from crdtstore.promises import NOTE_GROUP
 from crdtstore.storage import segment
 from crdtstore.storage.crashpoints import reach
 from crdtstore.storage.log import SEGMENT_BYTES
@@ -32,7 +32,7 @@ from crdtstore.storage.record import encode_record
 from crdtstore.storage.sqlite import FILE_NAME as STATE_NAME
 from crdtstore.storage.sqlite import SqliteState
 from crdtstore_node.backup.checkpoint import Walk
-from crdtstore_node.backup.ends import Ends
+from crdtstore_node.backup.ends import Ends, Taken
 from crdtstore_node.backup.logcopy import NewLog
 from crdtstore_node.backup.point import Point, Wanted, parse_wanted, point_of, unix_ms
 from crdtstore_node.backup.source import Backup, check_ends, check_rows, entries_of
@@ -120,9 +120,14 @@ def _check_cluster(backup: Backup, cluster: Cluster, node: str) -> None:
             f"{backup.name} is of the cluster {manifest.cluster} (nonce {manifest.nonce[:4]}…), the cluster file names "
             f"{cluster.name} (nonce {cluster.nonce.hex()[:4]}…). Nothing changed."
         )
-    if node not in [member.node for member in cluster.members]:
-        nodes = ", ".join(member.node for member in cluster.members)
-        raise UsageError(f"--node: {node[:100]!r} is not in the cluster file; there are {nodes}. Nothing changed.")
+    system = manifest.groups.get(SYSTEM_GROUP)
+    known = [member.node for member in cluster.members]
+    known += [node_of(ReplicaId(name)) for name in (manifest.replica, *(system.members if system is not None else []))]
+    if node not in known:
+        nodes = ", ".join(dict.fromkeys(known))
+        raise UsageError(
+            f"--node: {node[:100]!r} is neither in the cluster file nor in the backup; there are {nodes}. Nothing changed."
+        )
 
 
 def _check_free(directory: Path) -> None:
@@ -167,6 +172,7 @@ def _restore_rows(backup: Backup, partial: Path, progress: Progress) -> Walk:
             ):  # the directory does not count yet, and one great transaction needs twice the space
                 store.commit()
                 uncommitted = 0
+        store.write(Slice(rows=walk.checkpoint.moved()))
         store.commit()
     check_rows(backup, walk)
     return walk
@@ -177,16 +183,16 @@ def _restore_log(
 ) -> tuple[int, int]:
     """Copy the log, without what does not belong to the point; return how many commits above the checkpoint, and how many left out."""
     held = line[0].manifest
-    ends = Ends(held.cluster, walk.checkpoint)
+    ends = Ends(held.cluster, walk.checkpoint, [group for each in line for group in each.manifest.arriving])
+    choice = _Choice(ends, point)
     room = line[-1].manifest.log.end - held.log.needed + 2 * segment.OVERHEAD_BYTES
     new = NewLog(log, min(segment_bytes, max(_LEAST_SEGMENT_BYTES, room)), held.log.needed)
-    left_out, reached = 0, held.log.needed
+    reached = held.log.needed
     for backup in line:
         for where, position, records in backup.blocks():
             if position < reached:  # the backup before had it
                 continue
-            kept, left = _kept(records, ends, point, f"{where} at position {position}")
-            left_out += left
+            kept = choice.kept(records, position, f"{where} at position {position}")
             if kept:
                 new.write(kept)
                 progress("blocks", sum(map(len, kept)))
@@ -195,34 +201,51 @@ def _restore_log(
     new.close()
     if point is not None:
         point.finish()
-    return ends.commits - left_out, left_out
+    return ends.commits - choice.left_out, choice.left_out
 
 
-def _kept(records: list[bytes], ends: Ends, point: Point | None, where: str) -> tuple[list[bytes], int]:
-    """What of a block goes into the new log, and how many commits do not."""
-    kept, left_out = [], 0
-    for record in records:
-        entries = entries_of(record, where)
-        chosen = list(_chosen(entries, ends, point, where))
-        left_out += sum(entry.group != NOTE_GROUP for entry in entries) - len(chosen)
-        if chosen:
-            kept.append(record if len(chosen) == len(entries) else encode_record(chosen))
-    return kept, left_out
+class _Choice:
+    """What goes into the new log: of the commits those that count and belong to the point, of the notes who is a member. Neither votes
+    nor anything else that the old replica noted for itself. Mutable.
 
+    With a point, a note goes in when a commit of its group does that came after it: the group has the members that it had then.
+    """
 
-def _chosen(entries: list[Entry], ends: Ends, point: Point | None, where: str) -> Iterator[Entry]:
-    """What goes into the new log: no notes of the old replica to itself, and of the commits those that belong to the point."""
-    for entry in entries:
-        if entry.group == NOTE_GROUP:
-            continue
-        is_above = ends.take(entry, where)
-        if point is None:
+    def __init__(self, ends: Ends, point: Point | None) -> None:
+        self._ends, self._point = ends, point
+        self._waiting: dict[str, list[Entry]] = {}
+        self.left_out = 0
+        """Commits on top of the checkpoint that do not belong to the point."""
+
+    def kept(self, records: list[bytes], position: int, where: str) -> list[bytes]:
+        """What of a block goes in."""
+        kept = []
+        for record in records:
+            entries = entries_of(record, where)
+            chosen = [one for entry in entries for one in self._chosen(entry, position, where)]
+            if chosen:
+                kept.append(record if chosen == entries else encode_record(chosen))
+        return kept
+
+    def _chosen(self, entry: Entry, position: int, where: str) -> Iterator[Entry]:
+        """The entries that go in now."""
+        what = self._ends.take(entry, position, where)
+        if what is Taken.NOTE:
+            if isinstance(decode_note(entry.data), Adopted | Installed):
+                if self._point is None:
+                    yield entry
+                else:
+                    self._waiting.setdefault(entry.group, []).append(entry)
+        elif what is Taken.BELOW:
+            if self._point is not None:
+                self._point.below(entry, where)
             yield entry
-        elif not is_above:
-            point.below(entry, where)
-            yield entry
-        elif point.admits(entry, where):
-            yield entry
+        elif what is Taken.ABOVE:
+            if self._point is None or self._point.admits(entry, where):
+                yield from self._waiting.pop(entry.group, ())
+                yield entry
+            else:
+                self.left_out += 1
 
 
 def _rename(partial: Path, directory: Path) -> None:

@@ -82,13 +82,13 @@ class Backup:
                 for position, records in unpack_blocks(part, data, where):
                     yield where, position, records
 
-    def entries(self) -> Iterator[tuple[str, Entry]]:
-        """All entries of the log, in order, with the name of their object and their position."""
+    def entries(self) -> Iterator[tuple[int, str, Entry]]:
+        """All entries of the log, in order, with their position and, in words, where they stand."""
         for where, position, records in self.blocks():
             at = f"{where} at position {position}"
             for record in records:
                 for entry in entries_of(record, at):
-                    yield at, entry
+                    yield position, at, entry
 
 
 def entries_of(record: bytes, where: str) -> list[Entry]:
@@ -173,6 +173,7 @@ def summary(target: Target, listed: Listed) -> dict[str, Any]:
         "taken": taken,
         "commits": None,
         "bytes": None,
+        "left_out": [],
         "why": None,
     }
     if listed.is_whole:
@@ -183,6 +184,7 @@ def summary(target: Target, listed: Listed) -> dict[str, Any]:
         said["taken"] = manifest.taken
         said["commits"] = sum(sum(part.end.vector.values()) for part in manifest.groups.values())
         said["bytes"] = sum(part.bytes for part in manifest.objects)
+        said["left_out"] = sorted(manifest.arriving)
     return said
 
 
@@ -242,10 +244,13 @@ def verify(backup: Backup) -> list[Check]:
 
     def look_at_log() -> dict[str, Any]:
         ends = Ends(backup.manifest.cluster, walk.checkpoint)
-        for where, entry in backup.entries():
-            ends.take(entry, where)
+        for position, where, entry in backup.entries():
+            ends.take(entry, position, where)
+        if ends.left_out != backup.manifest.arriving:
+            left_out = ", ".join(sorted(ends.left_out ^ backup.manifest.arriving))
+            raise StorageError(f"{backup.name}: manifest and log do not agree on whether {left_out} is left out")
         check_ends(backup, ends)
-        return {"commits": ends.commits}
+        return {"commits": ends.commits} | ({"left_out": sorted(ends.left_out)} if ends.left_out else {})
 
     checks = [checked("rows: size, hash, state digest", look_at_rows)]
     if checks[0].is_ok:
@@ -276,7 +281,7 @@ def check_rows(backup: Backup, walk: Walk) -> None:
 
 
 def check_ends(backup: Backup, ends: Ends) -> None:
-    """The log ends as the manifest says.
+    """The log ends as the manifest says; of groups that are left out it says nothing.
 
     Raises:  StorageError.
     """
@@ -284,7 +289,7 @@ def check_ends(backup: Backup, ends: Ends) -> None:
     said = {group: part.end for group, part in backup.manifest.groups.items()}
     found = {group: ends.edge(group) for group in ends.groups}
     nothing = Edge(vector={}, chains={})
-    for group in sorted({*said, *found}):
+    for group in sorted({*said, *found} - ends.left_out):
         if said.get(group, nothing) != found.get(group, nothing):
             raise StorageError(
                 f"{backup.name}: {group}: vector and chain heads at the end are not those in the manifest"

@@ -18,6 +18,8 @@ from pathlib import Path
 from secrets import token_hex
 from typing import Any, NamedTuple
 
+from msgspec import UNSET
+
 from crdtstore.causal import ReplicaId, node_of
 from crdtstore.clock import physical_ms, rfc3339
 from crdtstore.engine.checkpoint import Saved
@@ -105,7 +107,9 @@ def take(
     log = data / LOG_NAME
     with pinned(log), open_rows(data) as rows:
         checkpoint = read_checkpoint(rows, str(data))
-        for some in _chunks(rows, chunk_bytes):
+        if identity.state == "joining" and not checkpoint.groups:
+            raise UsageError(f"{data}: this node is joining, and holds nothing yet. Nothing changed.")
+        for some in _chunks(rows, checkpoint, chunk_bytes):
             objects.add("rows", pack_rows(some), len(some))
         ends = Ends(identity.cluster, checkpoint)
         end = checkpoint.needed
@@ -113,7 +117,7 @@ def take(
         for blocks in _gathered(read_blocks(log, checkpoint.needed, until), chunk_bytes):
             for position, records, end in blocks:  # noqa: B007 - the last one counts
                 for entry in itertools.chain.from_iterable(map(decode_record, records)):
-                    ends.take(entry, f"{log} at position {position}")
+                    ends.take(entry, position, f"{log} at position {position}")
             objects.add("blocks", pack_blocks([(position, records) for position, records, _ in blocks]), len(blocks))
         ends.check_reached(str(log))
     manifest = _manifest(identity, taken, checkpoint, ends, end, objects.parts)
@@ -122,20 +126,30 @@ def take(
     return Taken(name, manifest, manifest_hash(written), time.monotonic() - began_s)
 
 
-def _chunks(rows: StateRows | None, chunk_bytes: int) -> Iterator[list[Row]]:
-    """All rows in order, in parts of about this many bytes."""
+def _chunks(rows: StateRows | None, checkpoint: Checkpoint, chunk_bytes: int) -> Iterator[list[Row]]:
+    """All rows that count, in order, in parts of about this many bytes: others are of installs that are not done."""
     chunk: list[Row] = []
-    start, size = b"", 0
-    while rows is not None and (some := rows.rows(start, END, _ROWS_AT_ONCE)):
-        for row in some:
-            chunk.append(row)
-            size += len(row[0]) + len(row[1])
-            if size >= chunk_bytes:
-                yield chunk
-                chunk, size = [], 0
-        start = some[-1][0] + b"\0"
+    size = 0
+    for row in _rows_that_count(rows, checkpoint):
+        chunk.append(row)
+        size += len(row[0]) + len(row[1])
+        if size >= chunk_bytes:
+            yield chunk
+            chunk, size = [], 0
     if chunk:
         yield chunk
+
+
+def _rows_that_count(rows: StateRows | None, checkpoint: Checkpoint) -> Iterator[Row]:
+    node = checkpoint.node
+    if rows is None:
+        return
+    numbers = [0, *sorted(node.groups.values())] if node is not None else []
+    ranges = [(number.to_bytes(2, "big"), (number + 1).to_bytes(2, "big")) for number in numbers] or [(b"", END)]
+    for start, end in ranges:
+        while some := rows.rows(start, end, _ROWS_AT_ONCE):
+            yield from some
+            start = some[-1][0] + b"\0"  # noqa: PLW2901 - where the next look begins
 
 
 def _gathered(blocks: Iterator[Found], chunk_bytes: int) -> Iterator[list[Found]]:
@@ -163,6 +177,7 @@ def _manifest(
         log=Position(needed=checkpoint.needed, end=end, commits=ends.commits),
         groups={group: group_part(checkpoint.groups.get(group), ends.edge(group)) for group in ends.groups},
         objects=objects,
+        left_out=sorted(ends.left_out) or UNSET,
     )
 
 
