@@ -155,6 +155,8 @@ class _Progress:
             click.echo(safe(line))
 
     def close(self) -> None:
-        """The last line stays."""
+        """The last line stays, whole."""
+        from crdtstore_client.cli_members_show import safe  # noqa: PLC0415 - rich is dear
+
         if self._is_terminal and self._last:
-            click.echo()
+            click.echo(f"\r\x1b[2K{safe(self._last)}")

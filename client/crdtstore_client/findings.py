@@ -222,7 +222,9 @@ def _states(look: Look) -> Iterator[Finding]:
         why = f": {each.why}" if each.why else ""
         if each.state == "removed":
             text = f"{each.node} takes no writes: {each.why or 'it was removed from the cluster'}"
-            yield Finding("removed", text, f"crdtstore member rejoin {each.node}")
+            yield Finding(
+                "removed", text, f"stop it for good, or let it join anew: crdtstore member rejoin {each.node}"
+            )
         elif each.state == "fenced":
             text = f"{each.node} must not use its id {short_replica(each.replica)} any more, and joins under a new one{why}"
             mend = (
@@ -284,8 +286,8 @@ def _finals(look: Look) -> Iterator[Finding]:
     """Removed ids of which it is not settled how many commits count."""
     waiting: dict[str, set[str]] = {}
     for each in look.inside:
-        for replica, names in each.unsettled().items():
-            waiting.setdefault(replica, set()).update(names)
+        for replica, unsettled in each.unsettled().items():
+            waiting.setdefault(replica, set()).update(unsettled)
     for replica, groups in waiting.items():
         name = short_replica(replica)
         text = (
