@@ -33,7 +33,7 @@ from crdtstore_sim.checkers import (
     Stores,
     Values,
 )
-from crdtstore_sim.facts import AskedOp, Facts, Span
+from crdtstore_sim.facts import AskedOp, Facts, Group, Span
 
 __all__ = ["Observer"]
 
@@ -151,7 +151,7 @@ class Observer:
         """``address`` is collection (with its type) and key; without a token there is no session."""
         group = self.facts.group(f"{domain}/0")
         if session is not None:
-            self.sessions.on_read(session, group, node)
+            self._on_shown(session, group, node, body)
         self.values.on_read(group, node, *address, body, span)
         self.stamps.on_staleness(group, node, body["staleness_ms"], span.now_ms)
 
@@ -165,7 +165,7 @@ class Observer:
         span: Span,
     ) -> None:
         group = self.facts.group(f"{domain}/0")
-        self.sessions.on_read(session, group, node)
+        self._on_shown(session, group, node, body)
         self.values.on_list(group, node, collection, body, span)
 
     def on_look(
@@ -180,13 +180,17 @@ class Observer:
     ) -> None:
         """Members of a key, what stands behind it, or (without a key) where writes met; ``declared``: what the node had heard of."""
         group = self.facts.group(f"{fields['domain']}/0")
-        self.sessions.on_read(session, group, node)
+        self._on_shown(session, group, node, body)
         if "live" in body:
             self.pages.on_explained(group, node, at, body, span)
         elif "declarations" in body:
             self.pages.on_conflicts(group, node, declared, body, span)
         else:
             self.pages.on_members(group, node, at, fields, body, span)
+
+    def _on_shown(self, session: int, group: Group, node: int, body: dict[str, Any]) -> None:
+        """A session with its token was answered."""
+        self.sessions.on_read(session, group, node)
 
     # --- disks and crashes
 

@@ -9,8 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from operator import lt
 
+from crdtstore.commit import head_of
 from crdtstore.engine.checkpoint import Saved
 from crdtstore.engine.engine import Engine
+from crdtstore.storage.memory import MemoryLog
+from crdtstore.storage.protocol import StateStore
 from crdtstore_sim.checkers.stability import Stability
 from crdtstore_sim.checkers.stamps import Stamps
 from crdtstore_sim.checkers.stores import Stores
@@ -109,6 +112,7 @@ class StoresAmongMembers(Stores):
     def __init__(self, facts: Facts, judged: Judged) -> None:
         super().__init__(facts)
         self._judged = judged
+        self._log: MemoryLog
 
     def _check(self, group: Group, node: int, saved: Saved) -> None:
         members = self._judged(node, group.name)
@@ -116,11 +120,23 @@ class StoresAmongMembers(Stores):
             vectors = self._spread(saved, saved.applied), self._spread(saved, saved.base)
             self._check_vectors(group, node, saved, *vectors, members)
 
+    def on_saved(self, node: int, state: StateStore, log: MemoryLog) -> None:
+        self._log = log
+        super().on_saved(node, state, log)
+
+    def _is_there_again(self, group: str, origin: int, seq: int) -> bool:
+        """Whether a commit stands in the log a second time: an install that came to nothing leaves what it had written."""
+        index, found = self._facts.index, 0
+        for _, entries in self._log.replay(self._log.first_position):
+            for name, maker, data in entries:
+                found += name == group and maker in index and index[maker] == origin and head_of(data)[0] == seq
+        return found > 1
+
     def _check_below(self, node: int, saved: Saved, origin: int, seq: int) -> None:
         if node not in self._judged(node, saved.group):
             return
         base, applied = self._spread(saved, saved.base), self._spread(saved, saved.applied)
-        if seq > min(base[origin], applied[origin]):
+        if seq > min(base[origin], applied[origin]) and not self._is_there_again(saved.group, origin, seq):
             who = self._facts.members[origin]
             self._report(node, saved.group, f"will not replay {who}:{seq}, its history begins above {base}")
 

@@ -18,15 +18,10 @@ class Configurations:
     def __init__(self, facts: Facts) -> None:
         self._facts = facts
         self._known: dict[tuple[str, int, bytes], tuple[Configuration, str]] = {}
-        self._newest: dict[str, Configuration] = {}
 
     def of(self, group: str, configuration: ConfigurationId) -> Configuration | None:
         known = self._known.get((group, configuration.number, configuration.nonce))
         return known[0] if known is not None else None
-
-    def newest(self, group: str) -> Configuration | None:
-        """The one with the greatest number that anybody ever adopted."""
-        return self._newest.get(group)
 
     def on_adopted(
         self, node: int, group: str, before: Configuration | None, now: Configuration, *, is_free: bool
@@ -37,9 +32,6 @@ class Configurations:
         known, first = self._known.setdefault((group, now.number, now.epochs[-1][1]), (now, who))
         if known != now:
             self._report(group, f"two configurations {now.id}: {first} adopted {_shown(known)}, {who} {_shown(now)}")
-        newest = self._newest.get(group)
-        if newest is None or now.number > newest.number:
-            self._newest[group] = now
         removed = {each.replica for each in now.removed}
         if back := removed & {*now.ids}:
             self._report(group, f"{who} adopted {now.id} with {sorted(back)}, which were removed, as members")

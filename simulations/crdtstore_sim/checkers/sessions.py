@@ -36,14 +36,10 @@ class Sessions:
         """A session with its token was answered by a node."""
         seen = self._seen.setdefault((session, group.name), [0] * len(self._facts.members))
         shown = group.durable[node]
-        if any(map(gt, seen, shown)) and self.counts(group, node):
+        if any(map(gt, seen, shown)):
             self._facts.report(
                 "sessions",
                 f"{group.name}: session {session} had seen {seen}, {self._facts.members[node]} answers at {shown}",
             )
         told = self._facts.told_durable(group, node)
         self._seen[session, group.name] = [max(pair) for pair in zip(seen, told, strict=True)]
-
-    def counts(self, group: Group, node: int) -> bool:
-        """Whether a node keeps what sessions are promised."""
-        return True

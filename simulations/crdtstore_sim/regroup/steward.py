@@ -131,12 +131,11 @@ class Steward:
     def put_right(self) -> None:
         """Look at all of it, and do what only an operator can."""
         world = self._world
-        installed = self._able(SYSTEM_GROUP)
         if not all(self._able(name) for name in world.facts.groups):
             self.is_lost = True
             return
         for name in self._groups():
-            if not self._choose_line(name, installed):
+            if not self._choose_line(name):
                 return
         for life in world.living():
             removed = world.system(life).membership.is_removed
@@ -147,33 +146,28 @@ class Steward:
         for name in self._groups():
             self._evict_the_dead(name)
 
-    def _choose_line(self, name: str, installed: list[Life]) -> bool:
+    def _choose_line(self, name: str) -> bool:
         """If two lines have parted, let the smaller one join again. False: it was so."""
-        configurations = {
-            life.index: life.host.groups[name].configuration for life in installed if name in life.host.groups
-        }
+        configurations = {life.index: life.host.groups[name].configuration for life in self._able(name)}
         tops: list[Configuration] = []
         for one in configurations.values():
             is_top = not any(one.precedes(other) and one.id != other.id for other in configurations.values())
             if is_top and all(one.id != top.id for top in tops):
                 tops.append(one)
-        if len(tops) < 2:
-            return True
         world = self._world
-        world.count("lines parted")
-        if not self._has_forced:
-            world.facts.report("agreement", f"{name}: lines parted without force, at {tops[0].id} and {tops[1].id}")
-            return False
+        if len(tops) > 1:
+            world.count("lines parted")
+            if not self._has_forced:
+                world.facts.report("agreement", f"{name}: lines parted without force, {tops[0].id} and {tops[1].id}")
         best = max(
             tops, key=lambda top: (sum(one.id == top.id for one in configurations.values()), top.number, top.id.nonce)
         )
-        for life in installed:
-            mine = configurations.get(life.index)
-            if mine is not None and not mine.precedes(best) and not life.is_over:
-                life.is_over = True
-                world.watch.lose(life.index)
-                life.place.renew(None)
-        return False
+        others = [life for life in self._there(name) if not life.host.groups[name].configuration.precedes(best)]
+        for life in others:
+            life.is_over = True
+            world.watch.lose(life.index)
+            life.place.renew(None)
+        return not others
 
     def _evict_the_dead(self, name: str) -> None:
         """Members whose machine is gone, or goes on under another id."""

@@ -48,7 +48,6 @@ class Watch(Observer):
         self.configurations = Configurations(facts)
         self.finals = Finals(facts)
         self.survival = Survival(facts, self.durability)
-        self.sessions.counts = self._is_member_still  # type: ignore[method-assign]
         self._installed: set[tuple[int, str]] = set()
         self._orders: dict[tuple[int, str], tuple[list[ReplicaId], list[int]]] = {}
         self._seen: dict[tuple[int, str], Configuration] = {}
@@ -100,12 +99,6 @@ class Watch(Observer):
     def configuration(self, node: int, name: str) -> Configuration | None:
         """What a node goes by."""
         return self._seen.get((node, name))
-
-    def _is_member_still(self, group: Group, node: int) -> bool:
-        """Whether a node is a member of the newest configuration there is, whatever it knows of it: tokens leave out what all of those
-        have."""
-        newest = self.configurations.newest(group.name)
-        return newest is None or newest.member(self.facts.members[node]) is not None
 
     # --- orders
 
@@ -239,6 +232,10 @@ class Watch(Observer):
     def on_refused(self, node: int, error: CrdtStoreError, types: Iterable[str] = ()) -> None:
         if error.code not in MAY_BE_REFUSED:
             super().on_refused(node, error, types)
+
+    def _on_shown(self, session: int, group: Group, node: int, body: dict[str, Any]) -> None:
+        if "identity" not in body:  # who has forgotten, or was removed, says so: it keeps no promise to sessions
+            super()._on_shown(session, group, node, body)
 
     def on_rejected(self, node: int, peer: str, reason: str, engines: dict[str, Engine]) -> None:
         """Honest nodes refuse each other only while copies are about."""
