@@ -243,6 +243,8 @@ class Lending:
         except (StorageError, LookupError) as error:
             if isinstance(error, StorageError):
                 engine.note_unreadable(error)
+            else:  # what was stable when it was begun is not kept any more
+                saving.wanted()
             self._answer(engine, peer, b"", GONE, out)
             return None
         if saved is None or not fits(saved, peer, finals):

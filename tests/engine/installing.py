@@ -80,6 +80,8 @@ class Site:
         self.is_up = False
         self.off_ms = 0
         """How far its clock is ahead."""
+        self.holds_log = self.holds_state = False
+        """Whether a disk does nothing for now."""
         self.starts = 0
         self.service: Service
         self.on_event: Callable[[str], None] = lambda what: None
@@ -134,12 +136,12 @@ class Site:
 
     def sync(self) -> None:
         """The disk has written the oldest of what it was given."""
-        if self.staged:
+        if self.staged and not self.holds_log:
             self.on_event("persisted")
             upto, number, position = self.staged.popleft()
             self.log.sync(upto)
             self.step(Persisted(number, position))
-        if self.saves:
+        if self.saves and not self.holds_state:
             self.on_event("saved")
             save = self.saves.popleft()
             change = (0, 0) if save.part is None else self.state.write(save.part)

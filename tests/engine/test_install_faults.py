@@ -16,7 +16,7 @@ from crdtstore.install.parts import GONE, Commits, decode_body
 from crdtstore.messages import Fetch, Message, Part, encode_message
 from crdtstore.saving import Saved
 from tests.engine.install_runs import begin_again, finish, with_history
-from tests.engine.installing import AP, EU, GROUP, US, Site, World, watch_l7
+from tests.engine.installing import AP, EU, GROUP, US, Site, World, altered, watch_l7
 
 
 class Crash(Exception):
@@ -234,3 +234,43 @@ def test_a_store_that_fails_takes_the_attempt_with_it() -> None:
     assert arrival.sender is None
     finish(world)
     assert arrival.attempts == 2
+
+
+def test_it_begins_again_only_when_what_the_last_attempt_wrote_is_durable() -> None:
+    """Else both would stand in one stretch of the log, and a start could not tell them apart."""
+    world = with_history()
+    site = begin_again(world)
+    came = 0
+
+    def second_is_altered(source: Site, peer: Any, message: Message) -> list[bytes] | None:
+        nonlocal came
+        if isinstance(message, Part) and message.number > 0 and isinstance(decode_body(message.body), Commits):
+            came += 1
+            site.holds_log = True
+            return [altered(message, b"")] if came == 2 else None
+        return None
+
+    world.edit = second_is_altered
+    world.run_until(lambda: came == 2)
+    arrival = site.host.installs.arrivals[GROUP]  # type: ignore[union-attr]
+    world.run(3_000)
+    assert (arrival.attempts, arrival.sender) == (1, None)
+    world.edit = lambda source, peer, message: None
+    site.holds_log = False
+    world.run_until(lambda: site.is_installed)
+    finish(world)
+
+
+def test_a_sender_whose_history_does_not_reach_back_any_more_says_so() -> None:
+    """Nothing more becomes stable while a member has no row; were it otherwise, the joiner would not take what has gaps."""
+    world = with_history()
+    site = begin_again(world)
+    world.run_until(lambda: len(world.parts) > 3)
+    arrival = site.host.installs.arrivals[GROUP]  # type: ignore[union-attr]
+    engine = world.sites[arrival.sender].engine()  # type: ignore[index]
+    engine.stability.stable = list(engine.applied)
+    engine.history.forget(engine.applied)
+    world.run_until(lambda: site.is_installed)
+    assert any(part.number == GONE for part in world.parts)
+    assert not world.rejected
+    assert arrival.attempts >= 2

@@ -271,14 +271,41 @@ def test_the_joiner_is_evicted_meanwhile() -> None:
     world.run_until(lambda: engine.stability.stable[engine.me] == engine.applied[engine.me], step_ms=20)
 
 
+@pytest.mark.parametrize("begins_another", [False, True])
 @pytest.mark.usefixtures("all_hold")
-def test_it_is_installed_while_its_own_adoption_is_on_its_way_to_the_disk() -> None:
-    """The commit of the checkpoint comes while a later configuration is not durable yet: the group waits for it."""
+def test_it_is_installed_while_its_own_adoption_is_on_its_way_to_the_disk(*, begins_another: bool) -> None:
+    """The commit of the checkpoint comes while a later configuration is not durable yet: the group waits for it, and whatever checkpoint
+    is under way meanwhile names it too.
+    """
     world = loaded(World())
     site = world.join(AP)
-    world.run_until(lambda: bool(site.saves) and site.saves[-1].part is None and GROUP in site.host.groups)
+    saving, arrivals = site.host.saving, site.host.installs.arrivals  # type: ignore[union-attr]
+    assert saving is not None
+    world.run_until(lambda: GROUP in arrivals and arrivals[GROUP].summary is not None and saving.is_under_way)
+    site.holds_state = True
+    world.run(50)
+    site.holds_log = True
     world.join(SA)
+    world.run_until(lambda: site.engine().membership.is_silent)
+    site.holds_state = False
+    world.run_until(lambda: not saving.is_under_way)
+    world.run(50)
+    assert arrivals[GROUP]._has_landed
+    assert not site.engine().is_installed
+    if begins_another:
+        saving.wanted()
+        world.run_until(lambda: saving.is_under_way)
+        site.holds_state = True
+        site.holds_log = False
+        world.run_until(lambda: not site.engine().membership.is_silent)
+        world.run(50)
+        site.holds_state = False
+        world.run_until(lambda: not saving.is_under_way)
+    site.holds_log = False
     world.run_until(lambda: site.is_installed)
+    site.crash()
+    site.start()
+    assert site.engine().is_installed
     world.run_until(lambda: world.site(SA).is_installed)
     world.run_until(lambda: world.are_equal(US, EU, AP, SA))
     world.check_equal(US, EU, AP, SA)
