@@ -129,6 +129,8 @@ class Host:
         meanwhile, and no write is taken."""
         self.options = options
         self.rejected_count = 0
+        self.refused = {"install": 0, "malformed": 0, "members": 0, "untrue": 0}
+        """What peers said that was refused, by what it was about."""
         self._random = random
         self._process = random.getrandbits(64)
         self._connected: dict[ReplicaId, bool] = {}
@@ -162,6 +164,9 @@ class Host:
             for group in saved.groups:
                 if group not in self.groups:
                     self.open(group)
+            for group, kept in saved.uninstalled.items():
+                if group not in saved.groups:
+                    self.roster.restore(group, kept)
 
     @property
     def needed(self) -> int:
@@ -220,6 +225,7 @@ class Host:
         self._step_all([engine], Installed(), now_ms, out)
         self._meet_again(engine, now_ms, out)
         if engine is self._system:
+            self.declarations.forget_cache()
             self.open_declared(self.declarations.domains(), now_ms, out)
 
     def step(self, group: str, event: EngineEvent, now_ms: int, out: HostOutput) -> None:
@@ -355,14 +361,14 @@ class Host:
             if isinstance(message, Hello):
                 raise ProtocolError("a second hello on a connection")
         except (ProtocolError, DecodeError) as error:
-            self._reject(peer, error.detail, out)
+            self._reject(peer, error.detail, out, "malformed")
             return
-        if isinstance(message, Ask):
-            self.roster.on_ask(peer, message, now_ms, out)
-            return
-        engine = self.groups.get(message.group)
-        if engine is None:
-            self.roster.on_unknown_group(message, now_ms, out)
+        engine = None if isinstance(message, Ask) else self.groups.get(message.group)
+        if isinstance(message, Ask) or engine is None:
+            try:
+                self.roster.hear(peer, message, now_ms, out)
+            except ProtocolError as error:
+                self._reject(peer, error.detail, out, "members")
         elif peer in engine.replicas:
             self._step_all([engine], Received(engine.replicas.index(peer), message), now_ms, out)
         else:
@@ -371,7 +377,7 @@ class Host:
             try:
                 self.installs.receive(engine, peer, message, now_ms, out)
             except ProtocolError as error:
-                self._reject(peer, error.detail, out)
+                self._reject(peer, error.detail, out, "install")
 
     def persisted(self, event: Persisted, now_ms: int, out: HostOutput) -> None:
         """All that was to be written up to a number is durable."""
@@ -393,7 +399,10 @@ class Host:
 
     def peer_changed(self, peer: ReplicaId, is_connected: bool, now_ms: int, out: HostOutput) -> None:
         """A connection came or went."""
-        self._connected[peer] = is_connected
+        if is_connected:
+            self._connected[peer] = True
+        else:  # of strangers there may be any number
+            self._connected.pop(peer, None)
         for engine in list(self.groups.values()):
             if peer in engine.replicas:
                 self._step_all([engine], PeerChanged(engine.replicas.index(peer), is_connected), now_ms, out)
@@ -516,8 +525,9 @@ class Host:
                 if index not in engine.connected:
                     self._step_all([engine], PeerChanged(index, True), now_ms, out)
 
-    def _reject(self, peer: ReplicaId, reason: str, out: HostOutput) -> None:
+    def _reject(self, peer: ReplicaId, reason: str, out: HostOutput, kind: str = "untrue") -> None:
         self.rejected_count += 1
+        self.refused[kind] += 1
         out.rejected.append(Rejected(peer, reason))
 
     def _open_declared(self, commits: list[Commit], now_ms: int | None, out: HostOutput) -> None:

@@ -19,9 +19,9 @@ from crdtstore.configuration import SYSTEM_GROUP, Configuration, Member
 from crdtstore.engine.engine import Engine
 from crdtstore.engine.events import Left, Opened
 from crdtstore.engine.membership.changes import Change, Evict, Join
-from crdtstore.engine.membership.notes import Adopted, decode_note
+from crdtstore.engine.membership.notes import Adopted, decode_kept, decode_note
 from crdtstore.errors import ProtocolError
-from crdtstore.messages import Ask, Configure
+from crdtstore.messages import Ask, Configure, Message
 
 if TYPE_CHECKING:
     from crdtstore.host import Host, HostOutput
@@ -33,6 +33,9 @@ _LOOK_MS = 250
 _REST_MS = 1_000
 _TURN_MS = 500
 """What any member may propose each leaves to those before it for so long."""
+_MAX_ASKING = 64
+"""So many that ask to be let in wait at one time."""
+_MAX_GROUPS = 4_096
 
 
 class Roster:
@@ -41,10 +44,10 @@ class Roster:
     def __init__(self, host: Host, random: Random) -> None:
         self._host = host
         self._random = random
+        self._holding = Holding(host)
         self._book: dict[ReplicaId, Member] = {member.replica: member for member in host.cluster.members}
         self._leaving: dict[ReplicaId, ReplicaId] = {}
         """Ids that were fenced, and the new ids of those who had them."""
-        self._holding = Holding(host)
         self._due_since_ms: dict[tuple[str, object], int] = {}
         self.leaves: ReplicaId | None = None
         """The id that this node had before it was fenced; whoever lets it in evicts that one."""
@@ -103,30 +106,53 @@ class Roster:
 
     # --- what peers say
 
-    def on_ask(self, peer: ReplicaId, message: Ask, now_ms: int, out: HostOutput) -> None:
-        """A node wants to be let in."""
+    def hear(self, peer: ReplicaId, message: Message, now_ms: int, out: HostOutput) -> None:
+        """Something came that is about no group which is open here.
+
+        Raises:  ProtocolError when it cannot be; nothing changed.
+        """
+        if isinstance(message, Ask):
+            self._on_ask(peer, message, now_ms, out)
+        elif isinstance(message, Configure):
+            self._on_unknown_group(message, now_ms, out)
+
+    def _on_ask(self, peer: ReplicaId, message: Ask, now_ms: int, out: HostOutput) -> None:
+        """A node wants to be let in.
+
+        Raises:  ProtocolError when it asks for another, or for nobody; nothing changed.
+        """
         host, system, member = self._host, self._system, message.member
-        if member.replica != peer or not system.takes_part:
+        member.check()
+        if member.replica != peer:
+            raise ProtocolError(f"it asks that {member.replica} be let in, which it is not")
+        left = message.leaves
+        if left is not None and node_of(ReplicaId(left)) != node_of(peer):
+            left = None  # a copy that was started under another name: whose id it was will say so itself
+        if not system.takes_part:
             return
         configuration = system.configuration
-        if configuration.member(peer) is None and configuration.removal(peer) is None:
-            self._order(system, Join(member), now_ms, out)
-        else:
+        if configuration.member(peer) is not None or configuration.removal(peer) is not None:
             host.tell(peer, Configure(system.group, configuration), out)
-        left = message.leaves
-        if left is not None and node_of(ReplicaId(left)) == node_of(peer):
+        elif len(system.membership.orders) < _MAX_ASKING:  # it asks again
+            self._order(system, Join(member), now_ms, out)
+        if left is not None and configuration.member(left) is not None:
             self._leaving[ReplicaId(left)] = peer
             self.look_again()
 
-    def on_unknown_group(self, message: object, now_ms: int, out: HostOutput) -> None:
-        """Something was said of a group that is not open here: it may name this node before the group's declaration has come."""
+    def _on_unknown_group(self, message: Configure, now_ms: int, out: HostOutput) -> None:
+        """Something was said of a group that is not open here: it may name this node before the group's declaration has come.
+
+        Raises:  ProtocolError for what is no group or no configuration; nothing changed.
+        """
         host = self._host
-        if not isinstance(message, Configure) or message.value.member(host.me.replica) is None:
+        message.value.check()
+        domain, _, shard = message.group.rpartition("/")
+        if not NAME.fullmatch(domain) or not shard.isdigit() or not shard.isascii() or len(shard) > 4:
+            raise ProtocolError(f"no group is named {message.group[:80]!r}")
+        if message.value.member(host.me.replica) is None:
             return
-        try:
-            message.value.check()
-        except ProtocolError:
-            return
+        if len(host.groups) >= _MAX_GROUPS:
+            raise ProtocolError(f"more than {_MAX_GROUPS} groups")
         host.open(message.group, message.value)
         host.step(message.group, Opened(), now_ms, out)
 
@@ -144,6 +170,17 @@ class Roster:
                 raise ProtocolError(f"the log holds a note of the group {group}, which is not opened before it")
             host.open(group, note.configuration)
         host.groups[group].membership.recover(data)
+        self.note(host.groups[group].configuration)
+
+    def restore(self, group: str, kept: bytes) -> None:
+        """Take in what a checkpoint holds of a group that is not installed.
+
+        Raises:  DecodeError.
+        """
+        host = self._host
+        if group not in host.groups:
+            host.open(group, decode_kept(kept).configuration)
+        host.groups[group].membership.restore(kept)
         self.note(host.groups[group].configuration)
 
     # --- time

@@ -61,6 +61,10 @@ def _not_installed(node: Node) -> float:
     return sum(not engine.is_installed for engine in node.host.groups.values())
 
 
+def _orphans(node: Node) -> float | None:
+    return node.driver.service.administration.orphaned.count() if node.left.is_known else None
+
+
 def _saving(node: Node) -> Saving:
     assert node.host.saving is not None
     return node.host.saving
@@ -123,6 +127,7 @@ _NODE = (
     _OfNode("crdtstore_links_opened", "counter", "Connections with peers begun.", lambda n: n.transport.connected),
     _OfNode("crdtstore_links_lost", "counter", "Connections with peers ended.", lambda n: n.transport.lost),
     _OfNode("crdtstore_groups_not_installed", "gauge", "To be taken over from others.", _not_installed),
+    _OfNode("crdtstore_orphans", "gauge", "Commits kept here that count nowhere.", _orphans),
     _OfNode("crdtstore_links_overrun", "counter", "Of these: too much waited.", lambda n: n.transport.overrun),
 )
 
@@ -170,6 +175,11 @@ _DOMAIN = (
     _OfDomain("crdtstore_rights_given", "counter", "Peers' wants served.", lambda e, now: e.rights.wants_served),
     _OfDomain("crdtstore_rights_waiting", "gauge", "Writes that wait for rights.", lambda e, now: e.rights.waiting),
     _OfDomain("crdtstore_holds_open", "gauge", "Made here, not ended.", lambda e, now: e.rights.holds.open),
+    _OfDomain("crdtstore_members", "gauge", "Who holds it.", lambda e, now: len(e.configuration.members)),
+    _OfDomain("crdtstore_configuration_number", "gauge", "Of its members.", lambda e, now: e.configuration.number),
+    _OfDomain("crdtstore_adoptions", "counter", "Configurations adopted.", lambda e, now: e.membership.adoptions),
+    _OfDomain("crdtstore_ballots", "counter", "Begun here.", lambda e, now: e.membership.decision.ballots),
+    _OfDomain("crdtstore_split", "gauge", "Members of a line that parted.", lambda e, now: len(e.membership.splits)),
     _OfDomain("crdtstore_fenced", "gauge", "1 when this node may not write here.", lambda e, now: e.is_fenced),
 )
 
@@ -190,6 +200,7 @@ _LINK = (
 
 _OTHER = {
     "crdtstore_identity_events": "What became of this node's id and membership, by event, since the process began.",
+    "crdtstore_refused": "What peers said that was refused, by what it was about (configuration: under another one, no fault).",
     "crdtstore_requests": "Answers to users by code; ok for those that are no problem.",
     "crdtstore_peers_refused": "What peers said that was refused, by peer (empty: never said who it is).",
     "crdtstore_link_up": "1 while a peer is connected.",
@@ -227,6 +238,11 @@ class Metrics(Collector):
         yield _family("crdtstore_requests", "counter", _OTHER["crdtstore_requests"], ("outcome",), by_code)
         told = [((what,), count) for what, count in node.story.counts.items()]
         yield _family("crdtstore_identity_events", "counter", _OTHER["crdtstore_identity_events"], ("event",), told)
+        groups = node.host.groups.values()
+        foreign = sum(engine.measures.foreign_configuration for engine in groups)
+        refused = {**node.host.refused, "configuration": foreign, "hello": node.transport.refused_connections}
+        by_reason = [((reason,), count) for reason, count in sorted(refused.items())]
+        yield _family("crdtstore_refused", "counter", _OTHER["crdtstore_refused"], ("reason",), by_reason)
         by_peer = [((peer,), count) for peer, count in sorted(node.transport.refused.items())]
         yield _family("crdtstore_peers_refused", "counter", _OTHER["crdtstore_peers_refused"], ("peer",), by_peer)
 

@@ -114,6 +114,7 @@ class Node:
         else:
             self.transport.dial()
         self._watch.start()
+        self.left.start(self.host)
 
     @property
     def _has_peers(self) -> bool:
@@ -155,6 +156,7 @@ class Node:
             self._proving.cancel()
             await asyncio.gather(self._proving, return_exceptions=True)
         await self._watch.stop()
+        await self.left.stop()
         await self.server.stop()
         await self.transport.stop()
         await self.driver.stop()

@@ -8,6 +8,7 @@ so what was found stays true, and damage is passed over: what can still be read 
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -28,9 +29,11 @@ from crdtstore.storage.inspection import Part, inspect
 from crdtstore.storage.protocol import Entry
 from crdtstore.storage.record import decode_record
 from crdtstore_node.identity import LEFT_NAME, LOG_NAME, read_identity
+from crdtstore_node.logs import event
 
 __all__ = ["LeftLives"]
 
+_log = logging.getLogger(__name__)
 _SLICE_S = 0.01
 _PAGES = 8
 """So many pages of orphans are kept, for who is about to ask for them."""
@@ -51,6 +54,9 @@ class LeftLives:
         self._made: dict[ReplicaId, dict[str, int]] = {}
         self._pages: OrderedDict[tuple[str, str, int], _Page] = OrderedDict()
         self._is_reading = asyncio.Lock()
+        self._first: asyncio.Task[None] | None = None
+        self.is_known = False
+        """Whether all logs of earlier ids were read once."""
 
     # --- what the service asks for
 
@@ -71,6 +77,22 @@ class LeftLives:
 
     # --- reading
 
+    def start(self, host: Host) -> None:
+        """Find out in the background how much there is."""
+        self._first = asyncio.ensure_future(self._prepare_first(host))
+
+    async def _prepare_first(self, host: Host) -> None:
+        try:
+            await self.prepare(host, {})
+        except (OSError, StorageError) as error:  # whoever asks for it is told
+            event(_log, logging.WARNING, "what earlier ids left cannot be read", detail=str(error))
+
+    async def stop(self) -> None:
+        """Read no more."""
+        if self._first is not None:
+            self._first.cancel()
+            await asyncio.gather(self._first, return_exceptions=True)
+
     async def prepare(self, host: Host, asked: dict[str, Any]) -> None:
         """Read what a request about orphans needs.
 
@@ -83,6 +105,7 @@ class LeftLives:
                     last = dict[str, int]()
                     await _in_slices(_noting(self._log(life.replica), life.replica, last))
                     self._made[life.replica] = last
+            self.is_known = True
             replica, domain = asked.get("replica"), asked.get("domain")
             if isinstance(domain, str) and replica in self._made:
                 await self._read_page(host, ReplicaId(replica), group_of(domain), asked)

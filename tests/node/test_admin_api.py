@@ -166,6 +166,7 @@ async def test_orphans_of_an_earlier_life_are_shown_and_applied(shop: Node) -> N
     remove(shop, 3)
     body = (await call(shop, "GET", "/admin/v1/orphans")).body
     (life,) = body["replicas"]
+    assert b"\ncrdtstore_orphans 2.0\n" in (await call(shop, "GET", "/metrics")).raw
     assert (life["replica"], life["domains"]) == (OLD, {"shop": {"final": 3, "made": 5, "orphans": 2}})
     assert names_in("## Members and orphans", '{"replicas"') >= names_of(body)
     page = (await call(shop, "GET", f"/admin/v1/orphans?replica={OLD}&domain=shop&limit=1")).body

@@ -44,6 +44,7 @@ async def test_every_documented_name_is_there_and_none_else(make_nodes: Callable
     await until(lambda: us.status()["groups"][1]["unacked"] == 0)
     await until(lambda: us.status()["groups"][1]["staleness_ms"] is not None)
     await until(lambda: us.transport.peers()["eu-1"]["round_trip_ms"] is not None)
+    await until(lambda: us.left.is_known)
     found = await scrape(us)
     ours = {name for name in found if name.startswith("crdtstore_")}
     for name in DOCUMENTED:
@@ -57,6 +58,12 @@ async def test_every_documented_name_is_there_and_none_else(make_nodes: Callable
     assert of(found, "crdtstore_link_up", peer="eu-1") == 1
     assert (of(found, "crdtstore_link_round_trip_seconds", peer="eu-1") or 0) > 0
     assert of(found, "crdtstore_unacked_commits", domain="shop") == 0
+    assert of(found, "crdtstore_members", domain="shop") == 2
+    assert of(found, "crdtstore_configuration_number", domain="_sys") == 0
+    assert of(found, "crdtstore_split", domain="shop") == of(found, "crdtstore_orphans") == 0
+    assert {dict(labels)["reason"] for labels in found["crdtstore_refused_total"]} == {
+        "configuration", "hello", "install", "malformed", "members", "untrue",
+    }  # fmt: skip
     syncs, commits = of(found, "crdtstore_log_syncs_total"), of(found, "crdtstore_log_commits_total")
     assert syncs
     assert commits == 12
