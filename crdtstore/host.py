@@ -247,10 +247,6 @@ class Host:
         count = sum([self._take_record(position, entries) for position, entries in records])
         self.promises.start()
         for engine in self.groups.values():
-            if engine.is_installed and engine.checkpoint is None and self.saving is not None:
-                raise StorageError(
-                    f"{engine.group}: its state was taken over from others, and no checkpoint here holds it any more. Nothing changed."
-                )
             engine.replay.finish()
             engine.clock.last = max(engine.clock.last, self.promises.begin)
         if self._system.is_installed and self._system.configuration.number:  # it may just have been taken over
@@ -270,6 +266,7 @@ class Host:
             if origin == NO_ORIGIN:
                 for entry in logged:
                     self.roster.recover(group, entry.data)
+                self._check_held(group)
                 continue
             engine = self._logged_group(group, origin, position)
             if engine is None:
@@ -286,6 +283,14 @@ class Host:
         if self.saving is not None:
             self.saving.retention.logged(position)
         return count
+
+    def _check_held(self, group: str) -> None:
+        """A note says that this group was installed: then a checkpoint says so too, which was there before."""
+        engine = self.groups.get(group)
+        if engine is not None and engine.is_installed and engine.checkpoint is None and self.saving is not None:
+            raise StorageError(
+                f"{group}: its state was taken over from others, and no checkpoint here holds it any more. Nothing changed."
+            )
 
     def _logged_group(self, group: str, origin: ReplicaId, position: int) -> Engine | None:
         """The group to which commits in the log belong; None: they are of an install that came to nothing."""
