@@ -27,10 +27,33 @@ from crdtstore.commit import (
     operation_id,
     request_hash,
 )
-from crdtstore.configuration import Cluster, ConfigurationId, Member
+from crdtstore.configuration import Cluster, Configuration, ConfigurationId, Member, Removed
 from crdtstore.engine.causality import Causality
+from crdtstore.errors import DecodeError
 from crdtstore.kernel import Tree
-from crdtstore.messages import Ack, Digest, Frame, Hello, Row, Segment, Want, decode_message, encode_message
+from crdtstore.messages import (
+    Accept,
+    Accepted,
+    Ack,
+    Ballot,
+    Claim,
+    Configure,
+    Digest,
+    Fetch,
+    Frame,
+    Hello,
+    Message,
+    Part,
+    Prepare,
+    Promise,
+    Row,
+    Segment,
+    Standing,
+    Vote,
+    Want,
+    decode_message,
+    encode_message,
+)
 from crdtstore.storage.log import SegmentedLog
 from crdtstore.storage.protocol import Entry
 from crdtstore.storage.record import decode_record, encode_record
@@ -116,13 +139,24 @@ COMMITS: dict[str, list[Any]] = {
 
 CONFIGURATION = [0, sha256(NONCE + b"shop/0").digest()[:16]]
 CHAINS = [sha256(b"us").digest(), sha256(b"eu").digest()]
-ROW = [CONFIGURATION, [5, 3], HLC, CHAINS, 0]
+ROW = [CONFIGURATION, [5, 3], HLC, CHAINS, 2, True]
+ROW_BEFORE_MEMBERS = [CONFIGURATION, [5, 3], HLC, CHAINS, 0]
+"""A row as it was when nobody could leave: it is read for ever."""
 FIRST, LATER = pack(COMMITS["commit-first-of-a-replica"]), pack(COMMITS["commit-register"])
 
 CONFIGURATION_ID = ConfigurationId(0, CONFIGURATION[1])  # type: ignore[arg-type]
-A_ROW = Row(CONFIGURATION_ID, [5, 3], HLC, CHAINS)
+A_ROW = Row(CONFIGURATION_ID, [5, 3], HLC, CHAINS, 2, is_leaving=True)
+AN_OLD_ROW = Row(CONFIGURATION_ID, [5, 3], HLC, CHAINS)
+STANDING = [CONFIGURATION, {EU: [3, CHAINS[1]], US: [5, CHAINS[0]]}, [CONFIGURATION, {US: 5}, 2], 5, CHAINS[0]]
+A_STANDING = Standing(
+    CONFIGURATION_ID, {US: (5, CHAINS[0]), EU: (3, CHAINS[1])}, Claim(CONFIGURATION_ID, {US: 5}, 2), 5, CHAINS[0]
+)
+VALUE = [1, [[0, CONFIGURATION[1]]], [[US, "us", "us:7000"]], [[[EU, "eu", ""], 3]]]
+A_VALUE = Configuration(
+    1, ((0, CONFIGURATION_ID.nonce),), (Member(US, "us", "us:7000"),), (Removed(Member(EU, "eu"), 3),)
+)
 
-MESSAGES: dict[str, tuple[list[Any], Frame | Digest | Ack | Want | Hello]] = {
+MESSAGES: dict[str, tuple[list[Any], Message]] = {
     "frame-push": (
         [1, "shop/0", CONFIGURATION, [[0, 0, CHAINS[0]]], [], [FIRST]],
         Frame("shop/0", CONFIGURATION_ID, [Segment(0, 0, CHAINS[0])], [], [FIRST]),
@@ -131,27 +165,65 @@ MESSAGES: dict[str, tuple[list[Any], Frame | Digest | Ack | Want | Hello]] = {
         [1, "shop/0", CONFIGURATION, [[0, 0, CHAINS[0]], [1, 4, CHAINS[1]]], [1, 0], [LATER, FIRST]],
         Frame("shop/0", CONFIGURATION_ID, [Segment(0, 0, CHAINS[0]), Segment(1, 4, CHAINS[1])], [1, 0], [LATER, FIRST]),
     ),
-    "digest-asking": (
+    "digest-with-rows": (
         [2, "shop/0", CONFIGURATION, ROW, [None, ROW], True, False],
         Digest("shop/0", CONFIGURATION_ID, A_ROW, [None, A_ROW], wants_answer=True),
     ),
-    "digest-of-a-gap": (
+    "digest-after-a-gap": (
         [2, "_sys/0", CONFIGURATION, ROW, [None, None], True, True],
         Digest("_sys/0", CONFIGURATION_ID, A_ROW, [None, None], wants_answer=True, is_missing=True),
     ),
-    "ack": ([3, "shop/0", CONFIGURATION, ROW], Ack("shop/0", CONFIGURATION_ID, A_ROW)),
+    "ack-of-a-member": ([3, "shop/0", CONFIGURATION, ROW], Ack("shop/0", CONFIGURATION_ID, A_ROW)),
     "want": (
         [5, "shop/0", CONFIGURATION, "stock:bounded_counter", "sku-7", 12, 3, 4711],
         Want("shop/0", CONFIGURATION_ID, "stock:bounded_counter", "sku-7", 12, 3, 4711),
     ),
-    "hello": (
-        [4, 1, NONCE, EU, "eu-1", "eu", {"_sys/0": [CONFIGURATION, ROW, None], "shop/0": [CONFIGURATION, ROW, ROW]}],
+    "hello-of-a-member": (
+        [4, 1, NONCE, EU, "eu-1", "eu", {"_sys/0": STANDING, "shop/0": [*STANDING[:2], None, 0, b""]}, "eu:7000", 7],
         Hello(
             1, NONCE, EU, "eu-1", "eu",
-            {"_sys/0": (CONFIGURATION_ID, A_ROW, None), "shop/0": (CONFIGURATION_ID, A_ROW, A_ROW)},
+            {"_sys/0": A_STANDING, "shop/0": Standing(CONFIGURATION_ID, A_STANDING.vector, None, 0, b"")}, "eu:7000", 7,
         ),
     ),
+    "configure": ([6, "shop/0", VALUE], Configure("shop/0", A_VALUE)),
+    "prepare": ([7, "shop/0", CONFIGURATION, [3, US], 4], Prepare("shop/0", CONFIGURATION_ID, Ballot(3, US), 4)),
+    "promise": (
+        [8, "shop/0", CONFIGURATION, [3, US], 4, [[2, EU], VALUE], None],
+        Promise("shop/0", CONFIGURATION_ID, Ballot(3, US), 4, Vote(Ballot(2, EU), A_VALUE)),
+    ),
+    "promise-that-is-none": (
+        [8, "shop/0", CONFIGURATION, [3, US], 4, None, [4, EU]],
+        Promise("shop/0", CONFIGURATION_ID, Ballot(3, US), 4, None, Ballot(4, EU)),
+    ),
+    "accept": (
+        [9, "shop/0", CONFIGURATION, [[3, US], VALUE], 4],
+        Accept("shop/0", CONFIGURATION_ID, Vote(Ballot(3, US), A_VALUE), 4),
+    ),
+    "accepted": (
+        [10, "shop/0", CONFIGURATION, [3, US], 5, None], Accepted("shop/0", CONFIGURATION_ID, Ballot(3, US), 5)
+    ),
+    "fetch": ([11, "shop/0", CONFIGURATION, NONCE, 7, 4], Fetch("shop/0", CONFIGURATION_ID, NONCE, 7, 4)),
+    "part": ([12, "shop/0", CONFIGURATION, NONCE, 7, b"body"], Part("shop/0", CONFIGURATION_ID, NONCE, 7, b"body")),
 }  # fmt: skip
+
+BEFORE_MEMBERS: dict[str, tuple[list[Any], Digest | Ack]] = {
+    "digest-asking": (
+        [2, "shop/0", CONFIGURATION, ROW_BEFORE_MEMBERS, [None, ROW_BEFORE_MEMBERS], True, False],
+        Digest("shop/0", CONFIGURATION_ID, AN_OLD_ROW, [None, AN_OLD_ROW], wants_answer=True),
+    ),
+    "digest-of-a-gap": (
+        [2, "_sys/0", CONFIGURATION, ROW_BEFORE_MEMBERS, [None, None], True, True],
+        Digest("_sys/0", CONFIGURATION_ID, AN_OLD_ROW, [None, None], wants_answer=True, is_missing=True),
+    ),
+    "ack": ([3, "shop/0", CONFIGURATION, ROW_BEFORE_MEMBERS], Ack("shop/0", CONFIGURATION_ID, AN_OLD_ROW)),
+}
+HELLO_BEFORE_MEMBERS = [
+    4, 1, NONCE, EU, "eu-1", "eu",
+    {
+        "_sys/0": [CONFIGURATION, ROW_BEFORE_MEMBERS, None],
+        "shop/0": [CONFIGURATION, ROW_BEFORE_MEMBERS, ROW_BEFORE_MEMBERS],
+    },
+]  # fmt: skip
 
 # --- the log
 
@@ -180,7 +252,8 @@ def segment() -> bytes:
 def all_golden() -> dict[str, bytes]:
     """Every golden file of this wire version, as the encoder here makes it."""
     made = {name: pack(wire) for name, wire in COMMITS.items()}
-    made |= {name: b"\x01\x00" + pack(wire) for name, (wire, _) in MESSAGES.items()}
+    made |= {name: b"\x01\x00" + pack(wire) for name, (wire, _) in (MESSAGES | BEFORE_MEMBERS).items()}
+    made["hello"] = b"\x01\x00" + pack(HELLO_BEFORE_MEMBERS)
     made["log-record"] = RECORD
     made["log-segment"] = segment()
     return made
@@ -222,6 +295,17 @@ def test_todays_code_reads_and_makes_golden_messages(name: str) -> None:
     data = golden(name)
     assert decode_message(data) == MESSAGES[name][1]
     assert encode_message(MESSAGES[name][1]) == data
+
+
+@pytest.mark.parametrize("name", BEFORE_MEMBERS)
+def test_todays_code_reads_what_was_said_when_nobody_could_leave(name: str) -> None:
+    assert decode_message(golden(name)) == BEFORE_MEMBERS[name][1]
+
+
+def test_first_words_of_before_there_were_members_are_refused() -> None:
+    """They cannot tell what their sender remembers; no version that was released says them."""
+    with pytest.raises(DecodeError, match="not a message: Expected `array` of at least length 5, got 3"):
+        decode_message(golden("hello"))
 
 
 def test_todays_code_reads_a_golden_compressed_frame() -> None:
