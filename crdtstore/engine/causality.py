@@ -20,7 +20,7 @@ Resolved = list[tuple[int, int]]
 class Causality:
     """Rosters and last deps of every origin. Mutable; a step forward per applied commit."""
 
-    __slots__ = ("_index", "_replicas", "deps", "rosters")
+    __slots__ = ("_advanced", "_index", "_issuer", "_replicas", "deps", "rosters")
 
     def __init__(self, replicas: Sequence[ReplicaId]) -> None:
         self._replicas = replicas
@@ -28,6 +28,10 @@ class Causality:
         self.rosters = [[index] for index in range(len(replicas))]
         self.deps = [[0] * len(replicas) for _ in replicas]
         """``deps[o]``: the vector of ``o`` when it made its last commit; as the cut of that commit, own entry = seq - 1."""
+        self._issuer = -1
+        """Whose deps were asked for last."""
+        self._advanced: set[int] = set()
+        """The others that went on since its last commit: to look at all that ever were would cost each commit as much."""
 
     def admit(self, replica: ReplicaId) -> None:
         """There is one more replica, the last of the list this was made with."""
@@ -70,14 +74,21 @@ class Causality:
             if index not in roster:
                 roster.append(index)
         deps[origin] = seq - 1
+        if origin == self._issuer:
+            self._advanced.clear()
+        else:
+            self._advanced.add(origin)
         return deps
 
     def increase(self, origin: int, applied: Sequence[int]) -> tuple[list[str | int], Resolved]:
         """The deps of the next commit of ``origin``, whose vector is ``applied``: on the wire and resolved."""
         roster, deps = self.rosters[origin], self.deps[origin]
+        if origin != self._issuer:
+            self._issuer, self._advanced = origin, set(range(len(applied)))
         wire: list[str | int] = []
         resolved: Resolved = []
-        for index, seq in enumerate(applied):
+        for index in sorted(self._advanced) if self._advanced else ():
+            seq = applied[index]
             if seq > deps[index] and index != origin:
                 wire += (roster.index(index) if index in roster else self._replicas[index], seq - deps[index])
                 resolved.append((index, seq))

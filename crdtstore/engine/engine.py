@@ -307,12 +307,10 @@ class Engine:
             attributes = with_operation(attributes, draft.operation, draft.expires_ms)
         last, me, keyspace = self.clock.last, self.me, self.keyspace
         hlc = self.clock.tick(now_ms)
-        cut = [*self.applied]
-        cut[me] += 1
-        dot = me << SEQ_BITS | cut[me]
+        dot = me << SEQ_BITS | self.applied[me] + 1
         try:
             operation = draft.operation[0] if draft.operation else None
-            effects, values = keyspace.judge(draft.ops, dot, hlc, cut, operation)
+            effects, values = keyspace.judge(draft.ops, dot, hlc, self.applied, operation)
             commit = self._write(hlc, draft.author, attributes, effects, out)
         except CrdtStoreError:
             self.clock.last = last

@@ -104,11 +104,11 @@ class Keyspace:
     # --- judging
 
     def judge(
-        self, ops: Sequence[Op], dot: int, hlc: int, cut: Sequence[int], operation: bytes | None = None
+        self, ops: Sequence[Op], dot: int, hlc: int, applied: Sequence[int], operation: bytes | None = None
     ) -> tuple[list[Any], list[Any] | None]:
         """The effects of operations in normal form and, if they had to be tried, the readings after each.
 
-        Shape:   ``cut`` covers all that is applied here and, in its own entry, the commit itself.
+        Shape:   ``applied`` is the vector of what is applied here; the commit, which is ``dot``, sees all of it and itself.
         Raises:  UsageError from a type or for too many effects, PreconditionFailed; nothing changed.
         """
         if len(ops) == 1 and ops[0].if_match is None:  # the hottest case
@@ -127,6 +127,8 @@ class Keyspace:
                 entry = self.tree.entry(op.collection, op.key)
                 effects += self._effects(op, entry, (dot, hlc, operation, index), len(effects))
             return (effects if len(effects) == 3 else normal_form(effects)), None
+        cut = [*applied]
+        cut[dot >> SEQ_BITS] = dot & SEQ_MASK
         scratch = self.tree.scratch([(op.collection, op.key) for op in ops])
         values = []
         for index, op in enumerate(ops):
