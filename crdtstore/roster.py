@@ -226,9 +226,11 @@ class Roster:
         self.wake_ms = now_ms + _LOOK_MS
 
     def _who_left(self) -> list[tuple[Engine, Change]]:
-        """Fenced ids whose nodes are back under new ones."""
+        """Fenced ids whose nodes are back under new ones. Who came back sees to it itself too: who let it in may have died."""
         system, found = self._system, list[tuple[Engine, Change]]()
         configuration = system.configuration
+        if self.leaves is not None and configuration.member(self.leaves) is not None:
+            self._leaving[self.leaves] = self._host.me.replica
         for left, new in list(self._leaving.items()):
             if configuration.member(left) is None or left == self._host.me.replica:
                 if configuration.removal(left) is not None:
