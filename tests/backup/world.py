@@ -316,7 +316,8 @@ class Reader:
         assert identity is not None
         assert identity.restored_from is not None
         member = Member(ReplicaId(identity.replica), "r0")
-        source = ReplicaId(identity.restored_from.replica)
+        replica = ReplicaId(identity.restored_from.replica)
+        source = cluster.member(replica) or Member(replica, "r0")
         self.log = SegmentedLog.open(directory / LOG_NAME, SEGMENT_BYTES)
         self.store = SqliteState.open(directory)
         self.host = Host(cluster, source, OPTIONS, random.Random(0), self.store, self.log.read, member)
