@@ -16,6 +16,7 @@ from tests.client.fake_members import IDS, URLS, FakeMembers, keep_orphans, memb
 def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CRDTSTORE_URL", URLS)
     monkeypatch.delenv("CRDTSTORE_AUTH", raising=False)
+    monkeypatch.setattr("crdtstore_client.cli_doctor.AGAIN_SECONDS", 0.001)
 
 
 def run(nodes: FakeMembers, *args: str, code: int = 1) -> Result:
@@ -259,6 +260,15 @@ def test_orphans_that_cannot_be_asked_for_hide_nothing_else() -> None:
     behind(nodes)
     nodes.fails["orphans"] = Unavailable("the log cannot be read. Nothing changed.", code="storage-failed")
     assert "ap-1 goes by configuration 2.00000000" in run(nodes).stdout
+
+
+def test_what_passes_by_itself_is_no_finding() -> None:
+    nodes = FakeMembers()
+    behind(nodes)
+    nodes.script = [lambda: None, lambda: nodes.pages["ap"].update(configuration="3.ab12cd34")]
+    assert run(nodes, code=0).stdout.startswith("all is well")
+    nodes.script = [lambda: nodes.pages["ap"].update(configuration="2.00000000"), lambda: None]
+    assert "ap-1 goes by configuration 2" in run(nodes).stdout
 
 
 def test_nothing_is_changed_by_looking() -> None:

@@ -84,6 +84,7 @@ class AdminRegions(Regions):
 def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CRDTSTORE_URL", "http://us,http://eu,http://ap")
     monkeypatch.delenv("CRDTSTORE_AUTH", raising=False)
+    monkeypatch.setattr("crdtstore_client.cli_doctor.AGAIN_SECONDS", 0.001)
 
 
 @pytest.fixture
