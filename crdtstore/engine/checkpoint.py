@@ -278,8 +278,9 @@ class Checkpoint:
                     "they are not of one directory. Nothing changed."
                 )
 
-    def load(self) -> Saved | None:
-        """Take in what the store holds of this group, before the log is replayed; None: it holds nothing.
+    def load(self, *, has_ledgers: bool = False) -> Saved | None:
+        """Take in what the store holds of this group, before the log is replayed; None: it holds nothing. ``has_ledgers``: the ledgers were
+        taken in already.
 
         Raises:  StorageError when it cannot be read, ProtocolError when it is of another group.
         """
@@ -312,7 +313,18 @@ class Checkpoint:
         growth.count_members(engine, members, me)
         engine.membership.restore(saved.membership)
         engine.measures.start(engine.history.base[engine.me])
+        if not has_ledgers:
+            for _ in self.load_ledgers():
+                pass
+        return saved
+
+    def load_ledgers(self) -> Iterator[None]:
+        """Take in the ledgers that the store holds, an entry at a time.
+
+        Raises:  StorageError when they cannot be read.
+        """
+        engine = self._engine
         for ledger, take in (*engine.keyspace.loaders(), *engine.rights.loaders()):
             for name, value in ledger.load(self._store, self.number):
                 take(name, value)
-        return saved
+                yield

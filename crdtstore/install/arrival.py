@@ -31,6 +31,7 @@ from crdtstore.engine.history import History
 from crdtstore.engine.membership.notes import Adopted, decode_kept
 from crdtstore.engine.membership.notes import encode as encode_note
 from crdtstore.errors import DecodeError, ProtocolError
+from crdtstore.install.landing import Landing
 from crdtstore.install.parts import (
     NOT_YET,
     SHARED,
@@ -63,10 +64,10 @@ _PAUSE_MS = 500
 """After an attempt that came to nothing."""
 _STORE_PAUSE_MS = 5_000
 _NEVER = 1 << 63
-_NUMBER_BYTES, _SPACE_BYTES = 2, 1
-_LARGEST_ROW = 1 << 31
+_NUMBER_BYTES, _SPACE_BYTES, _LARGEST_ROW = 2, 1, 1 << 31
 
 _encode = msgspec.msgpack.Encoder().encode
+_SHARED_BYTES = tuple(bytes((space,)) for space in SHARED)
 
 
 class Arrival:
@@ -111,7 +112,7 @@ class Arrival:
         """Of a large row what has come: its path, its size, its data."""
         self._history: History | None = None
         self._at: list[int] = []
-        self._has_landed = False
+        self._landing: Landing | None = None
 
     @property
     def parts(self) -> int:
@@ -132,9 +133,8 @@ class Arrival:
 
     def on_tick(self, now_ms: int, out: HostOutput) -> None:
         """Begin, ask again, or turn to another member."""
-        if self._has_landed:
-            if not self._installs.saving.is_under_way:  # else its last part would not name the group
-                self._take_over(now_ms, out)
+        if self._landing is not None:
+            self._land(now_ms, out)
         elif now_ms >= self.wake_ms:
             if self._has_all:
                 self.wake_ms = _NEVER
@@ -368,7 +368,8 @@ class Arrival:
             self._ask(now_ms, out)
 
     def failed(self, now_ms: int) -> None:
-        self._end("the state store failed", now_ms, None, _STORE_PAUSE_MS)
+        if self._landing is None:
+            self._end("the state store failed", now_ms, None, _STORE_PAUSE_MS)
 
     def _close(self) -> None:
         """Once all is on disk: let the next checkpoint name the group."""
@@ -384,16 +385,14 @@ class Arrival:
         self._installs.saving.wanted()
 
     def landed(self, now_ms: int, out: HostOutput) -> None:
-        self._has_landed = True
-        self._take_over(now_ms, out)
-
-    def _take_over(self, now_ms: int, out: HostOutput) -> None:
-        """The group is ours; what is on its way to the disk about its members comes first."""
-        self.wake_ms = now_ms + 1
-        if not self._engine.membership.is_silent:
+        if self._landing is None:
             assert self._history is not None
+            self._landing = Landing(self._engine, self._installs.saving, self._history)
+        self._land(now_ms, out)
+
+    def _land(self, now_ms: int, out: HostOutput) -> None:
+        self.wake_ms = now_ms + 1
+        assert self._landing is not None
+        if self._landing.go_on():
             self._installs.saving.guests.dismiss(self)
-            self._installs.take_over(self._engine, self._history, now_ms, out)
-
-
-_SHARED_BYTES = tuple(bytes((space,)) for space in SHARED)
+            self._installs.landed(self._engine, now_ms, out)

@@ -1,7 +1,7 @@
 """Installs: how replicas that join come to have the state of their groups. One per node: it lends to others, and takes over itself.
 
 The question: who may be installed, and how often? A member that holds nothing of its group, once. ``lending`` proves why the state that
-it begins with keeps the laws, ``arrival`` how it becomes its own at one instant.
+it begins with keeps the laws, ``arrival`` how it becomes its own at one instant, ``landing`` what follows.
 
 Source: DESIGN 4 (join and install).
 """
@@ -12,9 +12,7 @@ from random import Random
 from typing import TYPE_CHECKING
 
 from crdtstore.causal import ReplicaId
-from crdtstore.commit import chain_start
 from crdtstore.engine.engine import Engine
-from crdtstore.engine.history import History
 from crdtstore.errors import ProtocolError
 from crdtstore.install.arrival import Arrival
 from crdtstore.install.lending import Lending
@@ -93,24 +91,8 @@ class Installs:
         times = [arrival.wake_ms for arrival in self.arrivals.values()]
         self.wake_ms = min([self._look_ms, self.lending.wake_ms, *times])
 
-    # --- the instant
-
-    def take_over(self, engine: Engine, history: History, now_ms: int, out: HostOutput) -> None:
-        """The store names the group: have in memory what a start would find.
-
-        Raises:  StorageError when it cannot be read; then this node has to stop, its next start finds the group or says why not.
-        """
+    def landed(self, engine: Engine, now_ms: int, out: HostOutput) -> None:
+        """A group is here: in the store, in the log and in memory."""
         del self.arrivals[engine.group]
-        connected = [engine.replicas[peer] for peer in engine.connected]
-        kept, number = engine.membership.keep(), engine.durability.number
-        engine.checkpoint = self.saving.open(engine)
-        engine.checkpoint.load()
-        engine.membership.restore(kept)
-        for replica in engine.replicas[len(history.base) :]:
-            history.admit(replica, chain_start(engine.cluster, engine.group, replica))
-        engine.history = history
-        engine.checkpoint.check()
-        engine.durability.number = engine.durability.synced = number
-        engine.connected = {engine.admit(replica) for replica in connected}
         self.installed += 1
         self.host.installed(engine, now_ms, out)

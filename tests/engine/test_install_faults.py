@@ -11,7 +11,7 @@ import pytest
 from crdtstore.configuration import Member
 from crdtstore.engine.checkpoint import Checkpoint
 from crdtstore.errors import ProtocolError, StorageError
-from crdtstore.install import lending
+from crdtstore.install import landing, lending
 from crdtstore.install.parts import GONE, Commits, decode_body
 from crdtstore.messages import Fetch, Message, Part, encode_message
 from crdtstore.saving import Saved
@@ -274,3 +274,41 @@ def test_a_sender_whose_history_does_not_reach_back_any_more_says_so() -> None:
     assert any(part.number == GONE for part in world.parts)
     assert not world.rejected
     assert arrival.attempts >= 2
+
+
+@pytest.mark.parametrize("crashes", [False, True])
+def test_what_is_read_at_the_end_is_read_in_slices(monkeypatch: pytest.MonkeyPatch, *, crashes: bool) -> None:
+    """Others are served meanwhile; and a crash in the middle of it finds the group installed."""
+    monkeypatch.setattr(landing, "_SLICE", 3)
+    world = with_history()
+    site = begin_again(world)
+    arrival = None
+    world.run_until(lambda: GROUP in site.host.installs.arrivals)  # type: ignore[union-attr]
+    arrival = site.host.installs.arrivals[GROUP]  # type: ignore[union-attr]
+    world.run_until(lambda: arrival._landing is not None)
+    world.run(20)
+    assert not site.engine().is_installed
+    assert 3 < len(site.engine().keyspace.operations) < 25
+    if crashes:
+        site.crash()
+        site.start()
+        assert site.engine().is_installed
+    finish(world)
+
+
+def test_a_store_that_fails_after_the_commit_takes_nothing_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(landing, "_SLICE", 1)
+    world = with_history()
+    site = begin_again(world)
+    world.run_until(lambda: GROUP in site.host.installs.arrivals)  # type: ignore[union-attr]
+    arrival = site.host.installs.arrivals[GROUP]  # type: ignore[union-attr]
+    world.run_until(lambda: arrival._landing is not None)
+    assert site.host.saving is not None
+    site.host.saving.wanted()
+    world.run_until(lambda: bool(site.saves))
+    site.state.rollback()
+    number = site.saves[0].number
+    site.saves.clear()
+    site.step(Saved(number, failure=StorageError("no room")))
+    finish(world)
+    assert arrival.attempts == 1

@@ -290,7 +290,7 @@ def test_it_is_installed_while_its_own_adoption_is_on_its_way_to_the_disk(*, beg
     site.holds_state = False
     world.run_until(lambda: not saving.is_under_way)
     world.run(50)
-    assert arrivals[GROUP]._has_landed
+    assert arrivals[GROUP]._landing is not None
     assert not site.engine().is_installed
     if begins_another:
         saving.wanted()
