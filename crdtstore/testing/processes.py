@@ -152,7 +152,7 @@ class LocalCluster:
         self._lock.acquire()
         try:
             self._files = LocalFiles.open(self.directory, self._wanted_regions, DEFAULT_REGIONS)
-            await self._lay_out(self._files)
+            await self._lay_out(self.regions)
             await self._start(self.regions)
         except Unavailable as error:
             await self.stop()
@@ -167,6 +167,20 @@ class LocalCluster:
         if node.pid is not None:
             raise UsageError(f"region {region} is {node.state} (pid {node.pid}). Nothing changed.")
         await self._start([region])
+
+    async def add(self, region: str) -> None:
+        """Start a node that joins the running cluster as a region of its own, and wait until it serves.
+
+        Those who run already dial it by one proxy, which is cut as soon as it is cut from anybody.
+        """
+        self._open_files.add(region)
+        try:
+            await self._lay_out([region])
+            await self._start([region])
+        except BaseException:
+            if region in self._nodes:
+                await self._nodes[region].stop()
+            raise
 
     async def stop(self, region: str | None = None) -> None:
         """Stop one node in order, or everything: nodes, proxies, and the hold on the directory."""
@@ -195,8 +209,9 @@ class LocalCluster:
         """SIGCONT."""
         self.node(region).resume()
 
-    async def _lay_out(self, files: LocalFiles) -> None:
-        for number, region in enumerate(self.regions):
+    async def _lay_out(self, regions: Sequence[str]) -> None:
+        files = self._open_files
+        for number, region in enumerate(regions):
             preferred = files.nodes[region].api_port or (self._first_port and self._first_port + number)
             self._hold_ports(region, preferred)
             self._nodes[region] = NodeProcess(
@@ -208,9 +223,12 @@ class LocalCluster:
                 cwd=self.directory,  # python -m looks there first, and the caller's own folders are not to shadow ours
                 ready_path=self._ready_path,
             )
-        # Two listeners per pair: only the smaller name dials, but should the other one ever do, it meets the same cut.
-        for dialer, target in itertools.permutations(self.regions, 2):
-            await self.proxy.add(_link_name(dialer, target), ("127.0.0.1", files.nodes[target].gossip_port))
+            if files.nodes[region].joins:
+                await self.proxy.add(_link_name("*", region), ("127.0.0.1", files.nodes[region].gossip_port))
+        # Two listeners per pair: only the smaller id dials, but should the other one ever do, it meets the same cut.
+        for dialer, target in itertools.permutations(self._nodes, 2):
+            if _link_name(dialer, target) not in self.proxy.links:
+                await self.proxy.add(_link_name(dialer, target), ("127.0.0.1", files.nodes[target].gossip_port))
 
     async def _start(self, regions: Sequence[str]) -> None:
         """Start nodes together; one that lost the race for a port is started again on another."""
@@ -234,9 +252,10 @@ class LocalCluster:
         for region in regions:
             node = self._nodes[region]
             peers = {f"{peer}-1": self._proxy_address(region, peer) for peer in self.regions if peer != region}
-            files.save_node(region, peers, self._tables)
+            advertise = self._proxy_address("*", region) if files.nodes[region].joins else ""
+            files.save_node(region, peers, self._tables, advertise)
             node.command = [*self._command, "--config", str(files.config_path(region)), "--exit-with-stdin"]
-            if not files.nodes[region].is_founded:
+            if not files.nodes[region].is_founded and not files.nodes[region].joins:
                 node.command.append("--bootstrap")
         self._release_ports(regions)
         for region in regions:
@@ -291,6 +310,9 @@ class LocalCluster:
         for source, target in self._cut:
             self.proxy.links[_link_name(source, target)].cut("out")
             self.proxy.links[_link_name(target, source)].cut("in")
+            for joined, way in ((target, "out"), (source, "in")):
+                if (link := self.proxy.links.get(_link_name("*", joined))) is not None:
+                    link.cut(way)
 
     # -- small things
 
@@ -338,6 +360,7 @@ class LocalCluster:
 
 
 def _link_name(dialer: str, target: str) -> str:
+    """The name of a link; those of a region that joins ``*`` has: all who knew nothing of it."""
     return f"{dialer}-1>{target}-1"
 
 

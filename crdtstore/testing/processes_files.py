@@ -36,6 +36,8 @@ class LocalNode:
     api_port: int = 0
     gossip_port: int = 0
     is_founded: bool = False
+    joins: bool = False
+    """Whether it was added while others ran: the cluster file does not name it, and it draws its id itself."""
 
     @property
     def node(self) -> str:
@@ -83,6 +85,19 @@ class LocalFiles:
         except (ValueError, KeyError, TypeError) as error:
             raise StorageError(f"{path} is not what was written there: {error!r}. Nothing changed.") from error
 
+    @property
+    def founders(self) -> list[LocalNode]:
+        return [node for node in self.nodes.values() if not node.joins]
+
+    def add(self, region: str) -> LocalNode:
+        """Remember a region that is to join."""
+        if not REGION.fullmatch(region) or region in self.nodes or len(self.nodes) >= MAX_REGIONS:
+            raise UsageError(
+                f"a region that joins has a new name like eu-west, and there are at most {MAX_REGIONS}; got {region!r}. Nothing changed."
+            )
+        node = self.nodes[region] = LocalNode(region, "", joins=True)
+        return node
+
     def config_path(self, region: str) -> Path:
         return self.directory / f"{self.nodes[region].node}.toml"
 
@@ -102,7 +117,7 @@ class LocalFiles:
         }
         write_atomically(self.directory / "local.json", json.dumps(document, indent=1) + "\n")
         lines = [NOTE, f"cluster = {_toml(self.cluster)}", f"nonce = {_toml(self.nonce)}"]
-        for node in self.nodes.values():
+        for node in self.founders:
             lines += [
                 "",
                 "[[member]]",
@@ -113,8 +128,13 @@ class LocalFiles:
             ]
         write_atomically(self.directory / "cluster.toml", "\n".join(lines) + "\n")
 
-    def save_node(self, region: str, peers: Mapping[str, str], tables: Mapping[str, Mapping[str, Any]]) -> None:
-        """Write the configuration of one node; ``peers`` by node name, ``tables`` such as engine and log."""
+    def save_node(
+        self, region: str, peers: Mapping[str, str], tables: Mapping[str, Mapping[str, Any]], advertise: str = ""
+    ) -> None:
+        """Write the configuration of one node; ``peers`` by node name, ``tables`` such as engine and log.
+
+        ``advertise``: where a node that joins tells others to dial it.
+        """
         node = self.nodes[region]
         lines = [
             NOTE,
@@ -124,6 +144,13 @@ class LocalFiles:
             f"api = {_toml(f'127.0.0.1:{node.api_port}')}",
             f"gossip = {_toml(f'127.0.0.1:{node.gossip_port}')}",
         ]
+        if node.joins:
+            seeds = [address for peer, address in peers.items() if peer in [each.node for each in self.founders]]
+            lines += [
+                f"region = {_toml(region)}",
+                f"join = {json.dumps(seeds)}",
+                f"gossip_advertise = {_toml(advertise)}",
+            ]
         for name, table in {"peers": peers, **tables}.items():
             lines += ["", f"[{name}]", *(f"{key} = {_toml(value)}" for key, value in table.items())]
         write_atomically(self.config_path(region), "\n".join(lines) + "\n")

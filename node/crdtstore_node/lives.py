@@ -45,9 +45,16 @@ class Lives:
         opened = node.opened
         seeds = [target.addresses[0] for target in node.transport.dialers.known().values()]
         old = opened.me.replica
-        new = leave(opened, node.ended_by, may_live=opened.continuity.verdict is Verdict.UNPROVEN)
+        new = leave(opened, node.ended_by, may_live=_may_live(node))
         self.story.tell("left", replica=old, why=node.ended_by, new=new, kept=str(opened.data / LEFT_NAME / old))
         return Opened(opened.config, is_bootstrap=False, has_left=True, seeds=seeds)
+
+
+def _may_live(node: Node) -> bool:
+    """Whether another directory may go on under this node's id, perhaps the one that this was copied from. Not, when this one has gone
+    on, or was put back from an older copy of itself.
+    """
+    return not node.has_gone_on and node.opened.continuity.verdict is not Verdict.FORGOTTEN
 
 
 async def _first(*events: asyncio.Event) -> None:

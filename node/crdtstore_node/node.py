@@ -80,6 +80,8 @@ class Node:
         self._watch = Watch(self)
         self._proving: asyncio.Task[None] | None = None
         self._anchor: Anchor | None = None
+        self.has_gone_on = False
+        """Whether this id went on here: nobody else can have it, then."""
 
     async def start(self) -> None:
         """Listen, connect, serve.
@@ -123,6 +125,7 @@ class Node:
     def _go_on(self, proof: str) -> None:
         """Write under this id from now on."""
         self._anchor = self.opened.go_on()
+        self.has_gone_on = True
         self.driver.anchor = self._anchor
         self.driver.start()
         self.story.tell("continued", replica=self.host.me.replica, proof=proof, is_anchored=self._anchor is not None)

@@ -40,6 +40,11 @@ __all__ = ["Opened", "leave"]
 _MAY_LIVE = "unproven: "
 """What the reason begins with when the id that was left may be that of another directory, which goes on."""
 
+_REMEDY = (
+    "; it takes a new one as soon as it reaches a member. If no member is left, since all machines were moved, and this is the only copy "
+    "of its data, and the newest: start it with --only-copy"
+)
+
 
 class Opened:
     """A data directory that is ours. Made before there is an event loop, or between two lives.
@@ -124,7 +129,8 @@ class Opened:
         if found.must_leave and not host.reads_only:
             host.me = Member(make_replica_id(self.me.node, randbits(64)), self.me.region, self.me.gossip)
         if found.must_leave or found.must_ask:
-            host.unproven = f"this node may not write under its id: {found.reason}"
+            remedy = _REMEDY if found.verdict is Verdict.UNPROVEN and not host.reads_only else ""
+            host.unproven = f"this node may not write under its id: {found.reason}{remedy}"
             for engine in host.groups.values():
                 engine.hold(True)
         return found

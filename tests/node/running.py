@@ -185,12 +185,13 @@ class Nodes:
         *,
         join: Sequence[str] | None = None,
         is_bootstrap: bool = False,
+        is_vouched: bool = False,
         name: str = "",
         **environ: str,
     ) -> Life:
         """A node that goes on under another id when it has to. ``environ`` stands over its file, without the prefix."""
         config = load(self.write_config(region, join=join), {f"CRDTSTORE_{key}": each for key, each in environ.items()})
-        life = self.lives[name or region] = Life(Opened(config, is_bootstrap=is_bootstrap))
+        life = self.lives[name or region] = Life(Opened(config, is_bootstrap=is_bootstrap, is_vouched=is_vouched))
         await life.started()
         return life
 

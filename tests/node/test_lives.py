@@ -133,9 +133,13 @@ async def test_what_was_put_back_takes_another_id(
     await add(eu.node)
     await until_value(lambda: us.node, 9)
     assert eu.counts["fenced"] == (not has_anchors)
-    await until(lambda: old not in ids(us.node) and old not in ids(us.node, "shop/0"))
-    await until(lambda: us.node.host.groups["shop/0"].configuration.finals == {old: 4})
     assert new in ids(us.node, "shop/0")
+    if has_anchors:
+        await until(lambda: old not in ids(us.node) and old not in ids(us.node, "shop/0"))
+        await until(lambda: us.node.host.groups["shop/0"].configuration.finals == {old: 4})
+    else:  # it may be a copy of a disk whose original goes on: an operator has to know
+        await asyncio.sleep(0.5)
+        assert old in ids(us.node)
 
 
 async def test_a_node_without_an_anchor_asks_its_peers(
@@ -214,6 +218,29 @@ async def test_who_was_removed_while_away_hears_of_it_and_waits_for_a_word(
     await add(eu.node)
     await until_value(lambda: ap.node, 5)
     await until(lambda: eu.counts["rejoined"] == 1)
+
+
+async def test_all_machines_are_moved_at_once(make_nodes: Callable[..., Nodes]) -> None:
+    cluster, us, eu = await two(make_nodes, identity_wait_ms=60_000)
+    before = [life.node.host.me.replica for life in (us, eu)]
+    for region in ("us", "eu"):
+        await cluster.end(region)
+        copy_directory(cluster.directory / f"data-{region}", cluster.directory / f"moved-{region}")
+    us = await cluster.live("us", DATA=str(cluster.directory / "moved-us"))
+    eu = await cluster.live("eu", DATA=str(cluster.directory / "moved-eu"))
+    await asyncio.sleep(0.3)
+    read = await call(us.node, "GET", KEY)
+    assert (read.body["value"], read.body["identity"]) == (3, "unproven")
+    assert "--only-copy" in (await call(us.node, "POST", KEY, ADD)).body["detail"]
+    await cluster.end("us")
+    us = await cluster.live("us", is_vouched=True, DATA=str(cluster.directory / "moved-us"))
+    assert us.counts["unproven"] == 1
+    await cluster.end("eu")
+    eu = await cluster.live("eu", is_vouched=True, DATA=str(cluster.directory / "moved-eu"))
+    await until(lambda: us.counts["continued"] == eu.counts["continued"] == 1)
+    await add(us.node)
+    await until_value(lambda: eu.node, 4)
+    assert [life.node.host.me.replica for life in (us, eu)] == before
 
 
 async def test_a_node_alone_goes_on_wherever_its_directory_is(make_nodes: Callable[..., Nodes]) -> None:
