@@ -40,6 +40,19 @@ class Asking(Regrouping):
         return str(self.configuration(name).id)
 
 
+class Slow(Asking):
+    """While it is slow nothing arrives."""
+
+    is_slow = False
+
+    def deliver(self) -> None:
+        if not self.is_slow:
+            super().deliver()
+
+    def release(self) -> None:
+        self.is_slow = False
+
+
 def told(error: CrdtStoreError) -> tuple[str, int, str]:
     return error.code, error.status, error.effect
 
@@ -128,6 +141,22 @@ def test_an_eviction_without_a_quorum_ends_and_is_not_tried_again() -> None:
     world.run(4_000)
     assert world.members("us") == ["us", "eu", "ap"]
     assert world.page("us")["orders"] == []
+
+
+def test_a_vote_that_comes_after_it_was_given_up_decides_nothing() -> None:
+    world = Slow("us", "eu", "ap")
+    world.is_slow = True
+    asked = {"nodes": ["ap"], "configuration": world.at("us"), "yes": True, "wait_ms": 300}
+    ticket = world.start_asking("us", "member_evict", **asked)
+    world.run(100)
+    world.release()
+    world.run(20)
+    world.is_slow = True
+    world.run(600)
+    assert world.replies[ticket].code == "no-quorum"
+    world.release()
+    world.run(3_000)
+    assert world.members("us") == ["us", "eu", "ap"]
 
 
 def test_who_may_not_evict_whom() -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from msgspec import structs
+
 from crdtstore.causal import ReplicaId
 from crdtstore.commit import decode_commit
 from crdtstore.orphans import Life, decode_orphan, encode_orphan, last_of, orphans_of
@@ -205,6 +207,20 @@ def test_nothing_is_an_orphan_before_it_is_settled() -> None:
     (refused,) = world.apply("us", [{"data": data}])["refused"]
     assert "not settled yet" in refused["why"] or "was not removed" in refused["why"]
     assert world.ask("ap", "orphans") == {"replicas": []}, "it has not heard of it"
+
+
+def test_what_is_removed_and_not_settled_waits() -> None:
+    world = Bereft()
+    (orphan, *_) = world.orphans()
+    for name in ("us", "ap"):
+        engine = world.sites[name].host.groups["shop/0"]
+        removed = tuple(structs.replace(each, final=None) for each in engine.configuration.removed)
+        engine.configuration = structs.replace(engine.configuration, removed=removed)
+    (refused,) = world.apply("us", [orphan])["refused"]
+    assert "not settled yet" in refused["why"]
+    assert world.orphans() == []
+    (life,) = world.ask("ap", "orphans")["replicas"]
+    assert life["domains"]["shop"] == {"final": None, "made": 1 + len(WRITES), "orphans": 0}
 
 
 def test_applying_has_to_be_confirmed_and_what_is_no_orphan_is_said() -> None:

@@ -55,6 +55,18 @@ def test_what_the_final_covers_is_seen(world: Sessions) -> None:
         assert world.replica("ap") not in world.named(body["token"]).get("shop/0", {}), "it names the removed no more"
 
 
+def test_a_final_is_left_out_although_a_member_was_not_heard_yet(world: Sessions) -> None:
+    token = world.add("ap")
+    world.run(1_000)
+    world.sites["ap"].end(is_orderly=True)
+    world.cut_off_and_evict()
+    for name in ("eu", "us"):
+        world.sites[name].end(is_orderly=True)
+    world.sites["us"].start()
+    body = world.look("us", token)
+    assert world.replica("ap") not in world.named(body["token"]).get("shop/0", {})
+
+
 def test_what_went_with_it_is_lost_and_the_rest_of_the_token_is_handed_back(world: Sessions) -> None:
     world.cut(("ap", "us"), ("ap", "eu"))
     world.run(200)

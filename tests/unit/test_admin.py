@@ -10,6 +10,7 @@ from crdtstore.admin.asked import ADMIN, MAX_APPLIED, MAX_NAMED, parse_admin
 from crdtstore.admin.heard import only_there
 from crdtstore.admin.identity import State, mark_of, state_of
 from crdtstore.configuration import SYSTEM_GROUP
+from crdtstore.engine.events import Persisted
 from crdtstore.errors import UsageError
 from crdtstore.service import PeerChanged
 from crdtstore.values import to_json_bytes
@@ -126,6 +127,16 @@ def test_what_a_node_is_and_what_it_takes(made: Regions, state: State, code: str
         ("domain", {"domain": "shop"}),
     ):
         assert made.do("us", do, **fields).get("identity") == mark, do
+
+
+def test_an_answer_waits_for_its_own_record(made: Regions) -> None:
+    made.ask("us", "commit", domain="shop", ops=[op("counter", "k", "add")])
+    ticket = made.ask("us", "member_leave")
+    first, second = made.numbers["us"]
+    made.step("us", Persisted(first))
+    assert made.answer(ticket) is None
+    made.step("us", Persisted(second))
+    assert made.reply(ticket)["state"] == "leaving"
 
 
 def test_a_domain_that_is_declared_and_not_here_is_not_ready(made: Regions) -> None:
