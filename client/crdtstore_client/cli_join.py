@@ -11,7 +11,8 @@ import asyncio
 import json
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import click
 
@@ -23,7 +24,10 @@ from crdtstore_client.cli_support import run
 from crdtstore_client.members import Member, Members, number_of, short_replica
 from crdtstore_client.store import Store
 
-__all__ = ["join"]
+__all__ = ["Stage", "join", "left_stage", "wait_until"]
+
+Stage = Callable[[Sequence[View]], tuple[bool, str]]
+"""Whether it is done, and how far it is."""
 
 POLL_SECONDS = 0.5
 
@@ -41,7 +45,7 @@ def join(ctx: click.Context, node: str, wait: bool) -> None:
     """
     place = ctx.ensure_object(dict).pop("region", None)  # which is not among the urls yet
     if wait:
-        run(ctx, lambda store: _wait(ctx, store, node))
+        run(ctx, lambda store: wait_until(ctx, store, partial(_stage, node=node)))
         return
 
     async def work(store: Store) -> Members:
@@ -75,8 +79,8 @@ def _lines(members: Members, node: str, region: str, addresses: Sequence[str], s
     return lines
 
 
-async def _wait(ctx: click.Context, store: Store, node: str) -> None:
-    """Until it is an installed member of all groups."""
+async def wait_until(ctx: click.Context, store: Store, stage: Stage) -> None:
+    """Look again and again, show how far it is, and return when it is done."""
     seconds = ctx.obj.get("timeout")
     loop = asyncio.get_running_loop()
     end = None if seconds is None else loop.time() + seconds
@@ -84,7 +88,7 @@ async def _wait(ctx: click.Context, store: Store, node: str) -> None:
     while True:
         answers = await store.admin.ask_everyone()
         views = [answer for answer in answers.values() if isinstance(answer, View)]
-        is_done, said = _stage(views, node)
+        is_done, said = stage(views) if views else (False, "no node answers")
         progress.show(said)
         if is_done:
             break
@@ -94,7 +98,27 @@ async def _wait(ctx: click.Context, store: Store, node: str) -> None:
         await asyncio.sleep(POLL_SECONDS)
     progress.close()
     if ctx.obj.get("as_json"):
-        echo_json(_newest(views, node).raw)
+        echo_json(best_of(views).raw)
+
+
+def left_stage(node: str, replica: str) -> Stage:
+    """How far a node is that leaves."""
+
+    def stage(views: Sequence[View]) -> tuple[bool, str]:
+        others = [view for view in views if view.members.replica != replica]
+        if not others:
+            return False, "no other node answers"
+        members = _newest(others, node).members
+        entry = next((each for each in members.members if each.replica == replica), None)
+        if entry is not None:
+            count = entry.only_there.commits
+            lacking = "" if not count else f", {count:,} commit{'' if count == 1 else 's'} still there only"
+            return False, f"{node} is leaving{lacking}"
+        if replica in members.unsettled():
+            return False, f"{node} is removed, and the others settle what counts of it"
+        return True, f"{node} has left: nothing waits for it any more, and it can be stopped"
+
+    return stage
 
 
 def _newest(views: Sequence[View], node: str) -> View:
@@ -103,9 +127,7 @@ def _newest(views: Sequence[View], node: str) -> View:
 
 
 def _stage(views: Sequence[View], node: str) -> tuple[bool, str]:
-    """Whether it is done, and how far it is."""
-    if not views:
-        return False, "no node answers"
+    """How far a node is that joins."""
     own = next((view.members for view in views if view.members.node == node), None)
     members = _newest(views, node).members
     entry = next((each for each in reversed(members.members) if each.node == node), None)

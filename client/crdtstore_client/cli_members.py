@@ -17,7 +17,7 @@ import click
 from crdtstore.cli import common_options
 from crdtstore.errors import CrdtStoreError, PreconditionFailed, Unavailable
 from crdtstore_client.admin import Admin, Order, View, best_of
-from crdtstore_client.cli_join import join
+from crdtstore_client.cli_join import join, left_stage, wait_until
 from crdtstore_client.cli_show import echo_json
 from crdtstore_client.cli_support import run
 from crdtstore_client.members import Members, short_replica
@@ -95,9 +95,10 @@ def status(ctx: click.Context, node: str | None, watch: bool) -> None:
 @click.command(short_help="Let a node go when all it has is elsewhere.")
 @click.argument("node", required=False)
 @_yes
+@click.option("--wait", is_flag=True, help="Show how far it is, until it can be stopped; --timeout ends that.")
 @common_options
 @click.pass_context
-def leave(ctx: click.Context, node: str | None, yes: bool) -> None:
+def leave(ctx: click.Context, node: str | None, yes: bool, wait: bool) -> None:
     """Let a node go: it takes no more writes, and is removed once everything it has is elsewhere.
 
     --url must name the node itself; where it names only that one, NODE can be left out.
@@ -106,7 +107,10 @@ def leave(ctx: click.Context, node: str | None, yes: bool) -> None:
     async def make(admin: Admin) -> Order:
         return await admin.order_leave(node)
 
-    _order(ctx, make, ["leave", *filter(None, [node])], is_sure=yes)
+    order = _order(ctx, make, ["leave", *filter(None, [node])], is_sure=yes, is_quiet=wait)
+    if wait:
+        leaving = order.view.members
+        run(ctx, lambda store: wait_until(ctx, store, left_stage(leaving.node, leaving.replica)))
 
 
 @member.command(short_help="Remove members that will not come back.")
@@ -185,7 +189,14 @@ def again(ctx: click.Context, *words: str) -> str:
     return shlex.join(["crdtstore", *typed, *words])
 
 
-def _order(ctx: click.Context, make: Callable[[Admin], Awaitable[Order]], words: list[str], *, is_sure: bool) -> None:
+def _order(
+    ctx: click.Context,
+    make: Callable[[Admin], Awaitable[Order]],
+    words: list[str],
+    *,
+    is_sure: bool,
+    is_quiet: bool = False,
+) -> Order:
     async def work(store: Store) -> tuple[Order, dict[str, Any]]:
         admin = store.admin
         order = await make(admin)
@@ -202,10 +213,13 @@ def _order(ctx: click.Context, make: Callable[[Admin], Awaitable[Order]], words:
             raise await _explained(ctx, admin, order, error) from error
 
     order, body = run(ctx, work)
+    if is_quiet:
+        return order
     if ctx.obj.get("as_json"):
         echo_json(body)
     else:
         click.echo(_done(ctx, order, Members.of(body)))
+    return order
 
 
 def _unconfirmed(ctx: click.Context, order: Order, costs: list[str], words: list[str]) -> PreconditionFailed:

@@ -36,7 +36,7 @@ class Look:
     """What all urls answered. ``orphans``: per node the ids it gave up, and of each how many commits are left to review."""
 
     answers: Mapping[str, View | CrdtStoreError]
-    orphans: Mapping[str, list[tuple[Orphans, int]]] = field(default_factory=dict)
+    orphans: Mapping[str, list[tuple[Orphans, int]] | CrdtStoreError] = field(default_factory=dict)
 
     @cached_property
     def views(self) -> list[Members]:
@@ -114,12 +114,12 @@ async def look_around(admin: Admin) -> Look:
     return Look(answers, {view.members.node: each for view, each in zip(views, kept, strict=True)})
 
 
-async def _to_review(admin: Admin, view: View) -> list[tuple[Orphans, int]]:
+async def _to_review(admin: Admin, view: View) -> list[tuple[Orphans, int]] | CrdtStoreError:
     try:
         kept = await admin.orphans_at(view)
         return [(each, await _count_open(admin, view, each)) for each in kept]
-    except CrdtStoreError:
-        return []  # the node did not answer this any more; its members page did
+    except CrdtStoreError as error:
+        return error
 
 
 async def _count_open(admin: Admin, view: View, kept: Orphans) -> int:
@@ -319,6 +319,10 @@ def _differing(look: Look) -> Iterator[Finding]:
 def _orphans(look: Look) -> Iterator[Finding]:
     """Commits that were cut off, and that nobody has looked at."""
     for node, kept in look.orphans.items():
+        if isinstance(kept, CrdtStoreError):
+            text = f"{node} does not say what it keeps of ids it gave up: {kept.detail}"
+            yield Finding("orphans", text, "crdtstore orphan list --timeout 60")
+            continue
         for each, count in kept:
             if count > 0:
                 name = short_replica(each.replica)

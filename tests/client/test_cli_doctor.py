@@ -259,7 +259,9 @@ def test_orphans_that_cannot_be_asked_for_hide_nothing_else() -> None:
     nodes = FakeMembers()
     behind(nodes)
     nodes.fails["orphans"] = Unavailable("the log cannot be read. Nothing changed.", code="storage-failed")
-    assert "ap-1 goes by configuration 2.00000000" in run(nodes).stdout
+    text = run(nodes).stdout
+    assert "ap-1 goes by configuration 2.00000000" in text
+    assert "us-1 does not say what it keeps of ids it gave up: the log cannot be read." in text
 
 
 def test_what_passes_by_itself_is_no_finding() -> None:
