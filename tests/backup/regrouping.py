@@ -59,7 +59,7 @@ class Regrouping(World):
     def join(self, node: str, *, is_waited_for: bool = True) -> Joiner:
         """A node that holds nothing comes up, and asks to be let in."""
         member = Member(make_replica_id(node, 100 + len(self.replicas)), node.partition("-")[0], "10.9.9.9:1")
-        joiner = Joiner(self.cluster, member, self._directory / f"data-{node}", 1024)
+        joiner = Joiner(self.cluster, member, self._directory / f"data-{node}", 1 << 20)
         self.replicas.append(joiner)
         self.meet(joiner)
         if is_waited_for:

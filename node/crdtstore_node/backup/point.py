@@ -21,7 +21,7 @@ from crdtstore.commit import decode_commit
 from crdtstore.configuration import SYSTEM_GROUP, group_of
 from crdtstore.declarations import DOMAINS
 from crdtstore.errors import StorageError, UsageError
-from crdtstore.storage.protocol import Entry
+from crdtstore.storage.protocol import NO_ORIGIN, Entry
 from crdtstore.storage.snapshot import Manifest
 from crdtstore.tokens import Seen, Tokens
 from crdtstore_node.backup.checkpoint import Checkpoint, newest_stamp
@@ -76,11 +76,13 @@ def parse_wanted(text: str, nonce: bytes) -> Wanted:
     if _DATE.match(text) or not text:
         return unix_ms(text)
     try:
-        return Tokens(nonce).decode(text)
+        seen = Tokens(nonce).decode(text)
     except UsageError:
         if _TOKEN.match(text):
             raise
         raise _neither(text) from None
+    # An entry of nobody is the number of a configuration: no commit that could be missing.
+    return {group: {name: seq for name, seq in vector.items() if name != NO_ORIGIN} for group, vector in seen.items()}
 
 
 def _neither(text: str) -> UsageError:
