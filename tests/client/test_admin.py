@@ -138,6 +138,18 @@ def test_names_of_replicas() -> None:
     assert (number_of("12.ab12cd34"), number_of("")) == (12, -1)
 
 
+def test_a_group_that_has_not_heard_of_a_removal_is_not_settled() -> None:
+    body = page("us")
+    body["removed"] = [{"replica": IDS["ap"], "node": "ap-1", "region": "ap"}]
+    body["members"] = body["members"][:2]
+    body["groups"][0]["members"] = [IDS["us"], IDS["eu"]]
+    assert Members.of(body).unsettled() == {IDS["ap"]: ["shop/0"]}  # it names ap-1 among its members
+    body["groups"][1]["members"] = [IDS["us"], IDS["eu"]]
+    assert Members.of(body).unsettled() == {}
+    body["groups"][1]["waits_for"] = [IDS["ap"]]
+    assert Members.of(body).unsettled() == {IDS["ap"]: ["shop/0"]}
+
+
 def test_who_is_asked_first() -> None:
     views = [View(name, Members.of(page(name)), {}) for name in REGIONS]
     assert best_of(views).url == "us"

@@ -247,6 +247,12 @@ def test_commands_can_be_typed_as_they_stand() -> None:
     )
 
 
+def test_nobody_is_to_be_evicted_where_nothing_can_be_decided() -> None:
+    nodes = FakeMembers()
+    no_quorum(nodes)
+    assert "evict" not in run(nodes).stdout
+
+
 def test_nobody_answers() -> None:
     nodes = FakeMembers(dead={"us", "eu", "ap"})
     body = json.loads(run(nodes, "--json").stdout)

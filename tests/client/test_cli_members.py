@@ -344,6 +344,9 @@ def test_waiting_for_a_node_that_joins(nodes: FakeMembers, monkeypatch: pytest.M
         "sa-1 is admitted to every group (2) and gets what there is",
         "sa-1 is a member of every group (2) and holds all of it: configuration 4.44444444",
     ]
+    new["is_installed"] = None
+    result = run(nodes, "member", "join", "--wait", "sa-1", "--timeout", "0.01", code=4)
+    assert "sa-1 is admitted to every group (2) and gets what there is" in result.stderr
     result = run(nodes, "member", "join", "--wait", "mars-1", "--timeout", "0.01", code=4)
     assert "not within 0.01 s: waiting for mars-1 to start" in result.stderr
 
