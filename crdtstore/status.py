@@ -8,7 +8,6 @@ from crdtstore.admin.identity import state_of
 from crdtstore.configuration import Member
 from crdtstore.engine.engine import Engine
 from crdtstore.host import Host
-from crdtstore.sessions import durable as durable_of
 
 __all__ = ["status"]
 
@@ -42,7 +41,7 @@ def _group(host: Host, engine: Engine, now_ms: int) -> dict[str, Any]:
         "configuration": str(engine.configuration.id),
         "members": len(engine.configuration.members),
         "split": len(engine.membership.splits),
-        "vector": durable_of(engine),
+        "vector": _vector(engine),
         "digest": f"{engine.digest:032x}" if durable == engine.applied else None,
         "behind": sum(there - here for there, here in zip(known, durable, strict=True)),
         "lag_ms": rows.lag_ms(durable, now_ms),
@@ -57,6 +56,12 @@ def _group(host: Host, engine: Engine, now_ms: int) -> dict[str, Any]:
         },
         "window_histogram": [list(bucket) for bucket in window.buckets()],
     }
+
+
+def _vector(engine: Engine) -> dict[str, int]:
+    """What is durable here, of removed replicas too: nodes compare what they hold, though one knows of a removal and the other does not."""
+    live, durable = engine.membership.shape.origins, engine.durability.vector
+    return {replica: durable[at] for at, replica in enumerate(engine.replicas) if durable[at] or at in live}
 
 
 def _peer(host: Host, member: Member, now_ms: int) -> dict[str, Any]:
