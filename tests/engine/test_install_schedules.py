@@ -87,7 +87,11 @@ def play(seed: int) -> World:
 
 
 def check_end(world: World) -> None:
-    world.run_until(lambda: all(world.site(who).is_installed for who in EVERYBODY), 120_000, step_ms=10)
+    def are_installed() -> bool:
+        groups = [world.site(who).host.groups for who in EVERYBODY]
+        return all(len(each) == 2 and all(engine.takes_part for engine in each.values()) for each in groups)
+
+    world.run_until(are_installed, 120_000, step_ms=10)
     for at, who in enumerate(EVERYBODY):
         write(world, who, at)
     world.run_until(lambda: world.are_equal(*EVERYBODY), step_ms=10)
