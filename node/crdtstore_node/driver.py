@@ -21,7 +21,7 @@ from crdtstore.causal import ReplicaId
 from crdtstore.engine.events import Persisted, Tick
 from crdtstore.errors import CrdtStoreError, StorageError, Unavailable
 from crdtstore.host import HostOutput, Rejected
-from crdtstore.messages import Frame, Want, decode_message
+from crdtstore.messages import Frame, Part, Want, decode_message
 from crdtstore.saving import Saved
 from crdtstore.service import Cancelled, Event, Received, Request, Service
 from crdtstore.storage.protocol import NO_ORIGIN, CommitLog, StateStore
@@ -388,9 +388,9 @@ def _unread(why: StorageError) -> StorageError:
 
 
 def _leads_to_commits(data: bytes) -> bool:
-    """Whether what a peer says makes this node write: its commits, or that it wants rights."""
+    """Whether what a peer says makes this node write: its commits, parts of an install, or that it wants rights."""
     try:
-        return isinstance(decode_message(data), Frame | Want)
+        return isinstance(decode_message(data), Frame | Want | Part)
     except CrdtStoreError:
         return False  # the service says what is wrong with it
 
