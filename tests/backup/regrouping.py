@@ -56,9 +56,9 @@ class Regrouping(World):
         self._on_the_wire: list[tuple[ReplicaId, ReplicaId, bytes]] = []
         super().__init__(directory, regions, **options)
 
-    def join(self, node: str, *, is_waited_for: bool = True) -> Joiner:
+    def join(self, node: str, *, is_waited_for: bool = True, gossip: str = "127.0.0.1:1") -> Joiner:
         """A node that holds nothing comes up, and asks to be let in."""
-        member = Member(make_replica_id(node, 100 + len(self.replicas)), node.partition("-")[0], "10.9.9.9:1")
+        member = Member(make_replica_id(node, 100 + len(self.replicas)), node.partition("-")[0], gossip)
         joiner = Joiner(self.cluster, member, self._directory / f"data-{node}", 1 << 20)
         self.replicas.append(joiner)
         self.meet(joiner)

@@ -12,12 +12,14 @@ from click.testing import CliRunner
 from crdtstore.cli import main
 from crdtstore.clock import rfc3339
 from crdtstore.configuration import SYSTEM_GROUP, Cluster, Member
+from crdtstore.engine.membership.notes import Adopted, encode
 from crdtstore.errors import CrdtStoreError, StorageError, UsageError
 from crdtstore.messages import Part
+from crdtstore.storage.protocol import NO_ORIGIN, Entry
 from crdtstore.tokens import Tokens
 from crdtstore_node.backup.checkpoint import Checkpoint
 from crdtstore_node.backup.drill import drill_restore
-from crdtstore_node.backup.ends import Ends
+from crdtstore_node.backup.ends import Ends, Taken
 from crdtstore_node.backup.line import open_line
 from crdtstore_node.backup.source import Backup, open_backup, verify
 from crdtstore_node.backup.take import take
@@ -251,19 +253,17 @@ def test_a_drill_of_any_member(place: Path, has_file: bool) -> None:
         assert json.loads(result.stdout)["ok"]
 
 
-def test_a_drill_reaches_nobody(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The backup knows where members really are."""
+@pytest.mark.parametrize("has_file", [False, True])
+def test_a_drill_reaches_nobody(place: Path, has_file: bool) -> None:
+    """The backup knows where members really are, and so does the cluster file."""
     with regrouping(place / "world") as world, socket.create_server(("127.0.0.1", 0)) as listener:
         address = f"127.0.0.1:{listener.getsockname()[1]}"
-        real = Cluster(
-            world.cluster.name,
-            NONCE,
-            tuple(Member(member.replica, member.region, address) for member in world.cluster.members),
-        )
+        world.join("ap-1", gossip=address)
         world.first.checkpoint(world.now_ms)
         backup = backed_up(world.first, place / "backups")
-        checks, _ = drill_restore(backup, real, None, place)
-        assert all(check.is_ok for check in checks)
+        members = tuple(Member(member.replica, member.region, address) for member in world.cluster.members)
+        file = Cluster(world.cluster.name, NONCE, members) if has_file else None
+        assert all(check.is_ok for check in drill_restore(backup, file, None, place)[0])
         listener.setblocking(False)
         with pytest.raises(BlockingIOError):
             listener.accept()
@@ -282,6 +282,20 @@ def test_damage_in_a_note_is_found(place: Path, monkeypatch: pytest.MonkeyPatch)
         ends = Ends(backup.manifest.cluster, Checkpoint())
         with pytest.raises(StorageError, match="not a note about members"):
             ends.take(note._replace(data=note.data[:-1]), position, where)
+
+
+@pytest.mark.parametrize("is_installed", [False, True])
+def test_whose_commits_follow_a_note(place: Path, is_installed: bool) -> None:
+    """Of a group that no checkpoint names: they are the group's, unless its state was not here."""
+    with regrouping(place / "world") as world:
+        found = [entry for entry in entries_of(world.first.directory) if entry.group == GROUP]
+        note = encode(Adopted(world.engine().configuration, is_installed))
+    ends = Ends("backups", Checkpoint())
+    assert ends.take(found[0], 0, "here") is Taken.ABOVE
+    ends.take(Entry(GROUP, NO_ORIGIN, note), 10, "here")
+    again = found[1] if is_installed else found[0]  # an install begins at what was stable
+    assert ends.take(again, 20, "here") is (Taken.ABOVE if is_installed else Taken.NOTHING)
+    assert (ends.commits, ends.groups) == ((2, [GROUP]) if is_installed else (0, []))
 
 
 def test_a_node_that_nobody_knows_is_refused(place: Path) -> None:
