@@ -97,13 +97,50 @@ class Look:
 
     @cached_property
     def unheard(self) -> list[Member]:
-        """Members that none of the others is connected with."""
-        return [
-            member
-            for member in self.members
-            if (others := [each for each in self.views if each.replica != member.replica])
-            and not any(one.connected for each in others for one in each.members if one.replica == member.replica)
-        ]
+        """Members that none of those is connected with who count them among theirs."""
+        found = []
+        for member in self.members:
+            seen = [
+                one for each in self.views for one in each.members if one.replica == member.replica and not one.is_self
+            ]
+            if seen and not any(one.connected for one in seen):
+                found.append(member)
+        return found
+
+    @cached_property
+    def sides(self) -> dict[str, tuple[str, list[str]]]:
+        """Where lines of configurations parted: per line the newest of it that is known, and the nodes that go by it.
+
+        Each line has a random word of its own; whoever is only behind has the word of the line that it is behind.
+        """
+        if not any(each.split for each in self.views) and not any(
+            _contradict(one, other) for one in self.inside for other in self.inside
+        ):
+            return {}
+        known = {each.node: each.configuration for each in self.inside}
+        for each in self.inside:
+            for split in each.split:
+                known.setdefault(split.node, split.configuration)
+        found: dict[str, tuple[str, list[str]]] = {}
+        for node, configuration in sorted(known.items()):
+            at, nodes = found.get(line_of(configuration), (configuration, []))
+            newest = max(at, configuration, key=number_of)
+            found[line_of(configuration)] = (newest, [*nodes, node])
+        return found
+
+
+def line_of(configuration: str) -> str:
+    """The random word of its line."""
+    return configuration.partition(".")[2]
+
+
+def _contradict(one: Members, other: Members) -> bool:
+    """Whether two nodes go by lines of which neither leads to the other: they removed each other, or decided otherwise."""
+    if number_of(one.configuration) == number_of(other.configuration):
+        return one.configuration != other.configuration
+    return all(
+        any(removed.replica == each.replica for removed in by.removed) for each, by in ((one, other), (other, one))
+    )
 
 
 async def look_around(admin: Admin) -> Look:
@@ -163,35 +200,17 @@ def _cause(url: str, error: CrdtStoreError) -> str:
 
 def _split(look: Look) -> Iterator[Finding]:
     """Two lines of configurations of which neither leads to the other."""
-    sides: dict[str, list[str]] = {}
-    for node, configuration in sorted(_parted(look).items()):
-        sides.setdefault(configuration, []).append(node)
+    sides = look.sides
     if not sides:
         return
-    both = " and ".join(f"{', '.join(nodes)} ({configuration})" for configuration, nodes in sides.items())
-    fewest = min(sides.values(), key=lambda nodes: (len(nodes), nodes))
+    both = " and ".join(f"{', '.join(nodes)} ({at})" for at, nodes in sides.values())
+    fewest = min((nodes for _, nodes in sides.values()), key=lambda nodes: (len(nodes), nodes))
     commands = "; ".join(f"crdtstore member rejoin {node}" for node in fewest)
     yield Finding(
         "split",
         f"{both} go by lines of configurations that contradict each other: neither side takes what the other writes",
         f"choose the side that goes on, and let the nodes of the other one rejoin, such as: {commands}",
     )
-
-
-def _parted(look: Look) -> dict[str, str]:
-    """Nodes that are on one of two lines, with the configuration each goes by."""
-    found: dict[str, str] = {}
-    for each in look.views:
-        for split in each.split:
-            found.setdefault(split.node, split.configuration)
-        clash = any(
-            number_of(each.configuration) == number_of(other.configuration)
-            and each.configuration != other.configuration
-            for other in look.views
-        )
-        if clash or each.split:
-            found[each.node] = each.configuration
-    return found
 
 
 def _quorum(look: Look) -> Iterator[Finding]:
@@ -308,7 +327,17 @@ def _differing(look: Look) -> Iterator[Finding]:
         return
     newest = look.newest.configuration
     for each in look.inside:
-        if number_of(each.configuration) < number_of(newest):
+        is_of_line = not look.sides or line_of(each.configuration) == line_of(newest)
+        if number_of(each.configuration) < number_of(newest) and is_of_line:
+            was = any(removed.replica == each.replica for removed in look.newest.removed)
+            if was:
+                text = (
+                    f"{each.node} was removed by configuration {newest} of {look.newest.node}, and has not heard of it"
+                )
+                yield Finding(
+                    "configuration", text, "mend the network between them; then it is to rejoin, or to be stopped"
+                )
+                continue
             yield Finding(
                 "configuration",
                 f"{each.node} goes by configuration {each.configuration}, {look.newest.node} by {newest}",

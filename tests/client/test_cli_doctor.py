@@ -73,6 +73,31 @@ def split_seen_by_nobody(nodes: FakeMembers) -> None:
     nodes.pages["ap"]["configuration"] = "3.99ffee11"
 
 
+def forced_on_both_sides(nodes: FakeMembers) -> None:
+    for name, gone, configuration in (
+        ("us", ("eu", "ap"), "3.4879c4e3"),
+        ("eu", ("us",), "2.ab12cd34"),
+        ("ap", ("us",), "2.ab12cd34"),
+    ):
+        body = nodes.pages[name]
+        out = [each for each in body["members"] if each["region"] in gone]
+        body["members"] = [each for each in body["members"] if each["region"] not in gone]
+        body["removed"] = [{key: each[key] for key in ("replica", "node", "region")} for each in out]
+        body["configuration"] = configuration
+        for group in body["groups"]:
+            group["members"] = [each["replica"] for each in body["members"]]
+
+
+def removed_and_deaf(nodes: FakeMembers) -> None:
+    ids = [IDS["us"], IDS["eu"]]
+    for name in ("us", "eu"):
+        body = nodes.pages[name]
+        body["removed"] = [{"replica": IDS["ap"], "node": "ap-1", "region": "ap"}]
+        body |= {"members": body["members"][:2], "configuration": "4.ab12cd34"}
+        for group in body["groups"]:
+            group["members"] = ids
+
+
 def behind(nodes: FakeMembers) -> None:
     nodes.pages["ap"]["configuration"] = "2.00000000"
 
@@ -160,6 +185,26 @@ FOUND: list[tuple[Callable[[FakeMembers], None], list[tuple[str, str, str]]]] = 
     (
         split_seen_by_nobody,
         [("split", "ap-1 (3.99ffee11) and eu-1, us-1 (3.ab12cd34) go by lines", "crdtstore member rejoin ap-1")],
+    ),
+    (
+        forced_on_both_sides,
+        [
+            (
+                "split",
+                "ap-1, eu-1 (2.ab12cd34) and us-1 (3.4879c4e3) go by lines",
+                "such as: crdtstore member rejoin us-1",
+            )
+        ],
+    ),
+    (
+        removed_and_deaf,
+        [
+            (
+                "configuration",
+                "ap-1 was removed by configuration 4.ab12cd34 of us-1, and has not heard of it",
+                "mend the network",
+            )
+        ],
     ),
     (behind, [("configuration", "ap-1 goes by configuration 2.00000000, us-1 by 3.ab12cd34", "member status ap-1")]),
     (waiting, [("final", "how many commits of sa-1.55556666 count is not settled in 2 groups", "wait")]),
