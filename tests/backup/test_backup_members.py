@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from msgspec import structs
 
 from crdtstore.cli import main
 from crdtstore.clock import rfc3339
@@ -69,6 +70,16 @@ def test_of_who_saw_members_come_and_go(place: Path, has_checkpoint: bool) -> No
             assert gone.me in backup.manifest.groups[GROUP].end.vector
             assert sum(backup.manifest.groups[GROUP].end.vector.values()) == sum(world.engine(GROUP, replica).applied)
             check_restored(world, backup, place / f"new-{at}", replica)
+
+
+def test_of_who_was_removed_itself(place: Path) -> None:
+    with regrouping(place / "world") as world:
+        gone = world.replicas[1]
+        world.evict(gone)
+        world.run(500)
+        assert gone.host.roster.is_removed
+        assert verified(gone.directory)["arriving"] == []
+        check_restored(world, backed_up(gone, place / "backups"), place / "new", gone)
 
 
 def joined_with_history(world: Regrouping) -> Joiner:
@@ -141,6 +152,10 @@ def test_a_node_that_holds_nothing_has_nothing_to_back_up(place: Path) -> None:
         world.run(2_000)
         replace_identity(joiner.directory, new_identity(world.cluster, joiner.me, is_joining=True))
         with pytest.raises(UsageError, match="this node is joining, and holds nothing yet"):
+            take(joiner.directory, Folder(place / "backups"))
+        identity = new_identity(world.cluster, joiner.me)
+        replace_identity(joiner.directory, structs.replace(identity, leaving="ap-1.0000000000000001"))
+        with pytest.raises(UsageError, match="between two lives: start its node first"):
             take(joiner.directory, Folder(place / "backups"))
         assert not (place / "backups").exists()
 

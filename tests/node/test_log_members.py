@@ -124,6 +124,18 @@ def test_a_stopped_node_says_the_same(world: Regrouping) -> None:
     assert run("verify", joiner.directory).exit_code == 0
 
 
+def test_what_was_kept_of_an_id_that_was_left_is_looked_at_as_well(world: Regrouping) -> None:
+    joiner, _ = change(world)
+    live = verified(joiner.directory)
+    world.stop(joiner)
+    kept = joiner.directory / "left" / joiner.me
+    kept.mkdir(parents=True)
+    for path in [path for path in joiner.directory.iterdir() if path.name.startswith(("log", STATE_NAME))]:
+        path.rename(kept / path.name)
+    names = ("commits", "notes", "heads", "damage", "begins", "ends")
+    assert [verified(kept)[name] for name in names] == [live[name] for name in names]
+
+
 def test_who_leaves_says_so(world: Regrouping) -> None:
     joiner, out = world.join("ap-1"), HostOutput()
     joiner.host.leave(world.now_ms, out)

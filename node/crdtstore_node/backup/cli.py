@@ -196,7 +196,7 @@ def restore(source: str, data: Path, cluster: Path, node: str, at: str | None, a
         f"{done.rows:,} rows and {done.commits:,} commits on top"
         + (f", {done.left_out:,} after the point left out" if at is not None else "")
         + f", {done.seconds:.1f} s",
-        "a node on it serves reads; it writes once it has joined the cluster, which this version cannot do yet",
+        "a node on it serves reads; once it reaches a member it joins the cluster under another id, and writes",
     ]
     _show(as_json, document, lines)
 

@@ -97,6 +97,10 @@ def take(
     identity = read_identity(data)
     if identity is None:
         raise UsageError(f"{data}: there is no node in this directory. Nothing changed.")
+    if identity.leaving is not None:
+        raise UsageError(
+            f"{data} is leaving its id {identity.leaving}, and is between two lives: start its node first. Nothing changed."
+        )
     if identity.restored_from is not None:
         raise UsageError(
             f"{data} was restored and has not joined: the backup it is from is a copy of it. Nothing changed."
