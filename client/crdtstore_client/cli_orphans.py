@@ -19,7 +19,7 @@ from crdtstore_client.admin import Admin, View, best_of
 from crdtstore_client.cli_members import again
 from crdtstore_client.cli_show import echo_json, plain, short_dot
 from crdtstore_client.cli_support import run
-from crdtstore_client.members import Orphan, Orphans, short_replica
+from crdtstore_client.members import Orphan, Orphans, life_dot, short_replica
 from crdtstore_client.store import Store
 
 __all__ = ["orphan"]
@@ -142,11 +142,11 @@ def apply(ctx: click.Context, replica: str, domain: str | None, dots: tuple[str,
         echo_json(done)
     else:
         for one in done["applied"]:
-            click.echo(f"applied  {short_dot(one['orphan'])}  as {short_dot(one['dot'])}")
+            click.echo(f"applied  {life_dot(one['orphan'])}  as {life_dot(one['dot'])}")
         if not done["applied"] and not done["refused"]:
             click.echo("nothing to apply: all of these were applied before")
     for one in done["refused"]:
-        click.echo(f"refused  {short_dot(one['orphan'])}  {plain(one['why'])}", err=True)
+        click.echo(f"refused  {life_dot(one['orphan'])}  {plain(one['why'])}", err=True)
     if done["refused"]:
         ctx.exit(1)
 
@@ -206,15 +206,19 @@ async def _collect(admin: Admin, name: str, domain: str | None) -> list[_Found]:
 
 
 def _check_known(found: Sequence[_Found], dots: Sequence[str]) -> None:
-    known = {name for each in found for one in each.orphans for name in (one.dot, short_dot(one.dot))}
+    known = {name for each in found for one in each.orphans for name in _names_of(one)}
     for dot in dots:
         if dot not in known:
             raise UsageError(f"there is no orphan {dot[:100]} here. Nothing changed.", code="bad-request")
 
 
+def _names_of(one: Orphan) -> set[str]:
+    return {one.dot, short_dot(one.dot), life_dot(one.dot)}
+
+
 def _wanted(orphans: Sequence[Orphan], dots: Sequence[str]) -> Iterator[Orphan]:
     for one in orphans:
-        if one.applied is None and (not dots or one.dot in dots or short_dot(one.dot) in dots):
+        if one.applied is None and (not dots or not _names_of(one).isdisjoint(dots)):
             yield one
 
 
@@ -224,7 +228,7 @@ def _shown(domain: str, orphans: Sequence[Orphan]) -> list[str]:
 
     rows = []
     for one in orphans:
-        said = [f"applied as {short_dot(one.applied)}"] if one.applied else []
+        said = [f"applied as {life_dot(one.applied)}"] if one.applied else []
         said += [f'"{one.reason}"'] if one.reason else []
         shared = (short_dot(one.dot), one.time.partition(".")[0].rstrip("Z").replace("T", " "), plain(one.author))
         for at, change in enumerate(one.changes):

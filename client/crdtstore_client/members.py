@@ -27,6 +27,7 @@ __all__ = [
     "Quorum",
     "Removed",
     "Split",
+    "life_dot",
     "number_of",
     "short_replica",
 ]
@@ -227,6 +228,12 @@ def short_replica(replica: str) -> str:
     """A replica id as tables show it: the node and the begin of the random part."""
     node, dot, rest = replica.rpartition(".")
     return f"{node}{dot}{rest[:SHORT_RANDOM]}"
+
+
+def life_dot(dot: str) -> str:
+    """A dot where several ids of one node are spoken of."""
+    replica, colon, seq = dot.rpartition(":")
+    return f"{short_replica(replica)}{colon}{seq}"
 
 
 def _matching(name: str, known: Iterable[Any]) -> list[Any]:

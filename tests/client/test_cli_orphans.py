@@ -43,7 +43,7 @@ def test_orphans_are_listed_and_shown(nodes: FakeMembers) -> None:
     assert result.stdout.splitlines() == [
         "commit   time (UTC)           by   where              what",
         "ap-1:88  2026-11-20 10:00:00  web  shop/orders/de-88  adds 88",
-        'ap-1:89  2026-11-20 10:00:00  web  shop/orders/de-89  adds 89  applied as us-1:7  "order 981"',
+        'ap-1:89  2026-11-20 10:00:00  web  shop/orders/de-89  adds 89  applied as us-1.0f3a1122:7  "order 981"',
         "ap-1:90  2026-11-20 10:00:00  web  shop/orders/de-90  adds 90",
         '                                   "shop/a/\\u001b"    ends',
     ]
@@ -64,7 +64,10 @@ def test_orphans_are_made_anew_with_yes_only(nodes: FakeMembers) -> None:
         "to do it: crdtstore orphan apply ap-1 --dot ap-1:88 --yes",
     ]
     assert nodes.posts == []
-    assert "applied  ap-1:88  as us-1:1088" in run(nodes, "orphan", "apply", "ap-1", "--dot", "ap-1:88", "--yes").stdout
+    assert (
+        "applied  ap-1.99ab00cd:88  as us-1.0f3a1122:1088"
+        in run(nodes, "orphan", "apply", "ap-1", "--dot", "ap-1:88", "--yes").stdout
+    )
     nodes.refuses.add(orphan(90)["data"])
     nodes.pages["ap"]["state"] = "removed"  # which takes no writes: another node makes them
     result = run(nodes, "orphan", "apply", "ap-1", "--yes", code=1)
@@ -72,8 +75,8 @@ def test_orphans_are_made_anew_with_yes_only(nodes: FakeMembers) -> None:
         ("ap", [orphan(88)["data"]]),
         ("us", [orphan(89)["data"], orphan(90)["data"]]),
     ]
-    assert result.stdout.splitlines()[-1] == "applied  ap-1:89  as us-1:1089"
-    assert result.stderr == "refused  ap-1:90  rights of a bounded counter went with the id\n"
+    assert result.stdout.splitlines()[-1] == "applied  ap-1.99ab00cd:89  as us-1.0f3a1122:1089"
+    assert result.stderr == "refused  ap-1.99ab00cd:90  rights of a bounded counter went with the id\n"
     nodes.commits[IDS["ap"], "shop"][2]["applied"] = "x:1"
     assert (
         run(nodes, "orphan", "apply", "ap-1", "--yes").stdout == "nothing to apply: all of these were applied before\n"

@@ -166,7 +166,7 @@ def test_a_region_is_cut_off_removed_and_what_it_had_is_made_anew(world: AdminRe
     assert orphan["changes"][0]["key"] == "de"
     assert "this commit anew needs --yes" in run(world, "orphan", "apply", replica, code=3).stderr
     assert value(world) == 3
-    assert "applied  ap-1:" in run(world, "orphan", "apply", replica, "--yes").stdout
+    assert "applied  ap-1.00000000:" in run(world, "orphan", "apply", replica, "--yes").stdout
     run(world, "orphan", "apply", replica, "--yes")
     assert value(world) == 8
 
