@@ -32,10 +32,13 @@ def held_back(engine: Engine) -> tuple[int, ReplicaId | None]:
     most, who = 0, None
     if not engine.takes_part:
         return most, who
-    claims, durable = engine.membership.claims.keep(), engine.durability.vector
+    durable = engine.durability.vector
     known = list(engine.stability.stable)
     for replica, final in engine.configuration.finals.items():
         known[engine.replicas.index(replica)] = final
+    if known == durable:
+        return most, who
+    claims = engine.membership.claims.keep()
     for other in engine.others:
         claim = claims.get(str(engine.replicas[other]))
         said = {} if claim is None else claim.vector
