@@ -252,7 +252,10 @@ def _states(look: Look) -> Iterator[Finding]:
             yield Finding("fenced", text, mend)
         elif each.state == "unproven":
             text = f"{each.node} has not proven yet that it is itself, and takes no writes{why}"
-            yield Finding("unproven", text, f"let it reach another member; then: crdtstore member status {each.node}")
+            mend = (
+                f"let it reach a member: it goes on or joins by itself then; look: crdtstore member status {each.node}"
+            )
+            yield Finding("unproven", text, mend)
         elif each.state == "joining":
             parts = sum(group.installing.parts for group in each.groups if group.installing is not None)
             came = f", {parts:,} parts of what there is have come" if parts else ""
