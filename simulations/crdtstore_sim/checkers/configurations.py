@@ -6,7 +6,9 @@ here, by group and id.
 
 from __future__ import annotations
 
-from crdtstore.configuration import Configuration, ConfigurationId
+from collections.abc import Callable, Iterable
+
+from crdtstore.configuration import SYSTEM_GROUP, Configuration, ConfigurationId
 from crdtstore_sim.facts import Facts
 
 __all__ = ["Configurations"]
@@ -17,19 +19,46 @@ class Configurations:
 
     def __init__(self, facts: Facts) -> None:
         self._facts = facts
+        self._ordered: dict[frozenset[str], set[tuple[int, bytes]]] = {}
+        """Whom operators ordered out of ``_sys``, and under which configurations."""
         self._known: dict[tuple[str, int, bytes], tuple[Configuration, str]] = {}
 
     def of(self, group: str, configuration: ConfigurationId) -> Configuration | None:
         known = self._known.get((group, configuration.number, configuration.nonce))
         return known[0] if known is not None else None
 
+    def on_ordered(self, replicas: Iterable[str], at: ConfigurationId) -> None:
+        """An operator, who sees this configuration, orders an eviction."""
+        self._ordered.setdefault(frozenset(replicas), set()).add((at.number, at.nonce))
+
+    def _check_evicted(self, group: str, now: Configuration, may_go: Callable[[str], bool]) -> None:
+        """Who goes was ordered out as things stood just before, or goes by itself."""
+        at = now.number - 1, now.epochs[-1][1]
+        known = self._known.get((group, *at))
+        if group != SYSTEM_GROUP or known is None:  # forced, or nobody stood there for long
+            return
+        gone = frozenset(known[0].ids) - frozenset(now.ids)
+        if gone and gone in self._ordered and at not in self._ordered[gone] and not any(map(may_go, gone)):
+            self._report(
+                group, f"{now.id} is without {sorted(gone)}, which was ordered under other configurations only"
+            )
+
     def on_adopted(
-        self, node: int, group: str, before: Configuration | None, now: Configuration, *, is_free: bool
+        self,
+        node: int,
+        group: str,
+        before: Configuration | None,
+        now: Configuration,
+        *,
+        is_free: bool,
+        may_go: Callable[[str], bool] | None = None,
     ) -> None:
         """A node goes by this configuration from now on; ``is_free``: it may go back, for its disk was put back, or
-        it holds nothing yet."""
+        it holds nothing yet. ``may_go``: whether somebody leaves, or is gone already."""
         who = self._facts.members[node]
         known, first = self._known.setdefault((group, now.number, now.epochs[-1][1]), (now, who))
+        if known is now and may_go is not None:
+            self._check_evicted(group, now, may_go)
         if known != now:
             self._report(group, f"two configurations {now.id}: {first} adopted {_shown(known)}, {who} {_shown(now)}")
         removed = {each.replica for each in now.removed}

@@ -1,7 +1,7 @@
 """Finals: whoever adopts how many commits of a removed replica count has exactly so many, and never applies one above.
 
-The question: when is a final wrong? When somebody who lives on has more of the removed one, which then would have to be taken back, or less,
-which nobody may be left to send.
+The question: when is a final wrong? When somebody who lives on has more of the removed one, which then would have to be taken back, or
+less, which nobody may be left to send.
 """
 
 from __future__ import annotations

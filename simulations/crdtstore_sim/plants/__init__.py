@@ -7,18 +7,19 @@ the time of a run, and must be found within a bounded number of seeds, which pas
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from unittest.mock import patch
 
 from crdtstore.errors import UsageError
 from crdtstore_sim.plants.base import Plant
 from crdtstore_sim.plants.catalogue import IN_CATALOGUE
 from crdtstore_sim.plants.engine import IN_ENGINE
+from crdtstore_sim.plants.members import IN_MEMBERS
 from crdtstore_sim.plants.stores import IN_STORES
 
 __all__ = ["PLANTS", "Plant", "plant_of", "planted"]
 
-PLANTS: dict[str, Plant] = IN_ENGINE | IN_CATALOGUE | IN_STORES
+PLANTS: dict[str, Plant] = IN_ENGINE | IN_CATALOGUE | IN_STORES | IN_MEMBERS
 """By name."""
 
 
@@ -32,12 +33,15 @@ def planted(name: str | None) -> Iterator[None]:
         yield
         return
     plant = plant_of(name)
-    if isinstance(plant.owner, dict):
-        with patch.dict(plant.owner, {plant.function: plant.change(plant.owner[plant.function])}):
-            yield
-    else:
-        with patch.object(plant.owner, plant.function, plant.change(getattr(plant.owner, plant.function))):
-            yield
+    with ExitStack() as stack:
+        for owner, function, change in ((plant.owner, plant.function, plant.change), *plant.beside):
+            if isinstance(owner, dict):
+                stack.enter_context(patch.dict(owner, {function: change(owner[function])}))
+            elif isinstance(vars(owner).get(function), property):
+                stack.enter_context(patch.object(owner, function, property(change(vars(owner)[function].fget))))
+            else:
+                stack.enter_context(patch.object(owner, function, change(getattr(owner, function))))
+        yield
 
 
 def plant_of(name: str) -> Plant:

@@ -25,3 +25,5 @@ class Plant:
     change: Change
     says: str
     scenario: Callable[[int], Scenario] = draw
+    beside: tuple[tuple[Any, str, Change], ...] = ()
+    """What else has to be changed for one bug, where several guards stand against it: owner, function, change."""

@@ -1,7 +1,7 @@
 """Copies of a disk, and putting them back: what administrators, snapshots and failing hardware do.
 
-The question: what is in a copy? What the disk held at one instant, durable things only: the log up to the last sync and the state store as it
-was last committed. A copy made at one instant is a disk that a power cut could have left.
+The question: what is in a copy? What the disk held at one instant, durable things only: the log up to the last sync and the state store as
+it was last committed. A copy made at one instant is a disk that a power cut could have left.
 """
 
 from __future__ import annotations

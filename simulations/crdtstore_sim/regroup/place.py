@@ -148,6 +148,7 @@ class Life(Node):
     def evict(self, replicas: Sequence[str]) -> None:
         """Throw members out, as things stand here just now."""
         configuration = self._world.system(self).configuration
+        self._world.watch.configurations.on_ordered(replicas, configuration.id)
         change = Evict(tuple(ReplicaId(replica) for replica in replicas), configuration.id)
         self._order(lambda now_ms, out: self.host.order(SYSTEM_GROUP, change, 0, now_ms, out))
 
@@ -248,6 +249,7 @@ class Place:
         if index is None:
             return False
         self._world.watch.begin_copy(index, of.index)
+        self._world.copied.add(of.index)
         life = Life(self._world, self, index, of.member, None)
         put_back(copy, life.disk)
         self._live(life)

@@ -1,7 +1,7 @@
 """The operator: what people order while trouble lasts, and how they put things right once it is over.
 
-The question: what may an operator do that the store does not do by itself? Say who is gone for good, force those that are left to go on when
-they are too few to decide, and say which of two lines goes on after that. Everything else must come about without him.
+The question: what may an operator do that the store does not do by itself? Say who is gone for good, force those that are left to go on
+when they are too few to decide, and say which of two lines goes on after that. Everything else must come about without him.
 """
 
 from __future__ import annotations

@@ -149,7 +149,7 @@ class Trouble:
 
     def strikes(self, source: Place, target: Place, data: bytes) -> bool:
         """A message leaves: does its sender die just then?"""
-        if self._is_over or data[1] and "cut install" not in self._kinds:
+        if self._is_over or (data[1] and "cut install" not in self._kinds):
             return False
         tag = data[3] if not data[1] else 12
         if tag in _VOTES and "die proposing" in self._kinds and self._random.random() < _DIES_AT:

@@ -1,7 +1,7 @@
 """The users of a cluster whose members change: they ask whatever machine runs, and begin anew when what they had seen is gone.
 
-The question: which answers may a user get that others never do? That a node is not, or no longer, a member; and that what his token names was
-cut off with the one who had made it. Then he forgets what he had seen.
+The question: which answers may a user get that others never do? That a node is not, or no longer, a member; and that what his token names
+was cut off with the one who had made it. Then he forgets what he had seen.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
 """The observer of changing members: turns what each engine keeps in its own order into the one order of lives, and tells the checkers.
 
-The question: by which order are vectors compared? By that of all lives of all machines, in which each has its place before it begins. An
-engine keeps replicas in the order in which it heard of them, a message in that of its configuration; both are turned here, and nowhere else.
+The question: by which order are vectors compared? By that of all lives of all machines, in which each has its place before it begins.
+An engine keeps replicas in the order in which it heard of them, a message in that of its configuration; both are turned here, and nowhere else.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from random import Random
 from typing import Any
 
@@ -48,6 +48,8 @@ class Watch(Observer):
         self.configurations = Configurations(facts)
         self.finals = Finals(facts)
         self.survival = Survival(facts, self.durability)
+        self.may_go: Callable[[str], bool] = lambda replica: True
+        """Whether somebody leaves, or is gone; the run knows."""
         self._installed: set[tuple[int, str]] = set()
         self._orders: dict[tuple[int, str], tuple[list[ReplicaId], list[int]]] = {}
         self._seen: dict[tuple[int, str], Configuration] = {}
@@ -201,7 +203,7 @@ class Watch(Observer):
         at, configuration = (node, engine.group), engine.configuration
         before, self._seen[at] = self._seen.get(at), configuration
         is_free = node in self.outside or at not in self._installed
-        self.configurations.on_adopted(node, engine.group, before, configuration, is_free=is_free)
+        self.configurations.on_adopted(node, engine.group, before, configuration, is_free=is_free, may_go=self.may_go)
         is_member = configuration.member(engine.replicas[engine.me]) is not None
         if at in self._installed and node not in self.outside and is_member:
             group = self.facts.group(engine.group)

@@ -1,7 +1,7 @@
 """One run in which the members change: machines, users, trouble, and in the end an operator who puts things right.
 
-The question: when is such a run over? First everything goes wrong, and every law of safety is held. Then machines start, the network is whole,
-and the operator removes who is gone. Within a bound all who are left must have one configuration, the same commits, know that they have
+The question: when is such a run over? First everything goes wrong, and every law of safety is held. Then machines start, the network is
+whole, and the operator removes who is gone. Within a bound all who are left must have one configuration, the same commits, know that they have
 them, and have settled how many commits of each removed id count.
 """
 
@@ -71,6 +71,8 @@ class World:
             for index, name in enumerate(names)
         ]
         self.lives: dict[int, Life] = {}
+        self.copied: set[int] = set()
+        """Lives under whose ids a second process was started."""
         self.heard: dict[int, dict[int, int]] = defaultdict(dict)
         """Per life who heard of it, and when that was last."""
         self.links = Links(
@@ -85,6 +87,7 @@ class World:
         self.users = Users(self, streams.stream("workload"), self._end_us)
         self.trouble = Trouble(self, streams.stream("trouble"))
         self.steward = Steward(self, streams.stream("operator"))
+        self.watch.may_go = self._may_go
         self._founders = founders
         self._looks = streams.stream("when to look")
         self._next_look = _LOOK_EVERY
@@ -112,6 +115,11 @@ class World:
 
     def others(self, life: Life) -> list[ReplicaId]:
         return [replica for replica in self.system(life).configuration.ids if replica != life.replica]
+
+    def _may_go(self, replica: str) -> bool:
+        """Whether a replica leaves, or is gone already."""
+        lives = [life for life in self.lives.values() if life.replica == replica]
+        return any(life.is_over or not life.is_alive or life.is_fenced or life.host.is_leaving for life in lives)
 
     def is_near(self, place: Place, replica: str) -> bool:
         """Whether a machine reaches a replica."""
@@ -142,6 +150,9 @@ class World:
         if life.is_alive and not life.is_over and life.is_fenced and life.place.life is life:
             life.is_over = True
             self.count("fenced")
+            if life.index not in self.watch.outside and life.index not in self.copied:
+                why = life.host.fenced_by
+                self.facts.report("refusals", f"{life.replica} has forgotten nothing, and fenced itself: {why}")
             self.watch.lose(life.index)
             life.place.renew(life.replica)
 
