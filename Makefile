@@ -43,7 +43,7 @@ format: setup ## let ruff format the code
 	$(BIN)/ruff check --fix --quiet .
 	$(BIN)/ruff format --quiet .
 
-bench: setup ## the figures of docs/benchmarks.md, measured here; ARGS="--only durability" for those of state on disk
+bench: setup ## the figures of docs/benchmarks.md, measured here; ARGS="--only durability" for those of state on disk, "--only members" for those of joins
 	$(BIN)/python -m benchmarks $(ARGS)
 
 planted: setup ## plants bugs and prints which checker found each

@@ -1,6 +1,7 @@
 """``make bench``: measure every figure here, write docs/benchmarks.md and docs/benchmarks.json.
 
-``--only durability`` takes minutes, so it runs by itself: it puts its own figures into the same page and leaves the others as they are.
+``--only durability`` and ``--only members`` take minutes, so they run by themselves: each puts its own figures into the same page and
+leaves the others as they are.
 """
 
 from __future__ import annotations
@@ -13,16 +14,17 @@ import subprocess
 import sys
 import tempfile
 from dataclasses import fields
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from benchmarks import cluster, core, durability, large, simulator, storage
+from benchmarks import cluster, core, durability, joining, large, removed, simulator, storage
 from benchmarks.figures import Figure
 
 ROOT = Path(__file__).parents[1]
 
 
-_APART = ("durability",)
+_APART = ("durability", "members")
 """What takes minutes, and is measured only when it is asked for."""
 
 
@@ -102,7 +104,7 @@ def _write(found: list[Figure], machine: dict[str, str], name: str) -> None:
         "# Benchmarks",
         "",
         "Medians, spread = (greatest - least) / median; ratio above 1 = target reached.",
-        "Figures of state on disk need minutes and millions of keys, so they are measured by themselves.",
+        "Figures of state on disk, and of a node that joins, need minutes and millions of keys, so they are measured by themselves.",
         "",
     ]
     for other in ("", *_APART):
@@ -121,7 +123,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--directory", type=Path, default=ROOT / "build")
-    parser.add_argument("--only", choices=["core", "large", "storage", "cluster", "simulator", "durability"])
+    parser.add_argument("--only", choices=["core", "large", "storage", "cluster", "simulator", *_APART])
     parser.add_argument("--dry-run", action="store_true", help="print only, write no file")
     arguments = parser.parse_args()
     arguments.directory.mkdir(parents=True, exist_ok=True)
@@ -136,6 +138,7 @@ def main() -> None:
             ("cluster", lambda: cluster.figures(arguments.runs, Path(scratch))),
             ("simulator", lambda: simulator.figures(arguments.runs)),
             ("durability", lambda: durability.figures(arguments.runs, Path(scratch))),
+            ("members", lambda: chain(removed.figures(1), joining.figures(arguments.runs, Path(scratch)))),
         ):
             if arguments.only == name or (arguments.only is None and name not in _APART):
                 for figure in measure():

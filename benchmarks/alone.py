@@ -8,6 +8,7 @@ import os
 import sys
 import time
 import urllib.parse
+from asyncio.subprocess import Process
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -18,7 +19,7 @@ from benchmarks.filling import Inside, adds
 from crdtstore.testing.processes import NODE_COMMAND, LocalCluster, NodeProcess
 from crdtstore_node.config import load, parse_address
 
-__all__ = ["fill", "lay_out", "percentile", "put_load", "serving", "storage_of"]
+__all__ = ["begin_load", "fill", "lay_out", "percentile", "put_load", "result_of", "serving", "storage_of"]
 
 CONNECTIONS = 32
 
@@ -48,14 +49,16 @@ def fill(node: Inside, keys: int, per_commit: int) -> None:
 
 
 @asynccontextmanager
-async def serving(config: Path, **engine: int) -> AsyncIterator[tuple[str, NodeProcess, float]]:
+async def serving(
+    config: Path, command: Sequence[str] = NODE_COMMAND, **engine: int
+) -> AsyncIterator[tuple[str, NodeProcess, float]]:
     """The node of a configuration as a process, by itself: its URL, the process, and the seconds until it served."""
     address = parse_address(load(config, {}).api, "api")
     environment = {name: value for name, value in os.environ.items() if not name.startswith("CRDTSTORE_")}
     environment |= {f"CRDTSTORE_ENGINE_{name.upper()}": str(value) for name, value in engine.items()}
     node = NodeProcess(
         config.stem,
-        [*NODE_COMMAND, "--config", str(config), "--exit-with-stdin"],
+        [*command, "--config", str(config), "--exit-with-stdin"],
         address=(address.host, address.port),
         log_path=config.with_suffix(".log"),
         env=environment,
@@ -69,16 +72,24 @@ async def serving(config: Path, **engine: int) -> AsyncIterator[tuple[str, NodeP
         await node.stop()
 
 
-async def put_load(url: str, do: str, rate: float, seconds: float, keys: int, seed: int = 1) -> dict[str, Any]:
+async def begin_load(url: str, do: str, rate: float, seconds: float, keys: int, seed: int = 1) -> Process:
     host, _, port = urllib.parse.urlsplit(url).netloc.partition(":")
     what = [host, port, do, str(rate), str(CONNECTIONS), str(seconds), str(keys), str(seed)]
-    process = await asyncio.create_subprocess_exec(
+    return await asyncio.create_subprocess_exec(
         sys.executable, "-m", "benchmarks.steady", *what, stdout=asyncio.subprocess.PIPE
     )
+
+
+async def result_of(process: Process) -> dict[str, Any]:
+    """What a load that has ended, or was told to end, found."""
     out, _ = await process.communicate()
     result: dict[str, Any] = json.loads(out)
     assert result["failed"] == 0, result["failed"]
     return result
+
+
+async def put_load(url: str, do: str, rate: float, seconds: float, keys: int, seed: int = 1) -> dict[str, Any]:
+    return await result_of(await begin_load(url, do, rate, seconds, keys, seed))
 
 
 async def storage_of(url: str) -> dict[str, Any]:

@@ -2,14 +2,15 @@
 
 The question: what does a stall of the node look like? To clients that wait for their answer before they ask again it is one late answer
 each; here everything that was due meanwhile is late. Run as its own process, ``python -m benchmarks.steady HOST PORT DO RATE CONNECTIONS
-SECONDS KEYS SEED``; DO is ``add`` or ``read``; RATE 0: as fast as the connections allow. Prints one JSON line: how many were
-answered, how many failed, and for each when it was due (Unix ms) and how long it took (ms).
+SECONDS KEYS SEED``; DO is ``add`` or ``read``; RATE 0: as fast as the connections allow; a SIGTERM ends it before its time. Prints one
+JSON line: how many were answered, how many failed, and for each when it was due (Unix ms) and how long it took (ms).
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import signal
 import sys
 import time
 from collections import deque
@@ -33,6 +34,7 @@ class _Load:
         self.took: list[tuple[float, float]] = []
         self.failed = 0
         self.is_over = False
+        """Nothing more becomes due."""
         self.due: deque[float] = deque()
         self.free: list[_Connection] = []
         self._do, self._keys, self._random, self._host = do, keys, Random(seed), host
@@ -87,11 +89,12 @@ async def _main(
 ) -> None:
     loop = asyncio.get_running_loop()
     load = _Load(do, rate, keys, seed, f"{host}:{port}")
+    loop.add_signal_handler(signal.SIGTERM, setattr, load, "is_over", True)
     for _ in range(connections):
         await loop.create_connection(lambda: _Connection(load), host, port)
     start = time.time()
     sent = 0
-    while (now := time.time()) < start + seconds:
+    while (now := time.time()) < start + seconds and not load.is_over:
         while rate and start + sent / rate <= now:
             load.due.append(start + sent / rate)
             sent += 1
