@@ -131,6 +131,8 @@ class Orphaned:
             body["orphans"].append(
                 shown(engine.group, life.replica, data, self._applied(engine, Dot(life.replica, last)))
             )
+        if size and last < self._made(life.replica).get(engine.group, 0):
+            body["next"] = last  # what was read ended before what there is
 
     def _commits(self, engine: Engine, life: Life, after: int, most: int) -> list[bytes]:
         if life.left is not None:

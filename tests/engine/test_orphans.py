@@ -118,6 +118,25 @@ def test_orphans_come_in_pages() -> None:
     assert len(seen) == len(WRITES)
 
 
+def test_a_page_of_large_orphans_says_that_there_are_more() -> None:
+    class Large(Bereft):
+        def write_alone(self) -> None:
+            for number in range(3):
+                ops = [{"op": "append", "id": f"{number}-{part}", "body": "x" * 900_000} for part in range(3)]
+                self.commit("ap", "event_log", *ops)
+
+    world = Large(frame_bytes=4 << 20)
+    asked = {"replica": world.replica("ap"), "domain": "shop"}
+    pages, after = list[int](), 0
+    while len(pages) < 5:
+        body = world.ask("ap", "orphans", after=after, **asked)
+        pages.append(len(body["orphans"]))
+        if body["next"] is None:
+            break
+        after = body["next"]
+    assert pages == [1, 1, 1]
+
+
 def test_applied_orphans_do_what_they_did_and_only_once() -> None:
     world = Bereft()
     found = world.orphans()
