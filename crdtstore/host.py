@@ -8,14 +8,9 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable
-from itertools import groupby
-from operator import itemgetter
 from random import Random
-from typing import Any
 
-from msgspec import Struct, field
-
-from crdtstore.causal import ReplicaId, node_of, parse_replica_id
+from crdtstore.causal import ReplicaId
 from crdtstore.commit import Commit
 from crdtstore.configuration import SYSTEM_GROUP, Cluster, Configuration, Member, group_of
 from crdtstore.declarations import Declarations
@@ -38,10 +33,11 @@ from crdtstore.engine.history_index import Read
 from crdtstore.engine.membership.changes import Change
 from crdtstore.engine.options import Options
 from crdtstore.engine.output import Committed, Refused
-from crdtstore.errors import CrdtStoreError, DecodeError, ProtocolError, StorageError
+from crdtstore.errors import CrdtStoreError, DecodeError, ProtocolError
+from crdtstore.greeting import Greeting
+from crdtstore.host_output import HostOutput, Rejected
 from crdtstore.install.installs import Installs
 from crdtstore.messages import (
-    PROTOCOL_VERSION,
     Ack,
     Ask,
     Digest,
@@ -54,40 +50,13 @@ from crdtstore.messages import (
     decode_message,
     encode_message,
 )
-from crdtstore.promises import NOTE_GROUP, Promises
+from crdtstore.promises import Promises
+from crdtstore.recovering import Recovering
 from crdtstore.roster import Roster
-from crdtstore.saving import Save, Saved, Saving
+from crdtstore.saving import Saved, Saving
 from crdtstore.storage.protocol import NO_ORIGIN, Entry, StateStore
 
 __all__ = ["Host", "HostOutput", "Rejected"]
-
-
-class Rejected(Struct, frozen=True, gc=False):
-    """A peer said what cannot be true; nothing of it was applied."""
-
-    peer: ReplicaId
-    reason: str
-
-
-class HostOutput(Struct):
-    """What a driver has to do, in order of execution. Seen by the garbage collector: an error in it may hold the frame that holds it."""
-
-    persist: list[Entry] = field(default_factory=list)
-    """To be written as one record; then ``Persisted(persist_number)`` is due."""
-    persist_number: int = 0
-    save: list[Save] = field(default_factory=list)
-    """For the state store, in order; each is followed by the event ``Saved`` with its number."""
-    cut: int | None = None
-    """Nothing in the log below this position is needed any more."""
-    send: list[tuple[ReplicaId, bytes]] = field(default_factory=list)
-    replies: list[tuple[int, dict[str, Any] | CrdtStoreError]] = field(default_factory=list)
-    rejected: list[Rejected] = field(default_factory=list)
-    changed: list[tuple[str, int, Commit]] = field(default_factory=list)
-    """Commits applied in this step, in apply order: (group, index of origin, commit)."""
-    wake_ms: int = 0
-    """When the next ``Tick`` has something to do (Unix ms)."""
-    rejoin: str | None = None
-    """Why this node is to give up its id and to join under a new one; None: it is not."""
 
 
 class Host:
@@ -132,7 +101,7 @@ class Host:
         self.refused = {"install": 0, "malformed": 0, "members": 0, "untrue": 0}
         """What peers said that was refused, by what it was about."""
         self._random = random
-        self._process = random.getrandbits(64)
+        self._greeting = Greeting(self, random)
         self._connected: dict[ReplicaId, bool] = {}
         self._inflight: deque[tuple[int, list[tuple[Engine, int]]]] = deque()
         self._read_log = read_log
@@ -141,8 +110,7 @@ class Host:
         """The last record of the log that is durable."""
         self._numbers: dict[str, tuple[Engine, int]] = {}
         """Per group with something to write in this step: its engine and the number there."""
-        self.bytes_sent = 0
-        self.bytes_received = 0
+        self.bytes_sent = self.bytes_received = 0
         self.on_decided: Callable[[list[tuple[int, CrdtStoreError | None]]], None] = lambda decided: None
         """Takes what became of orders of changes."""
         self.on_replies: Callable[[list[Committed | Refused]], None] = lambda replies: None
@@ -201,7 +169,7 @@ class Host:
             self._read_log,
             is_installed=is_founder,
         )
-        engine.on_fenced = self._on_fenced
+        engine.on_fenced = self.fence
         if self.fenced_by is not None:
             engine.fence(self.fenced_by)
         if self.saving is not None and (is_founder or self.saving.numbering.find(group) is not None):
@@ -244,107 +212,20 @@ class Host:
         Raises:  ProtocolError or DecodeError when the log belongs to other groups or members, StorageError when it does not hold what
                  the checkpoint stands on, or something cannot be read.
         """
-        count = sum([self._take_record(position, entries) for position, entries in records])
-        self.promises.start()
-        for engine in self.groups.values():
-            engine.replay.finish()
-            engine.clock.last = max(engine.clock.last, self.promises.begin)
-        if self._system.is_installed and self._system.configuration.number:  # it may just have been taken over
-            self.open_declared(self.declarations.domains(), None, HostOutput())
-        return count
-
-    def _take_record(self, position: int, entries: list[Entry]) -> int:
-        """Take in a record of the log; return how many of its commits no checkpoint held."""
-        count = 0
-        touched: dict[str, Engine] = {}
-        for (group, origin), some in groupby(entries, itemgetter(0, 1)):
-            logged = list(some)
-            if group == NOTE_GROUP:
-                for entry in logged:
-                    self.promises.recover(entry.data)
-                continue
-            if origin == NO_ORIGIN:
-                for entry in logged:
-                    self.roster.recover(group, entry.data)
-                self._check_held(group)
-                continue
-            engine = self._logged_group(group, origin, position)
-            if engine is None:
-                continue
-            commits = engine.replay.take_all(engine.replicas.index(origin), [entry[2] for entry in logged])
-            touched[group] = engine
-            count += len(commits)
-            if commits and self.saving is not None:
-                self.saving.noted(logged[-len(commits) :])
-            if commits and engine is self._system:
-                self._open_declared(commits, None, HostOutput())
-        for engine in touched.values():
-            engine.replay.placed(position)
-        if self.saving is not None:
-            self.saving.retention.logged(position)
-        return count
-
-    def _check_held(self, group: str) -> None:
-        """A note says that this group was installed: then a checkpoint says so too, which was there before."""
-        engine = self.groups.get(group)
-        if engine is not None and engine.is_installed and engine.checkpoint is None and self.saving is not None:
-            raise StorageError(
-                f"{group}: its state was taken over from others, and no checkpoint here holds it any more. Nothing changed."
-            )
-
-    def _logged_group(self, group: str, origin: ReplicaId, position: int) -> Engine | None:
-        """The group to which commits in the log belong; None: they are of an install that came to nothing."""
-        engine = self.groups.get(group)
-        if engine is None:
-            if self.needed:  # what opened it may be cut off; it was not installed, or the checkpoint would name it
-                return None
-            raise ProtocolError(f"the log holds the group {group}, which is not declared before it")
-        begins = 0 if engine.checkpoint is None else engine.checkpoint.begins
-        if not engine.is_installed or position < begins:
-            return None
-        if origin not in engine.replicas:
-            raise ProtocolError(f"the log holds commits of {origin} in {group}, which is not a member")
-        return engine
+        return Recovering(self).take_all(records)
 
     # --- connections
 
     def hello(self, peer: ReplicaId | None, now_ms: int) -> bytes:
         """The first words to a peer (None: not known yet who it is)."""
-        standings = {group: engine.membership.claims.standing(peer) for group, engine in self.groups.items()}
-        me = self.me
-        about = me.replica, me.node, me.region, standings, me.gossip, self._process
-        return encode_message(Hello(PROTOCOL_VERSION, self.cluster.nonce, *about))
+        return self._greeting.words(peer)
 
     def check_hello(self, data: bytes) -> Member:
         """Who the peer is, from its first words; it need not be a member. What it remembers of us may fence this node.
 
         Raises:  ProtocolError or DecodeError with the reason: another cluster, version, ourselves, another past; nothing changed.
         """
-        hello = decode_message(data)
-        if not isinstance(hello, Hello):
-            raise ProtocolError("a connection begins with a hello")
-        if hello.protocol != PROTOCOL_VERSION:
-            raise ProtocolError(f"protocol {hello.protocol}, this node speaks {PROTOCOL_VERSION}")
-        if hello.cluster != self.cluster.nonce:
-            raise ProtocolError(f"{hello.node[:63]!r} belongs to another cluster")
-        try:
-            replica = parse_replica_id(hello.replica)
-        except ValueError as error:
-            raise ProtocolError(str(error)) from error
-        if replica == self.me.replica:
-            if hello.process == self._process:
-                raise ProtocolError("this node has reached itself")
-            why = "another node speaks under this node's id"
-            self._on_fenced(why)
-            raise ProtocolError(why)
-        known = self.roster.member(replica)
-        if hello.node != node_of(replica) or (known is not None and known.region != hello.region):
-            raise ProtocolError(f"{hello.replica} of region {hello.region[:63]!r} is not what it says")
-        for group, standing in hello.groups.items():
-            engine = self.groups.get(group)
-            if engine is not None:  # else its declaration is on its way
-                engine.membership.claims.check(replica, standing)
-        return Member(replica, hello.region, hello.gossip)
+        return self._greeting.check(data)
 
     # --- events
 
@@ -442,7 +323,7 @@ class Host:
         """Whether this node was told to leave."""
         return any(engine.membership.is_leaving for engine in self.groups.values())
 
-    def _on_fenced(self, why: str) -> None:
+    def fence(self, why: str) -> None:
         """Somebody remembers of us what we do not: no group takes a write any more."""
         if self.fenced_by is None:
             self.fenced_by = why
@@ -501,7 +382,7 @@ class Host:
             if result.changed:
                 out.changed += [(group, origin, commit) for origin, commit in result.changed]
                 if engine is self._system:
-                    self._open_declared([commit for _, commit in result.changed], now_ms, out)
+                    self.on_declared([commit for _, commit in result.changed], now_ms, out)
             if result.replies:
                 self.on_replies(result.replies)
 
@@ -535,18 +416,18 @@ class Host:
         self.refused[kind] += 1
         out.rejected.append(Rejected(peer, reason))
 
-    def _open_declared(self, commits: list[Commit], now_ms: int | None, out: HostOutput) -> None:
-        """Open the groups of domains that these commits of ``_sys`` declare (at start: without telling anybody)."""
+    def on_declared(self, commits: list[Commit], now_ms: int = 0, out: HostOutput | None = None) -> None:
+        """Open the groups of domains that these commits of ``_sys`` declare (at start, without an output: and tell nobody)."""
         self.declarations.forget_cache()
         self.open_declared(
             [domain for commit in commits for domain in self.declarations.domains_in(commit)], now_ms, out
         )
 
-    def open_declared(self, domains: list[str], now_ms: int | None, out: HostOutput) -> None:
+    def open_declared(self, domains: list[str], now_ms: int = 0, out: HostOutput | None = None) -> None:
         """Open the groups of domains that are not open yet."""
         for domain in domains:
             if group_of(domain) in self.groups:
                 continue
             engine = self.open(group_of(domain), self.declarations.configuration(domain))
-            if now_ms is not None:
+            if out is not None:
                 self._meet_again(engine, now_ms, out)
