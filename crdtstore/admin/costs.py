@@ -138,7 +138,8 @@ def what_now(host: Host, body: dict[str, Any]) -> list[str]:
         )
     is_here = state in ("member", "leaving")
     silent = [each for each in body["members"] if not each["is_self"] and not each["connected"]]
-    names = " ".join(each["node"] for each in silent)
+    known = [each["node"] for each in body["members"]]
+    names = " ".join(each["node"] if known.count(each["node"]) == 1 else each["replica"] for each in silent)
     if is_here and silent and body["quorum"]["reachable"]:
         said.append(
             f"{names.replace(' ', ', ')} cannot be reached; nothing is lost when it comes back. "

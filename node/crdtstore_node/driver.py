@@ -78,7 +78,9 @@ class Driver:
         """Why nothing can be made durable any more."""
         self.full: StorageError | None = None
         """Why nothing can be made durable just now: what found no room is written again and again."""
-        self.full_times = self.frames_left = self.cut_failures = 0
+        self.full_times: int = 0
+        self.frames_left: int = 0
+        self.cut_failures: int = 0
         """How often the disk was full, what peers sent that was left where it is, and how often the log could not be cut."""
         self.unread = 0
         """How many requests needed something that cannot be read."""
@@ -89,7 +91,9 @@ class Driver:
         self._told: dict[str, str | None] = {}
         """What was last logged of failures that are not this driver's to handle."""
         self.is_crashed = False
-        self.steps = self.records = self.commits_logged = 0
+        self.steps: int = 0
+        self.records: int = 0
+        self.commits_logged: int = 0
         self._loop = asyncio.get_running_loop()
         self._log = log
         self._writer = LogWriter(log, self._on_written, self._on_log_failed, self._on_full, self._on_not_cut)

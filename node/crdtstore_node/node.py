@@ -196,9 +196,9 @@ class Node:
         if why is not None:
             code = why.code if why.code == "storage-full" else "storage-failed"
             return Unavailable(f"{why.detail}. Reads go on.", code=code, retry_after=5.0)
-        why = why_not_member(self)
-        if why is not None:
-            return why
+        not_member = why_not_member(self)
+        if not_member is not None:
+            return not_member
         damage = None if self.host.saving is None else self.host.saving.scrub.failure
         if damage is not None:  # a row that vanished reads as absent
             return Unavailable(

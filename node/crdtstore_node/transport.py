@@ -67,7 +67,11 @@ class Transport:
         """Whose hello came meanwhile and contradicts nothing."""
         self.links: dict[ReplicaId, Link] = {}
         self.dialers = Dialers(self._host, config, self.links, self._dial, seeds)
-        self.connected = self.lost = self.overrun = self.dropped = self.refused_connections = 0
+        self.connected: int = 0
+        self.lost: int = 0
+        self.overrun: int = 0
+        self.dropped: int = 0
+        self.refused_connections: int = 0
         self.refused: dict[str, int] = {}
         """Per peer how often something it said was refused ("" for those that never said who they are)."""
         driver.send = self.send

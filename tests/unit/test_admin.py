@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from crdtstore.admin.asked import ADMIN, MAX_APPLIED, MAX_NAMED, parse_admin
+from crdtstore.admin.costs import what_now
 from crdtstore.admin.heard import only_there
 from crdtstore.admin.identity import State, mark_of, state_of
 from crdtstore.configuration import SYSTEM_GROUP
@@ -181,6 +182,12 @@ def test_a_node_that_is_alone_says_how_to_go_on(made: Regions) -> None:
     assert body["quorum"]["reached"] == ["us-1"]
     (said,) = body["what_now"]
     assert "crdtstore member force us-1" in said
+    body["members"][1]["node"] = "ap-1"
+    body["quorum"]["reachable"] = True
+    (said,) = what_now(made.services["us"].host, body)
+    assert f"evict {made.replicas['eu']} {made.replicas['ap']}" in said, (
+        "two lives of one node are told apart by their ids"
+    )
     made.step("us", PeerChanged(made.replicas["eu"], True))
     (said,) = made.do("us", "members_status")["what_now"]
     assert "crdtstore member evict ap-1" in said
