@@ -96,7 +96,12 @@ class Admin:
         return Order("leave", view, {"node": view.members.node})
 
     async def order_rejoin(self, node: str | None) -> Order:
-        return Order("rejoin", self._itself(await self.views(), node), {})
+        """Without a name: the only node that is out, as nodes advise it."""
+        views = await self.views()
+        out = [view for view in views if view.members.state in {"removed", "fenced"}]
+        if node is None and len(out) == 1:
+            return Order("rejoin", out[0], {})
+        return Order("rejoin", self._itself(views, node), {})
 
     async def order_evict(self, nodes: Sequence[str], configuration: str | None = None) -> Order:
         views = await self.views()

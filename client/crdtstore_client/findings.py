@@ -188,9 +188,11 @@ def _urls(look: Look) -> Iterator[Finding]:
         elif not look.are_silent_unheard:
             is_known = len(look.failed) == 1 and len(look.silent) == 1
             who = f" ({look.silent[0].node}, by all that is known)" if is_known else ""
-            yield Finding(
-                "url", f"no answer from {url}{who}: {_cause(url, error)}", "start the node, or correct the url"
-            )
+            is_spare = bool(look.members) and not look.silent
+            mend = "start the node, or correct the url"
+            if is_spare:
+                mend = "start the node, or take the url out: all members answer at the others"
+            yield Finding("url", f"no answer from {url}{who}: {_cause(url, error)}", mend)
 
 
 def _cause(url: str, error: CrdtStoreError) -> str:

@@ -298,6 +298,12 @@ def test_nobody_is_to_be_evicted_where_nothing_can_be_decided() -> None:
     assert "evict" not in run(nodes).stdout
 
 
+def test_a_url_that_is_no_members() -> None:
+    assert (
+        "take the url out: all members answer at the others" in run(FakeMembers(), "--url", f"{URLS},http://old").stdout
+    )
+
+
 def test_nobody_answers() -> None:
     nodes = FakeMembers(dead={"us", "eu", "ap"})
     body = json.loads(run(nodes, "--json").stdout)

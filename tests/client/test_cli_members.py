@@ -256,6 +256,10 @@ def test_rejoin_asks_the_node_itself(nodes: FakeMembers) -> None:
     assert confirmed(nodes) == []
     assert "join --wait ap-1" in run(nodes, "member", "rejoin", "--yes", "--url", "http://ap").stdout
     assert confirmed(nodes) == [("ap", "rejoin")]
+    nodes.pages["ap"]["state"] = "removed"
+    run(nodes, "member", "rejoin", "--yes")  # as a node that was removed advises it
+    assert confirmed(nodes)[1:] == [("ap", "rejoin")]
+    nodes.pages["ap"]["state"] = nodes.pages["eu"]["state"] = "removed"
     assert "say which node: http://us is us-1, " in run(nodes, "member", "rejoin", "--yes", code=2).stderr
 
 

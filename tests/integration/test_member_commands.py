@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -116,3 +117,28 @@ def test_a_node_leaves(shell: Shell) -> None:
     shell.until("3\n", "--region", "us", "get", "shop/orders/de")
     assert shell.crdtstore("--region", "ap", "add", "shop/orders/de") == "4\n"
     until(lambda: checks(shell) == ["removed"], "nothing waits for it")
+
+
+def test_a_new_node_joins_with_the_lines_that_were_printed(shell: Shell) -> None:
+    up(shell, orders="counter")
+    shell.crdtstore("--region", "us", "add", "shop/orders/de", "3")
+    with socket.socket() as api, socket.socket() as gossip:
+        api.bind(("127.0.0.1", 0))
+        gossip.bind(("127.0.0.1", 0))
+        ports = (api.getsockname()[1], gossip.getsockname()[1])
+    lines = shell.crdtstore("member", "join", "sa-1", "--region", "sa")
+    lines += f'data = "sa-1"\napi = "127.0.0.1:{ports[0]}"\ngossip = "127.0.0.1:{ports[1]}"\n'
+    (shell.directory / "sa.toml").write_text(lines.replace('"cluster.toml"', '".crdtstore/cluster.toml"'))
+    process = begin(shell, "node", "--config", "sa.toml")
+    try:
+        said = shell.crdtstore("member", "join", "--wait", "sa-1", "--timeout", str(DEADLINE_S))
+        assert said.splitlines()[-1].startswith("sa-1 is a member of every group (2) and holds all of it")
+        assert nodes(shell) == ["us-1", "eu-1", "ap-1", "sa-1"]
+        shell.environment["CRDTSTORE_URL"] += f",http://127.0.0.1:{ports[0]}"
+        until(lambda: checks(shell) == [], "all is well with four")
+        shell.until("3\n", "--region", "sa", "get", "shop/orders/de")
+        assert shell.crdtstore("--region", "sa", "add", "shop/orders/de") == "4\n"
+        shell.until("4\n", "--region", "us", "get", "shop/orders/de")
+    finally:
+        process.terminate()
+        process.wait(DEADLINE_S)
