@@ -13,12 +13,14 @@ import pytest
 from msgspec import structs
 
 from crdtstore.causal import ReplicaId, make_replica_id
-from crdtstore.configuration import SYSTEM_GROUP, Configuration, Member, Removed
+from crdtstore.configuration import SYSTEM_GROUP, Configuration, ConfigurationId, Member, Removed
 from crdtstore.messages import (
     Accept,
     Accepted,
+    Ack,
     Ballot,
     Configure,
+    Digest,
     Message,
     Prepare,
     Promise,
@@ -87,6 +89,26 @@ def test_another_line_is_an_alarm_and_no_more(world: Broken) -> None:
         world.say(Configure(SHOP, next_of(now, epochs=((0, at.to_bytes(16)),))), by)
     assert len(world.us.membership.splits) <= 64 + len(world.us.replicas)
     assert world.replica("ap") in world.us.membership.splits, "who is known is not forgotten for strangers"
+    world.check_unaffected()
+
+
+def test_what_is_said_under_a_name_without_end_is_not_kept(world: Broken) -> None:
+    row = world.us.own_row(world.time_ms)
+    before = dict(world.us.membership.heard)
+    for name in (ConfigurationId(1, b"n" * 100_000), ConfigurationId((1 << 64) - 1, b"n"), ConfigurationId(-1, b"n")):
+        world.check_refused(Ack(SHOP, name, row), "by a number")
+    assert world.us.membership.heard == before
+
+
+def test_a_digest_with_one_false_row_leaves_nothing_of_the_others(world: Broken) -> None:
+    engine = world.us
+    row = engine.membership.shape.narrow(engine.own_row(world.time_ms))
+    true = structs.replace(row, votes=row.votes + 7)
+    false = structs.replace(row, hlc=-1)
+    digest = Digest(SHOP, engine.configuration.id, true, [None, false, None], wants_answer=True)
+    world.check_refused(digest, "counts from zero")
+    world.say(structs.replace(digest, others=[None, None, None]))
+    assert engine.membership.claims.keep()[world.replica("ap")].votes == row.votes + 7, "it would have counted"
     world.check_unaffected()
 
 

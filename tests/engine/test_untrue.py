@@ -76,7 +76,10 @@ def test_a_row_of_another_history_is_refused_once_its_commits_are_here(wire: Wir
         ({"chains": []}, "size"),
         ({"configuration": ConfigurationId(1, b"other")}, "another configuration"),
         ({"vector": [1, -1, 0]}, "counts from zero"),
+        ({"vector": [1, 1 << 48, 0]}, "not for ever"),
         ({"hlc": -1}, "counts from zero"),
+        ({"hlc": 1 << 63}, "until when"),
+        ({"vector": [9, 9, 9], "chains": [b"x" * 32, b"x" * 33, b"x" * 32]}, "a hash for each"),
         ({"chains": [b"x" * 32] * 3}, "another history"),
     ],
 )
@@ -240,6 +243,8 @@ def test_a_bad_commit_that_waited_does_not_poison_those_to_come(wire: Wire) -> N
         (lambda frame: frame.order.extend((5,) * len(frame.commits)), "whose it is"),
         (lambda frame: frame.segments.__setitem__(0, Segment(9, 1, b"")), "starts somewhere"),
         (lambda frame: frame.segments.__setitem__(0, Segment(0, -1, b"")), "starts somewhere"),
+        (lambda frame: frame.segments.__setitem__(0, Segment(0, 1 << 48, b"")), "starts somewhere"),
+        (lambda frame: frame.segments.append(frame.segments[0]), "says once"),
         (lambda frame: frame.commits.append(frame.commits[0]), "commit 2 in the place of 3"),
         (lambda frame: frame.commits.__setitem__(0, b"\xc1"), "not a commit"),
         (
