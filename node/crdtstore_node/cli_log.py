@@ -114,26 +114,24 @@ def dump(
             continue
         position, entry, what = found
         groups.add(entry.group)
-        if isinstance(what, dict):
-            if since is None and origin is None and group in (None, entry.group):
-                click.echo(_note(position, entry.group, what, as_json=as_json))
-            continue
-        commit = what
-        origins |= {entry.origin, entry.origin.rpartition(".")[0]}
-        if (
-            (group is not None and entry.group != group)
-            or (origin is not None and origin not in (entry.origin, entry.origin.rpartition(".")[0]))
-            or physical_ms(commit.hlc) < since_ms
-        ):
+        if isinstance(what, Commit):
+            names = entry.origin, entry.origin.rpartition(".")[0]
+            origins.update(names)
+            is_wanted = (origin is None or origin in names) and physical_ms(what.hlc) >= since_ms
+        else:
+            is_wanted = origin is None and since is None
+        if not is_wanted or group not in (None, entry.group):
             continue
         if limit and shown == limit:
             click.echo(f"there are more; --limit 0 shows all, --from {position} goes on about here", err=True)
             break
         shown += 1
-        if as_json:
-            _echo_json(_commit(position, entry.group, entry.origin, commit, len(entry.data)))
+        if not isinstance(what, Commit):
+            click.echo(_note(position, entry.group, what, as_json=as_json))
+        elif as_json:
+            _echo_json(_commit(position, entry.group, entry.origin, what, len(entry.data)))
         else:
-            click.echo(_line(position, entry.group, entry.origin, commit, len(entry.data)))
+            click.echo(_line(position, entry.group, entry.origin, what, len(entry.data)))
     if not is_sound:
         sys.exit(1)
     _refuse_unknown("--group", group, groups)

@@ -30,14 +30,27 @@ def is_note_of_group(entry: Entry) -> bool:
 
 
 def about(note: Note) -> dict[str, Any]:
-    """What a note says, as JSON has it; ``text`` says all of it."""
+    """What a note says, as JSON has it; ``text`` says all of it.
+
+    Raises:  DecodeError when it names a configuration that is none.
+    """
     if isinstance(note, Adopted):
+        _check(note.configuration)
         return _configuration(note.configuration, is_installed=note.is_installed)
     if isinstance(note, Voted):
+        if note.accepted is not None:
+            _check(note.accepted.value)
         return _vote(note)
     if isinstance(note, Installed):
         return {"note": "installed", "text": "installed: the state that the others had is here"}
     return {"note": "leaving", "text": "leaving: this replica makes no commit any more"}
+
+
+def _check(configuration: Configuration) -> None:
+    try:
+        configuration.check()
+    except ProtocolError as error:
+        raise DecodeError(error.detail) from error
 
 
 def _configuration(configuration: Configuration, *, is_installed: bool) -> dict[str, Any]:

@@ -229,11 +229,13 @@ def test_a_joiner_without_its_state_is_damaged(world: Regrouping) -> None:
     [
         (lambda note: b"\xc1", "not a note about members"),
         (lambda note: encode(note)[:-1] + b"\x07", "not a note about members"),
+        (lambda note: encode(note).replace(b"ap-1.", b"ap\xff1."), "not a note about members"),
+        (lambda note: encode(Adopted(_altered(note, epochs=()))), "line does not lead to it"),
         (lambda note: encode(Adopted(_altered(note, number=0))), "does not follow"),
         (lambda note: encode(Adopted(_altered(note, members=note.configuration.members[1:]))), "vanished between"),
         (lambda note: encode(Adopted(_altered(note, members=note.configuration.members * 2))), "names somebody twice"),
     ],
-    ids=["no note", "altered", "backwards", "vanished", "twice"],
+    ids=["no note", "altered", "no text", "no line", "backwards", "vanished", "twice"],
 )
 def test_damage_in_a_note_is_found(world: Regrouping, spoil: Callable[[Adopted], bytes], why: str) -> None:
     """Its checksum is right: it was spoilt before it was written."""
@@ -253,6 +255,8 @@ def test_damage_in_a_note_is_found(world: Regrouping, spoil: Callable[[Adopted],
     assert document["damaged_places"] == 1
     assert why in document["damage"][0]["why"]
     assert document["damage"][0]["offset"] > position
+    shown = run("dump", "--limit", "0", replica.directory)
+    assert shown.exit_code == int(not why.startswith(("does not", "vanished"))), shown.output
     assert run("verify", replica.directory).exit_code == 0, "without --chain only checksums are looked at"
 
 

@@ -55,6 +55,8 @@ class Kept(Struct, array_like=True, frozen=True):
 
 
 encode = msgspec.msgpack.Encoder().encode
+_ERRORS = msgspec.MsgspecError, UnicodeDecodeError, RecursionError
+"""What bytes from anywhere may lead to."""
 _note_decoder = msgspec.msgpack.Decoder(Note)
 _kept_decoder = msgspec.msgpack.Decoder(Kept)
 
@@ -66,7 +68,7 @@ def decode_note(data: bytes) -> Note:
     """
     try:
         note: Note = _note_decoder.decode(data)
-    except msgspec.MsgspecError as error:
+    except _ERRORS as error:
         raise DecodeError(f"not a note about members: {error}") from error
     return note
 
@@ -78,5 +80,5 @@ def decode_kept(data: bytes) -> Kept:
     """
     try:
         return _kept_decoder.decode(data)
-    except msgspec.MsgspecError as error:
+    except _ERRORS as error:
         raise DecodeError(f"not what a checkpoint holds about members: {error}") from error
