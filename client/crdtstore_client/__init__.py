@@ -13,6 +13,7 @@ from crdtstore.errors import (
     Unavailable,
     UsageError,
 )
+from crdtstore_client.admin import Admin
 from crdtstore_client.collection import Collection
 from crdtstore_client.domain import Domain
 from crdtstore_client.explanation import Conflict, Explanation, Write
@@ -38,6 +39,7 @@ from crdtstore_client.handles import (
     Text,
 )
 from crdtstore_client.link import traceparent
+from crdtstore_client.members import Member, Members, Orphan
 from crdtstore_client.ops import Ack, Op, Reading, Rights
 from crdtstore_client.status import GroupStatus, PeerStatus, Status
 from crdtstore_client.store import Store, connect
@@ -46,6 +48,7 @@ from crdtstore_client.transport import NotSent, ReplyLost, Response, Transport
 __all__ = [
     "AccessError",
     "Ack",
+    "Admin",
     "AwSet",
     "BoundedCounter",
     "Collection",
@@ -68,12 +71,15 @@ __all__ = [
     "LwwMap",
     "LwwRegister",
     "MaxRegister",
+    "Member",
+    "Members",
     "MinRegister",
     "MvRegister",
     "NotReplicated",
     "NotSent",
     "Op",
     "OrMap",
+    "Orphan",
     "OutcomeUnknown",
     "PeerStatus",
     "PreconditionFailed",

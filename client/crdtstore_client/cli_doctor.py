@@ -16,7 +16,8 @@ from crdtstore_client.admin import View
 from crdtstore_client.cli_members import again
 from crdtstore_client.cli_show import echo_json, is_safe, plain
 from crdtstore_client.cli_support import run
-from crdtstore_client.findings import Finding, Look, examine, look_around
+from crdtstore_client.findings import examine
+from crdtstore_client.looking import Finding, Look, look_around
 from crdtstore_client.store import Store
 
 __all__ = ["doctor"]

@@ -9,6 +9,7 @@ from click.testing import CliRunner, Result
 from crdtstore.cli import main
 from crdtstore.errors import AccessError, Unavailable, UsageError
 from crdtstore_client import findings
+from crdtstore_client.looking import Finding
 from tests.client.fake_members import IDS, URLS, FakeMembers, keep_orphans, member
 
 
@@ -279,7 +280,7 @@ def test_every_check_finds_something_somewhere() -> None:
 
 
 def test_another_kind_of_trouble_is_one_function(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = findings.Finding("disk", "the disk of us-1 is full", "make room")
+    found = Finding("disk", "the disk of us-1 is full", "make room")
     monkeypatch.setattr(findings, "CHECKS", (*findings.CHECKS, lambda _: iter([found])))
     assert run(FakeMembers()).stdout == "- the disk of us-1 is full\n    make room\n1 finding\n"
 
