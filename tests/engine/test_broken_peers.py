@@ -157,6 +157,8 @@ def votes(world: Broken) -> list[tuple[str, Message, str]]:
 
 
 def test_votes_that_cannot_be(world: Broken) -> None:
+    endless = Ballot(7, ReplicaId("x" * 100_000))
+    assert len(world.say(Prepare(SHOP, world.us.configuration.id, endless, 1))[0]) < 500, "it goes into a log"
     for name, message, why in votes(world):
         try:
             world.check_refused(message, why)

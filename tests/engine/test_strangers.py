@@ -27,7 +27,7 @@ from crdtstore.messages import (
     encode_message,
 )
 from crdtstore.service import PeerChanged
-from tests.engine.broken import SHOP, Broken, standing, strangers
+from tests.engine.broken import SHOP, Broken, next_of, standing, strangers
 
 
 @pytest.fixture
@@ -91,6 +91,20 @@ def test_any_number_of_strangers_leaves_little_behind(world: Broken) -> None:
     assert len(host.roster._book) == 4
     assert len(host._connected) <= 4
     assert host.fenced_by is None
+
+
+def test_what_a_stranger_says_of_members_is_counted_and_changes_nothing(world: Broken) -> None:
+    """It may be the first to bring a later configuration, for whoever slept; it may not bring one that cannot be."""
+    [stranger] = strangers(1)
+    now, before, count = world.us.configuration, world.state(), world.us.measures.refused
+    bad = [next_of(now, members=now.members[:1]), next_of(now, epochs=()), next_of(now, epochs=((0, b"other"),))]
+    for value in bad:
+        world.say(Configure(SHOP, value), by=stranger.replica)
+    assert world.state() == before
+    assert world.us.measures.refused == count + len(bad)
+    later = next_of(now, members=(*now.members, stranger))
+    world.say(Configure(SHOP, later), by=stranger.replica)
+    assert world.us.configuration == later
 
 
 # --- first words and groups without end

@@ -192,14 +192,14 @@ class Decision:
         ballot, value, proposer = message.ballot, None, self._membership.me
         if isinstance(message, Prepare | Accept):
             proposer = replica  # two who propose in one ballot could have two things decided
+        if ballot.replica != proposer:
+            raise ProtocolError(f"a vote in a ballot of {ballot.replica[:80]!r}, which it is not about")
         if isinstance(message, Accept):
             value = message.vote.value
         elif isinstance(message, Promise) and message.accepted is not None:
             value = message.accepted.value
             if message.accepted.ballot.round < 1 or message.accepted.ballot >= ballot:
-                raise ProtocolError(f"a promise for {ballot} that was broken before it was given")
-        if ballot.replica != proposer:
-            raise ProtocolError(f"a vote in a ballot of {ballot.replica[:80]!r}, which it is not about")
+                raise ProtocolError(f"a promise for round {ballot.round} that was broken before it was given")
         higher = message.higher if isinstance(message, Promise | Accepted) else None
         if not 0 < ballot.round < MAX_ROUND or (higher is not None and not 0 < higher.round < MAX_ROUND):
             raise ProtocolError(f"a vote in round {ballot.round}")
