@@ -96,7 +96,7 @@ _NODE = (
     _OfNode(
         "crdtstore_takes_writes",
         "gauge",
-        "0 when the disk forbids, or the node was restored from a backup.",
+        "0 when the disk forbids, or the node is no member that may write.",
         lambda n: why_no_writes(n) is None,
     ),
     _OfNode("crdtstore_state_bytes", "gauge", "Files of the state store.", state_bytes),

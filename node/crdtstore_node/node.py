@@ -110,6 +110,7 @@ class Node:
             recovered=self.recovered,
             cut=self.log.torn,
         )
+        self._check_peers()
         if waits:
             self.story.tell("unproven", replica=self.host.replica, why=continuity.reason)
             self._proving = asyncio.ensure_future(self._prove())
@@ -117,6 +118,15 @@ class Node:
             self.transport.dial()
         self._watch.start()
         self.left.start(self.host)
+
+    def _check_peers(self) -> None:
+        """A misspelt name would be dialed nowhere; one that joins later cannot be known."""
+        roster = self.host.roster
+        known = {member.node for member in (*self.host.cluster.members, *roster.members, *roster.peers)}
+        unknown = sorted(self.config.peers.keys() - known)
+        if unknown:
+            what = "the configuration says where to dial nodes that are not known"
+            event(_log, logging.WARNING, what, peers=unknown, known=sorted(known))
 
     @property
     def _has_peers(self) -> bool:

@@ -68,7 +68,7 @@ async def _ask(node: Node, session: aiohttp.ClientSession, target: Target, reach
         words = host.hello(target.replica, node.driver.clock.now_ms())
         answer, code = await _say(session, address, words, target.replica, options.connect_timeout_ms)
         if code == CONNECTED_ALREADY:
-            host.groups[SYSTEM_GROUP].fence(f"{target.name} is connected with another node under this id")
+            host.fence(f"{target.name} is connected with another node under this id")
         elif answer is not None:
             try:
                 peer = host.check_hello(answer)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from crdtstore.errors import StorageError
+from crdtstore_node.standing import why_not_member
 
 if TYPE_CHECKING:
     from crdtstore_node.node import Node
@@ -66,11 +67,9 @@ def storage_status(node: Node) -> dict[str, Any]:
 
 
 def why_no_writes(node: Node) -> str | None:
-    """Why this node takes no writes because of what its disk does, or was filled with; None: it takes them."""
-    why = node.driver.why_no_writes
-    if why is not None:
-        return why.detail
-    return f"restored from a backup of {node.host.replica}, has not joined" if node.host.reads_only else None
+    """Why this node takes no writes: what its disk does, or what it is; None: it takes them."""
+    why = node.driver.why_no_writes or why_not_member(node)
+    return None if why is None else why.detail
 
 
 def state_bytes(node: Node) -> int | None:

@@ -143,3 +143,9 @@ async def test_a_hello_for_another_id_is_not_taken(make_nodes: Callable[..., Nod
             await session.ws_connect(address, headers={transport.WANTED: "us-1.00000000000000ff"})
         socket = await session.ws_connect(address, headers={transport.WANTED: us.host.me.replica})
         await socket.close()
+
+
+async def test_a_place_of_a_node_that_is_not_known_is_told(make_nodes: Callable[..., Nodes], lines: Lines) -> None:
+    await make_nodes("us", "eu").start("us", peers={"ap": 1, "eu": 2})
+    [said] = lines.of("the configuration says where to dial nodes that are not known")
+    assert (said["peers"], said["known"]) == (["ap-1"], ["eu-1", "us-1"])

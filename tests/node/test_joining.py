@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections.abc import Callable
 from typing import Any
 
@@ -52,3 +53,38 @@ async def test_a_region_that_no_cluster_file_names_joins_and_serves(
     await until_value(eu, 6)
     await until(lambda: (life.counts["joined"], life.counts["installed"]) == (1, 2))
     await until(lambda: len(life.node.transport.links) == 2)
+
+
+async def test_a_founder_that_lost_its_directory_joins_anew(make_nodes: Callable[..., Nodes]) -> None:
+    cluster = make_nodes("us", "eu", "ap", engine=QUICK)
+    us, _, _ = await a_shop(cluster)
+    await cluster.stop("eu")
+    shutil.rmtree(cluster.directory / "data-eu")
+    life = await cluster.live("eu", join=["us", "ap"])
+    await until(lambda: is_member(life), 10)
+    await until_value(life.node, 5)
+    assert (await call(life.node, "POST", KEY, ADD)).status == 200
+    await until_value(us, 6)
+    assert life.node.host.me.replica != "eu-1.0000000000000002"
+    await until(lambda: len(us.transport.links) == 2)
+    assert us.transport.refused == {}, "what is meant for the id that is gone is not said to the new one"
+
+
+async def test_who_joins_and_reaches_nobody_says_so(make_nodes: Callable[..., Nodes]) -> None:
+    cluster = make_nodes("us")
+    life = await cluster.live("ap", join=["us"])
+    for path in ("/readyz", KEY, "/v1/domains/shop"):
+        reply = await call(life.node, "GET", path)
+        assert (reply.status, reply.body["code"]) == (503, "not-ready")
+        assert "no node is reached yet" in reply.body["detail"]
+    reply = await call(life.node, "POST", KEY, ADD)
+    assert (reply.status, reply.body["code"], reply.body["effect"]) == (503, "not-ready", "none")
+    status = (await call(life.node, "GET", "/v1/status")).body
+    assert (status["ready"], status["identity"]) == (False, "joining")
+    old = life.node.host.me.replica
+    await cluster.end("ap")
+    life = await cluster.live("ap", join=["us"])
+    assert life.node.host.me.replica == old, "it has one new id, not one at each start"
+    us = await cluster.start("us")
+    await until(lambda: is_member(life), 10)
+    assert us.host.groups["_sys/0"].configuration.number == 1
