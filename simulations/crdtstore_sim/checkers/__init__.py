@@ -60,6 +60,7 @@ AMONG_MEMBERS = (
     "finals",
     "agreement",
     "survival",
+    "orphans",
     "convergence",
     "dots",
     "causality",

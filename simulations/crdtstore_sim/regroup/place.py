@@ -11,12 +11,13 @@ from collections.abc import Callable, Sequence
 from random import Random
 from typing import TYPE_CHECKING, Any
 
+from crdtstore import orphans
 from crdtstore.causal import ReplicaId, make_replica_id
 from crdtstore.configuration import SYSTEM_GROUP, Configuration, Member
 from crdtstore.engine.membership.changes import Evict
 from crdtstore.errors import DecodeError, ProtocolError, UsageError
 from crdtstore.host import Host, HostOutput
-from crdtstore.service import PeerChanged, Received
+from crdtstore.service import PeerChanged, Received, Request
 from crdtstore_sim.clocks import NodeClock
 from crdtstore_sim.node import Node
 from crdtstore_sim.regroup.copies import Copy, put_back
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Life", "Place"]
 
+_OPERATOR = -1
+"""The ticket of an operator's questions."""
 _RENEW_US = 150_000
 _MOST_COPIES = 8
 
@@ -83,6 +86,7 @@ class Life(Node):
         self._peers.clear()
         self._names.clear()
         super().start()
+        self.service.administration.orphaned.left = self.place
 
     def crash(self, *, is_orderly: bool = False) -> None:
         super().crash(is_orderly=is_orderly)
@@ -169,6 +173,15 @@ class Life(Node):
         self.host.finish(now_ms, out)
         self._carry_out(out, now_us, has_between=False)
 
+    def asked(self, do: str, fields: dict[str, Any]) -> Any:
+        """What an operator is answered who asks for something that is known at once."""
+        now_us = self._timeline.now_us
+        out = self.service.step([Request(_OPERATOR, do, fields)], self.now_ms)
+        answers = [answer for ticket, answer in out.replies if ticket == _OPERATOR]
+        out.replies = [reply for reply in out.replies if reply[0] != _OPERATOR]
+        self._carry_out(out, now_us, has_between=False)
+        return answers[0] if answers else None
+
     def step(self, events: list[Any]) -> None:
         super().step(events)
         if self.is_alive and self._held is None:
@@ -194,6 +207,10 @@ class Place:
         """Nobody starts it any more."""
         self.turns = 0
         """How often its disk was put back."""
+        self.left: list[Life] = []
+        """Its earlier lives whose logs are still there, the latest first."""
+        self.has_lost_disk = False
+        """Whether the log of the present life is not kept when it ends."""
         self.copies: list[Copy] = []
         self._world = world
         self._waits = False
@@ -258,6 +275,9 @@ class Place:
     def _live(self, life: Life) -> None:
         if self.life is not None:
             self.life.is_over = True
+            if not self.has_lost_disk:
+                self.left.insert(0, self.life)
+        self.has_lost_disk = False
         self.life = life
         self.copies.clear()
         self._world.lives[life.index] = life
@@ -302,6 +322,23 @@ class Place:
         self._waits = False
         self.crash(is_orderly=True)
         self.begin(leaves)
+
+    # --- what earlier lives left
+
+    def lives(self) -> list[orphans.Life]:
+        return [orphans.Life(life.replica, "2023-11-14T22:13:20Z", "it began anew") for life in self.left]
+
+    def _entries(self, replica: str) -> list[Any]:
+        logs = [life.disk.log for life in self.left if life.replica == replica]
+        return [entry for log in logs[:1] for _, entries in log.replay(log.first_position) for entry in entries]
+
+    def made(self, replica: ReplicaId) -> dict[str, int]:
+        last: dict[str, int] = {}
+        orphans.last_of(self._entries(replica), replica, last)
+        return last
+
+    def commits(self, replica: ReplicaId, group: str, after: int, most: int) -> list[bytes]:
+        return orphans.orphans_of(self._entries(replica), replica, group, after)[:most]
 
     def keep(self, copy: Copy) -> None:
         """Somebody copies the disk."""

@@ -10,9 +10,11 @@ from collections.abc import Sequence
 from random import Random
 from typing import TYPE_CHECKING
 
+from crdtstore.causal import Dot
 from crdtstore.configuration import SYSTEM_GROUP, Configuration
 from crdtstore.engine.engine import Engine
 from crdtstore.engine.membership.changes import forced
+from crdtstore_sim.facts import Group
 from crdtstore_sim.regroup.place import Life
 
 if TYPE_CHECKING:
@@ -200,8 +202,28 @@ class Steward:
             nodes = [life.index for life in lives]
             configuration = lives[0].host.groups[name].configuration
             watch.survival.on_end(group, configuration, nodes, watch.outside)
+            self._review(group, configuration)
             for life in lives:
                 watch.look_at_all(group, life.index, life.host.groups[name])
+
+    def _review(self, group: Group, configuration: Configuration) -> None:
+        """Every machine shows the orphans of the ids that it had."""
+        watch, domain = self._world.watch, group.name.partition("/")[0]
+        for life in self._world.living():
+            engine = life.host.groups.get(group.name)
+            if engine is None or engine.configuration.id != configuration.id:
+                continue
+            for earlier in life.place.left:
+                final = configuration.finals.get(earlier.replica)
+                if final is None or watch.facts.index[earlier.replica] != earlier.index:
+                    continue
+                fields = {"replica": earlier.replica, "domain": domain, "limit": 1_000}
+                answer = life.asked("orphans", fields)
+                seqs = (
+                    [Dot.parse(orphan["dot"]).seq for orphan in answer["orphans"]] if isinstance(answer, dict) else []
+                )
+                has_forgotten = earlier.place.turns > 0 or earlier.index in self._world.copied
+                watch.orphans.on_shown(group, earlier.index, final, seqs, has_forgotten=has_forgotten)
 
 
 def engines_of(life: Life, name: str) -> Engine:

@@ -205,6 +205,7 @@ class Trouble:
         life = place.life
         assert life is not None
         place.crash()
+        place.has_lost_disk = not knows
         self._world.watch.lose(life.index)
         life.is_over = True
         place.renew(life.replica if knows else None)

@@ -1,7 +1,7 @@
 """The observer of changing members: turns what each engine keeps in its own order into the one order of lives, and tells the checkers.
 
 The question: by which order are vectors compared? By that of all lives of all machines, in which each has its place before it begins.
-An engine keeps replicas in the order in which it heard of them, a message in that of its configuration; both are turned here, and nowhere else.
+An engine keeps replicas in the order in which it heard of them, a message in that of its configuration; both are turned here, nowhere else.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from crdtstore_sim.checkers.among_members import StabilityAmongMembers, StampsAm
 from crdtstore_sim.checkers.configurations import Configurations
 from crdtstore_sim.checkers.durability import listen
 from crdtstore_sim.checkers.finals import Finals
+from crdtstore_sim.checkers.orphans import Orphans
 from crdtstore_sim.checkers.survival import Survival
 from crdtstore_sim.facts import Facts, Group
 from crdtstore_sim.observer import Observer
@@ -48,6 +49,7 @@ class Watch(Observer):
         self.configurations = Configurations(facts)
         self.finals = Finals(facts)
         self.survival = Survival(facts, self.durability)
+        self.orphans = Orphans(facts, self.durability)
         self.may_go: Callable[[str], bool] = lambda replica: True
         """Whether somebody leaves, or is gone; the run knows."""
         self._installed: set[tuple[int, str]] = set()

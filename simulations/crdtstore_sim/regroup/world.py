@@ -1,7 +1,7 @@
 """One run in which the members change: machines, users, trouble, and in the end an operator who puts things right.
 
 The question: when is such a run over? First everything goes wrong, and every law of safety is held. Then machines start, the network is
-whole, and the operator removes who is gone. Within a bound all who are left must have one configuration, the same commits, know that they have
+whole, and the operator removes who is gone. Within a bound all who are left must have one configuration, the same commits, know they have
 them, and have settled how many commits of each removed id count.
 """
 
@@ -224,6 +224,7 @@ class World:
         stores = [life.storage for life in self.lives.values()]
         self.counts["lives"] = len(self.lives)
         self.counts["orphans"] = self.watch.survival.orphans
+        self.counts["orphans shown"] = self.watch.orphans.shown
         return Result(
             seed=self.seed,
             scenario=self.scenario,
