@@ -34,8 +34,8 @@ def state_of(host: Host) -> tuple[State, str | None]:
         return "unproven", host.unproven
     removed = [engine.group for engine in host.groups.values() if engine.membership.is_removed]
     if system.membership.is_removed:
-        how = "it left" if host.is_leaving else "it was removed"
-        return "removed", f"{how} from the cluster: its id does not count any more, and never will again"
+        how = "it left" if host.is_leaving else "it was removed from"
+        return "removed", f"{how} the cluster: its id does not count any more, and never will again"
     if host.is_leaving:
         return "leaving", "it takes no writes, and goes as soon as all others have its commits"
     if not system.membership.is_member or not system.is_installed:
