@@ -18,7 +18,8 @@ from crdtstore.engine.membership.changes import Join
 from crdtstore.engine.options import Options
 from crdtstore.errors import DecodeError, ProtocolError
 from crdtstore.host import Host, HostOutput
-from crdtstore.messages import Frame, decode_message
+from crdtstore.messages import Configure, Frame, decode_message, encode_message
+from crdtstore.storage.memory_state import MemoryState
 from crdtstore.storage.protocol import Entry
 from tests.engine.mutations import mutated
 from tests.engine.test_membership import Regrouping
@@ -62,6 +63,7 @@ def session() -> Recorded:
 
 
 WORLD = session()
+JOINER = Member(make_replica_id("af-1", 7), "af", "af:7")
 US, EU, AP = (WORLD.replica(name) for name in ("us", "eu", "ap"))
 STRANGER = make_replica_id("zz-1", 99)
 HEARD = sorted({data for to, _, data in WORLD.said if to == US}, key=lambda data: (len(data), data))
@@ -175,3 +177,44 @@ def test_whatever_peers_say_the_laws_hold(said: list[tuple[bytes, ReplicaId]], r
     for group, (configuration, applied) in began.items():
         check(host.groups[group], configuration, applied)
     assert set(host.groups) <= named
+
+
+def joiner(*, has_store: bool) -> Host:
+    """af, which a configuration names, and which holds nothing yet."""
+    store = MemoryState() if has_store else None
+    host = Host(WORLD.cluster, JOINER, Options(), Random(1), store)
+    host.recover([])
+    for peer in (US, EU, AP):
+        out = HostOutput()
+        host.peer_changed(peer, True, WORLD.time_ms, out)
+        host.receive(US, encode_message(Configure("shop/0", WORLD.configuration("us", "shop/0"))), WORLD.time_ms, out)
+        settle(host, out)
+    return host
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(BY_KIND).flatmap(mutated), st.sampled_from((US, EU, AP, STRANGER))),
+        min_size=1,
+        max_size=3,
+    ),
+    st.booleans(),
+)
+def test_who_holds_nothing_yet_takes_nothing_but_configurations(
+    said: list[tuple[bytes, ReplicaId]], has_store: bool
+) -> None:
+    host = joiner(has_store=has_store)
+    began = {group: engine.configuration for group, engine in host.groups.items()}
+    assert "shop/0" in began
+    for data, peer in said:
+        hear(host, peer, data)
+        for ms in range(0, 800, 100):
+            out = HostOutput()
+            host.tick(WORLD.time_ms + ms, out)
+            settle(host, out)
+        for group, configuration in began.items():
+            engine = host.groups[group]
+            assert not engine.is_installed
+            assert not engine.takes_part
+            assert not any(engine.applied)
+            check(engine, configuration, [0] * len(engine.applied))
