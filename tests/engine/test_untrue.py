@@ -95,6 +95,17 @@ def test_a_digest_has_a_row_for_every_member(wire: Wire) -> None:
     assert "1 rows for 3 members" in told(wire, "eu", "us", digest)[0]
 
 
+def test_a_row_that_says_less_than_before_changes_nothing_that_is_known(wire: Wire) -> None:
+    us = wire.engines["us"]
+    wire.settle()
+    known, stable = us.rows.newest[1], list(us.stability.stable)
+    assert known is not None
+    less = msgspec.structs.replace(known, vector=[0, 0, 0], chains=[us.history.chain(at, 0) for at in range(3)])
+    assert wire.step("us", Received(1, Ack(GROUP, wire.configuration.id, less))).rejected == []
+    assert us.rows.newest[1] == known
+    assert us.stability.stable == stable
+
+
 def test_another_configuration_counts_for_nothing_and_is_answered_with_ours(wire: Wire) -> None:
     eu = wire.engines["eu"]
     before = list(eu.applied), eu.digest, list(eu.rows.newest), eu.measures.refused

@@ -13,12 +13,12 @@ import pytest
 
 from crdtstore.causal import make_replica_id
 from crdtstore.commit import Commit, chain_next, chain_start, decode_commit, encode_commit
-from crdtstore.configuration import SYSTEM_GROUP, Cluster, Configuration, Member
+from crdtstore.configuration import SYSTEM_GROUP, Cluster, Configuration, ConfigurationId, Member
 from crdtstore.engine.events import Persisted, Tick
 from crdtstore.engine.membership.changes import Join
 from crdtstore.engine.options import Options
 from crdtstore.host import Host, HostOutput
-from crdtstore.messages import decode_message, encode_message
+from crdtstore.messages import Ask, Fetch, Part, Want, decode_message, encode_message
 from crdtstore.service import PeerChanged, Received, Request, Service
 from tests.engine.wire import START_MS
 from tests.golden.wire_v1 import words
@@ -90,6 +90,24 @@ def test_the_same_bytes_mean_the_same(source: str) -> None:
         for commit in old.commits if isinstance(old, words.Frame) else []:
             assert same(decode_commit(commit), words.decode_commit(commit))
             assert encode_commit(decode_commit(commit)) == words.encode_commit(words.decode_commit(commit)) == commit
+
+
+OTHERS = [
+    Want(SHOP, ConfigurationId(3, b"n" * 16), "stock:bounded_counter", "sku-7", 12, 3, 4711),
+    Fetch(SHOP, ConfigurationId(3, b"n" * 16), b"s" * 16, 7, 4),
+    Part(SHOP, ConfigurationId(3, b"n" * 16), b"s" * 16, -1, b"gone"),
+    Ask(Member(make_replica_id("ap-1", 3), "ap", "ap:7000")),
+    Ask(Member(make_replica_id("ap-1", 3), "ap"), "ap-1.00000000000000ff"),
+]
+
+
+@pytest.mark.parametrize("message", OTHERS, ids=lambda message: type(message).__name__)
+def test_what_no_session_has_means_the_same(message: Any) -> None:
+    data = encode_message(message)
+    old = words.decode(data)
+    assert type(old).__name__ == type(message).__name__
+    assert same(message, old)
+    assert words.encode(old) == data
 
 
 def test_what_is_compared_can_differ() -> None:
