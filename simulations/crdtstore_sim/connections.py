@@ -23,7 +23,8 @@ _RETRY_US = 200_000
 class Party(Protocol):
     """A node as connections see it."""
 
-    is_alive: bool
+    @property
+    def is_alive(self) -> bool: ...
 
     def hello(self, peer: int) -> bytes: ...
     def check_hello(self, data: bytes) -> int | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from random import Random
+from typing import Any
 
 from crdtstore_sim import scenario
 from crdtstore_sim.timeline import Timeline
@@ -26,7 +27,7 @@ class SimulatedNetwork:
         random: Random,
         options: scenario.Network,
         count: int,
-        deliver: Callable[[tuple[int, int, bytes]], None],
+        deliver: Callable[[tuple[int, int, Any]], None],
     ) -> None:
         self.sent = 0
         self.lost = 0
@@ -58,8 +59,8 @@ class SimulatedNetwork:
     def latency_us(self, source: int, target: int) -> int:
         return self._latency[source * self._count + target][int(self._random.random() * _SAMPLES)]
 
-    def send(self, source: int, target: int, data: bytes) -> None:
-        """A message sets out."""
+    def send(self, source: int, target: int, data: Any) -> None:
+        """A message sets out: bytes, or what stands for them and has their length."""
         self.sent += 1
         self.bytes_sent += len(data)
         link = source * self._count + target
@@ -75,7 +76,7 @@ class SimulatedNetwork:
         else:
             self._send_unfairly(source, target, data, arrives_us)
 
-    def _send_unfairly(self, source: int, target: int, data: bytes, arrives_us: int) -> None:
+    def _send_unfairly(self, source: int, target: int, data: Any, arrives_us: int) -> None:
         random, options, link = self._random.random, self._options, source * self._count + target
         if random() < options.loss:
             self.lost += 1
@@ -90,7 +91,7 @@ class SimulatedNetwork:
             again_us = arrives_us + int(random() * 10 * options.latency.ms * 1000)
             self._timeline.at(again_us, self._arrive, (source, target, data))
 
-    def _arrive(self, message: tuple[int, int, bytes]) -> None:
+    def _arrive(self, message: tuple[int, int, Any]) -> None:
         if self._cuts[message[0] * self._count + message[1]]:
             self.lost += 1
         else:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from crdtstore.configuration import SYSTEM_GROUP, Configuration, ConfigurationId
 from crdtstore_sim.facts import Facts
 
-__all__ = ["Configurations"]
+__all__ = ["Configurations", "leads_to"]
 
 
 class Configurations:
@@ -66,7 +66,7 @@ class Configurations:
             self._report(group, f"{who} adopted {now.id} with {sorted(back)}, which were removed, as members")
         if before is None or before == now or is_free:
             return
-        if not before.precedes(now):
+        if not leads_to(before, now):
             self._report(group, f"{who} went from {before.id} to {now.id}, which does not follow from it")
         for each in before.removed:
             if each.replica in now.ids:
@@ -77,6 +77,12 @@ class Configurations:
 
     def _report(self, group: str, detail: str) -> None:
         self._facts.report("configurations", f"{group}: {detail}")
+
+
+def leads_to(before: Configuration, now: Configuration) -> bool:
+    """Whether a line had the one configuration, as it leads to the other: it had its nonce at its number."""
+    there = [nonce for first, nonce in now.epochs if first <= before.number]
+    return before.number <= now.number and there[-1:] == [before.epochs[-1][1]]
 
 
 def _shown(configuration: Configuration) -> str:

@@ -141,9 +141,8 @@ class Life(Node):
             if place is None or target is None:
                 continue
             self._observer.on_send(self.index, data)
-            world.network.send(
-                here, place, Parcel(data, self.index, target.index, (self.place.turns, target.place.turns))
-            )  # type: ignore[arg-type]
+            parcel = Parcel(data, self.index, target.index, (self.place.turns, target.place.turns))
+            world.network.send(here, place, parcel)
             if world.trouble.strikes(self.place, world.places[place], data):
                 return
 

@@ -14,6 +14,7 @@ from crdtstore.causal import Dot
 from crdtstore.configuration import SYSTEM_GROUP, Configuration
 from crdtstore.engine.engine import Engine
 from crdtstore.engine.membership.changes import forced
+from crdtstore_sim.checkers.configurations import leads_to
 from crdtstore_sim.facts import Group
 from crdtstore_sim.regroup.place import Life
 
@@ -53,7 +54,7 @@ class Steward:
         for name, engine in sorted(at.host.groups.items()):
             theirs = [life.host.groups[name].configuration for life in kept if name in life.host.groups]
             top = max(theirs, key=lambda each: each.number)
-            if not all(each.precedes(top) for each in theirs):
+            if not all(leads_to(each, top) for each in theirs):
                 return
             if engine.membership.is_installed and at.replica in top.ids:
                 found[name] = forced(top, ids, self._random.randbytes(16))
@@ -153,7 +154,7 @@ class Steward:
         configurations = {life.index: life.host.groups[name].configuration for life in self._able(name)}
         tops: list[Configuration] = []
         for one in configurations.values():
-            is_top = not any(one.precedes(other) and one.id != other.id for other in configurations.values())
+            is_top = not any(leads_to(one, other) and one.id != other.id for other in configurations.values())
             if is_top and all(one.id != top.id for top in tops):
                 tops.append(one)
         world = self._world
@@ -164,7 +165,7 @@ class Steward:
         best = max(
             tops, key=lambda top: (sum(one.id == top.id for one in configurations.values()), top.number, top.id.nonce)
         )
-        others = [life for life in self._there(name) if not life.host.groups[name].configuration.precedes(best)]
+        others = [life for life in self._there(name) if not leads_to(life.host.groups[name].configuration, best)]
         for life in others:
             life.is_over = True
             world.watch.lose(life.index)

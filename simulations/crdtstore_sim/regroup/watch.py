@@ -273,9 +273,7 @@ class Watch(Observer):
         self._returned.discard(node)
         if is_returned:
             self._recover_books(node, engines)
-        for name, engine in engines.items():
-            if not engine.membership.is_installed:
-                self._installed.discard((node, name))
+        self._installed -= {(node, name) for name, each in engines.items() if not each.membership.is_installed}
         for name, group in self.facts.groups.items():
             engine = engines.get(name)
             if engine is None or (node, name) not in self._installed:
@@ -296,7 +294,7 @@ class Watch(Observer):
             self._orders.pop((node, name), None)
             group.applied[node] = [0] * len(self.facts.members)
             group.durable[node] = [0] * len(self.facts.members)
-            engine = engines.get(name)
+            engine: Engine | None = engines.get(name)
             if engine is None or not engine.membership.is_installed:
                 continue
             self._installed.add((node, name))

@@ -64,7 +64,7 @@ class World:
         nobody = [f"nobody-{index}" for index in range(self._most_lives)]
         self.facts = Facts(nobody, lambda: timeline.now_us, list(nobody))
         self.watch = Watch(self.facts, streams.stream("looks"))
-        self.network = SimulatedNetwork(timeline, streams.stream("network"), scenario.network, count, self._on_parcel)  # type: ignore[arg-type]
+        self.network = SimulatedNetwork(timeline, streams.stream("network"), scenario.network, count, self._on_parcel)
         clocks, skews = streams.stream("clocks"), scenario.clocks
         self.places = [
             Place(self, index, name, NodeClock(clocks.randint(-skews.skew_ms, skews.skew_ms) * 1000, 0))
@@ -79,7 +79,7 @@ class World:
             timeline,
             streams.stream("connections"),
             self.network,
-            list(self.places),
+            [*self.places],
             int(scenario.network.detection_s * _SECOND_US),
             lambda kind, node, data: self.trace.note(timeline.now_us, kind, node, data),
         )
