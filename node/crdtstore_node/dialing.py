@@ -3,7 +3,8 @@
 The question: who dials whom? Of two members the one with the smaller replica id, so that two that come up together do not meet twice. A
 node that is no member yet dials the seeds that it was given: nobody knows of it. Those who were removed are dialed too, slowly, until they
 have heard of it: they go on as if nothing had been, and perhaps can be reached only so. A node that was removed dials slowly whom it
-knows, since how many of its commits count is yet to be said. And who is not where the members think it is dials all of them.
+knows, since how many of its commits count is yet to be said. And who is not where the members think it is dials all of them, as does who
+has been alone for a while: perhaps nobody can reach it.
 
 Where a peer is: where the configuration of this node says (``peers``), else where it said itself in its last hello, where the cluster
 file says, where the configuration of the group says; one after the other.
@@ -14,7 +15,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Awaitable, Callable, Container, Sequence
+import time
+from collections.abc import Awaitable, Callable, Collection
 from contextlib import suppress
 from typing import NamedTuple
 
@@ -24,11 +26,13 @@ from crdtstore.errors import UsageError
 from crdtstore.host import Host
 from crdtstore_node.config import Address, NodeConfig, parse_address
 
-__all__ = ["Dialers", "Target"]
+__all__ = ["Dialers", "Seeds", "Target"]
 
 _log = logging.getLogger(__name__)
 _LOOK_S = 0.1
 """So often it is looked whether the peers have changed."""
+_ALONE_S = 5.0
+"""Who has no connection for so long dials also those who should dial it."""
 _SLOW = 10
 """Who need not hurry pauses so much longer."""
 _MAX_REMOVED = 16
@@ -46,6 +50,14 @@ class Target(NamedTuple):
     is_slow: bool = False
 
 
+class Seeds(NamedTuple):
+    """Where members were in the life that a node had before."""
+
+    addresses: tuple[Address, ...] = ()
+    are_all: bool = False
+    """Whether nobody else is to be asked: that life stood in a line of configurations that parted, and is to come over to the other."""
+
+
 class Dialers:
     """The dialers of one node. Mutable.
 
@@ -57,21 +69,22 @@ class Dialers:
         self,
         host: Host,
         config: NodeConfig,
-        links: Container[ReplicaId],
+        links: Collection[ReplicaId],
         dial: Callable[[Target, Address], Awaitable[ReplicaId | None]],
-        seeds: Sequence[Address] = (),
+        seeds: Seeds | None = None,
     ) -> None:
         self._host = host
         self._config = config
         self._links = links
         self._dial = dial
-        self._more_seeds = tuple(seeds)
+        self._seeds = seeds or Seeds()
         self._said: dict[ReplicaId, str] = {}
         """Where peers said they are, in this run."""
         self._elsewhere: set[tuple[ReplicaId, Address]] = set()
         """Where somebody else was found than the one who was meant: two lives of a node have one name."""
         self._aware: set[ReplicaId] = set()
         """Those who were removed and have heard of it."""
+        self._alone_since: float | None = None
         self._wanted: dict[str, Target] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._looking: asyncio.Task[None] | None = None
@@ -116,10 +129,18 @@ class Dialers:
         known = roster.member(me.replica)
         is_moved = known is not None and bool(me.gossip) and known.gossip != me.gossip
         found = {member.replica: self._of(member) for member in roster.peers if is_moved or me.replica < member.replica}
+        if self._is_alone:
+            for member in roster.peers:
+                found.setdefault(member.replica, self._of(member, is_slow=True))
         for member in self._unaware():
             if me.replica < member.replica and member.replica not in found:
                 found[member.replica] = self._of(member, is_slow=True)
         return {str(replica): target for replica, target in found.items() if target.addresses}
+
+    @property
+    def _is_alone(self) -> bool:
+        since = self._alone_since
+        return since is not None and time.monotonic() - since >= _ALONE_S
 
     def known(self) -> dict[str, Target]:
         """All who hold something that this node holds, whoever has to dial."""
@@ -128,9 +149,10 @@ class Dialers:
 
     def seeds(self) -> dict[str, Target]:
         """Whom to ask to be let in."""
-        own = self._host.me
-        found = [Target(str(each), None, (each,)) for each in (*self._config.join_addresses, *self._more_seeds)]
-        if not self._config.join:
+        own, seeds = self._host.me, self._seeds
+        addresses = seeds.addresses if seeds.are_all else self._config.join_addresses or seeds.addresses
+        found = [Target(str(each), None, (each,)) for each in addresses]
+        if not self._config.join and not seeds.are_all:
             founders = [member for member in self._host.cluster.members if member.node != own.node]
             found += [Target(each.node, None, self._addresses(each)) for each in founders]
         return {f"seed {each.name}": each for each in found if each.addresses and own.gossip != str(each.addresses[0])}
@@ -166,6 +188,14 @@ class Dialers:
                     found.append(address)
         return tuple(found)
 
+    def next_seeds(self) -> Seeds:
+        """Whom this node is to ask when it begins anew."""
+        roster, groups = self._host.roster, self._host.groups.values()
+        parted = {replica for engine in groups for replica in engine.membership.splits}
+        others = [member for replica in sorted(parted) if (member := roster.member(replica)) is not None]
+        members = others or roster.peers
+        return Seeds(tuple(address for member in members for address in self._addresses(member)), bool(others))
+
     # --- dialing
 
     async def _look(self) -> None:
@@ -177,6 +207,10 @@ class Dialers:
                 _log.exception("whom to dial could not be found out")
 
     def _renew(self) -> None:
+        if self._links:
+            self._alone_since = None
+        elif self._alone_since is None:
+            self._alone_since = time.monotonic()
         self._wanted = self.targets()
         for key in self._wanted:
             if key not in self._tasks:

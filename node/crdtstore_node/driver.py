@@ -45,10 +45,8 @@ _DATA = _WRITES | {"collection", "conflicts", "domain", "explain", "list", "memb
 _TICK_S = 1.0
 """A tick comes at least so often."""
 _LOOK_S = 1.0
-_LEAST_S = 0.001
-"""And at most so often, whatever the service asks for."""
-_STILL_S = 0.05
-"""And so often before the first tick."""
+_LEAST_S, _STILL_S = 0.001, 0.05
+"""And at most so often, whatever the service asks for; less often before the first tick."""
 
 
 class Driver:
@@ -122,13 +120,8 @@ class Driver:
         """Requests that are not answered yet."""
         return len(self._waiting)
 
-    @property
-    def anchor(self) -> Anchor | None:
-        """Keeps how far the log is durable."""
-        return self._writer.anchor
-
-    @anchor.setter
-    def anchor(self, anchor: Anchor | None) -> None:
+    def keep(self, anchor: Anchor | None) -> None:
+        """Let this say from now on how far the log is durable."""
         self._writer.anchor = anchor
 
     # --- what enters

@@ -43,7 +43,7 @@ class Lives:
 
     def _begin_anew(self, node: Node) -> Opened:
         opened = node.opened
-        seeds = [target.addresses[0] for target in node.transport.dialers.known().values()]
+        seeds = node.transport.dialers.next_seeds()
         old = opened.me.replica
         new = leave(opened, node.ended_by, may_live=_may_live(node))
         self.story.tell("left", replica=old, why=node.ended_by, new=new, kept=str(opened.data / LEFT_NAME / old))

@@ -136,7 +136,7 @@ class Node:
         """Write under this id from now on."""
         self._anchor = self.opened.go_on()
         self.has_gone_on = True
-        self.driver.anchor = self._anchor
+        self.driver.keep(self._anchor)
         self.driver.start()
         self.story.tell("continued", replica=self.host.me.replica, proof=proof, is_anchored=self._anchor is not None)
 

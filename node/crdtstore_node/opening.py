@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Sequence
 from pathlib import Path
 from secrets import randbits
 
@@ -20,7 +19,8 @@ from crdtstore.errors import PUT_BACK, DecodeError, ProtocolError, StorageError
 from crdtstore.host import Host
 from crdtstore.storage.log import SegmentedLog
 from crdtstore.storage.sqlite import SqliteState
-from crdtstore_node.config import Address, NodeConfig, load_cluster
+from crdtstore_node.config import NodeConfig, load_cluster
+from crdtstore_node.dialing import Seeds
 from crdtstore_node.identity import (
     LOG_NAME,
     Anchor,
@@ -59,14 +59,14 @@ class Opened:
         is_bootstrap: bool,
         is_vouched: bool = False,
         has_left: bool = False,
-        seeds: Sequence[Address] = (),
+        seeds: Seeds | None = None,
     ) -> None:
         """Take the directory.
 
         Raises:  UsageError, StorageError, ProtocolError or DecodeError with what is wrong with it; nothing changed.
         """
         self.config = config
-        self.seeds = tuple(seeds)
+        self.seeds = seeds
         self.places = anchor_places(os.environ)
         self.cluster: Cluster = load_cluster(Path(config.cluster_file))
         self.data = Path(config.data)

@@ -23,7 +23,7 @@ from crdtstore.host import Host, Rejected
 from crdtstore.messages import MAX_MESSAGE_BYTES, PROTOCOL_VERSION, Hello, decode_message
 from crdtstore.service import PeerChanged
 from crdtstore_node.config import Address, NodeConfig
-from crdtstore_node.dialing import Dialers, Target
+from crdtstore_node.dialing import Dialers, Seeds, Target
 from crdtstore_node.driver import Driver
 from crdtstore_node.links import Link, Socket, close
 from crdtstore_node.logs import OncePer, event
@@ -46,12 +46,14 @@ _ANSWER_S = 1.0
 """A connection whose other end does not answer within so long is one that only we know of."""
 WANTED = "Crdtstore-Replica"
 """The header that says whom a dialer means: its hello holds what it remembers of that one."""
+_DIALER = "Crdtstore-Node"
+"""The header that names the node that dials: for what stands in between, such as proxies and their logs."""
 
 
 class Transport:
     """The links of one node. Mutable; ``links`` holds what is connected now."""
 
-    def __init__(self, driver: Driver, config: NodeConfig, seeds: Sequence[Address] = ()) -> None:
+    def __init__(self, driver: Driver, config: NodeConfig, seeds: Seeds | None = None) -> None:
         """``seeds``: where members were in this node's life before."""
         self._driver = driver
         self._host = driver.service.host
@@ -131,7 +133,8 @@ class Transport:
                     f"http://{address}/gossip",
                     max_msg_size=MAX_MESSAGE_BYTES,
                     timeout=aiohttp.ClientWSTimeout(ws_close=0.5),
-                    headers={} if target.replica is None else {WANTED: target.replica},
+                    headers={_DIALER: self._host.me.node}
+                    | ({} if target.replica is None else {WANTED: target.replica}),
                 )
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             if target.replica is not None and getattr(error, "status", None) == _NOT_HERE:

@@ -149,3 +149,28 @@ async def test_a_place_of_a_node_that_is_not_known_is_told(make_nodes: Callable[
     await make_nodes("us", "eu").start("us", peers={"ap": 1, "eu": 2})
     [said] = lines.of("the configuration says where to dial nodes that are not known")
     assert (said["peers"], said["known"]) == (["ap-1"], ["eu-1", "us-1"])
+
+
+async def test_who_is_alone_for_a_while_dials_those_who_should_dial_it(
+    make_nodes: Callable[..., Nodes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("crdtstore_node.dialing._ALONE_S", 0.3)
+    cluster = make_nodes("eu", "us")
+    us = await cluster.start("us")
+    eu = await cluster.start("eu", peers={"us": 1})  # it cannot reach us
+    assert len(us.transport.dialers) == 0
+    await until(lambda: have_one_link_each([eu, us]))
+    await until(lambda: len(us.transport.dialers) == 0)
+
+
+async def test_who_stood_in_a_line_that_parted_asks_only_the_other_side(make_nodes: Callable[..., Nodes]) -> None:
+    us, eu, ap = await make_nodes("us", "eu", "ap").start_all()
+    dialers, splits = us.transport.dialers, us.host.groups["_sys/0"].membership.splits
+    before = dialers.next_seeds()
+    assert (len(before.addresses), before.are_all) == (2, False)
+    splits[ap.host.me.replica] = ap.host.groups["_sys/0"].configuration.id
+    seeds = dialers.next_seeds()
+    assert ([str(each) for each in seeds.addresses], seeds.are_all) == ([ap.host.me.gossip], True)
+    dialers._seeds = seeds
+    assert [str(target.addresses[0]) for target in dialers.seeds().values()] == [ap.host.me.gossip]
+    assert eu.host.me.gossip not in str(dialers.seeds())
