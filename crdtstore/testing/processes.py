@@ -24,7 +24,8 @@ from typing import Any
 
 from crdtstore.errors import Unavailable, UsageError
 from crdtstore.testing.processes_files import DirectoryLock, LocalFiles
-from crdtstore.testing.processes_node import NodeProcess, NodeState, http_get
+from crdtstore.testing.processes_links import ClusterLinks
+from crdtstore.testing.processes_node import ENDED, NodeProcess, NodeState, http_get, readiness
 from crdtstore.testing.processes_ports import hold_port
 from crdtstore.testing.proxy import Link, Proxy
 
@@ -38,8 +39,9 @@ SPAWN_ATTEMPTS = 3
 
 
 class LocalCluster:
-    """One node per region, their data below ``directory``, the links between them in our hands.
+    """Nodes of several regions, their data below ``directory``, the links between them in our hands.
 
+    The first node of a region is known by its region, another of the same region by its name: ``us``, ``eu``, ``us-2``.
     A directory that was used before continues: same members, same data, the same ports if they are free. ``engine`` and
     ``log`` are the tables of these names in every node's configuration; ``first_port`` is preferred for the API of the
     first region.
@@ -60,7 +62,7 @@ class LocalCluster:
         seed: int = 0,
     ) -> None:
         self.directory = Path(directory).absolute()
-        self.proxy = Proxy(seed=seed)
+        self._links = ClusterLinks(seed=seed)
         self._wanted_regions = regions
         self._command = list(command)
         self._tables = {"engine": dict(engine or {}), "log": dict(log or {})}
@@ -71,7 +73,7 @@ class LocalCluster:
         self._lock = DirectoryLock(self.directory)
         self._files: LocalFiles | None = None
         self._nodes: dict[str, NodeProcess] = {}
-        self._cut: set[tuple[str, str]] = set()  # (who is not heard, by whom)
+        self._alone: list[tuple[str, bool]] = []  # who was cut off from all others, and whether one way
         self._ports: dict[str, list[socket.socket]] = {}  # held until their node is spawned
 
     async def __aenter__(self) -> LocalCluster:
@@ -82,6 +84,10 @@ class LocalCluster:
         await self.stop()
 
     # -- what there is
+
+    @property
+    def proxy(self) -> Proxy:
+        return self._links.proxy
 
     @property
     def regions(self) -> list[str]:
@@ -104,42 +110,52 @@ class LocalCluster:
     def data_path(self, region: str) -> Path:
         return self._open_files.data_path(self._known(region))
 
+    def find(self, word: str) -> list[str]:
+        """What a person means: a node by its name, or all nodes of a region. Raises:  UsageError when there is none."""
+        nodes = self._open_files.nodes
+        found = [key for key, node in nodes.items() if node.node == word]
+        found = found or [key for key, node in nodes.items() if node.region == word]
+        return found or [self._known(word)]
+
     def link(self, one: str, other: str) -> Link:
         """The link of two regions; its ``out`` runs from the one with the smaller node name, which dials."""
-        dialer, target = sorted((self._known(one), self._known(other)), key=lambda region: f"{region}-1")
-        return self.proxy.links[_link_name(dialer, target)]
+        return self._links.link(*sorted((self._name(one), self._name(other))))
 
     async def status(self) -> dict[str, Any]:
         """Nodes, cuts and counters; a node is asked at its ready path, and one that does not answer says so."""
-        readiness = await asyncio.gather(*(self._readiness(node) for node in self._nodes.values()))
+        nodes = list(self._nodes.items())
+        states = await asyncio.gather(*(self._readiness(node) for _, node in nodes))
         return {
             "directory": str(self.directory),
             "nodes": [
                 {
-                    "region": region,
+                    "region": self._open_files.nodes[key].region,
                     "node": node.name,
+                    "name": key,
                     "pid": node.pid,
-                    "url": self.url(region),
+                    "url": self.url(key),
                     "state": node.state,
                     "returncode": node.returncode,
                     "ready": ready,
                     "why": why,
+                    "identity": identity,
                     "log": str(node.log_path),
                 }
-                for (region, node), (ready, why) in zip(self._nodes.items(), readiness, strict=True)
+                for (key, node), (ready, why, identity) in zip(nodes, states, strict=True)
+                if key in self._nodes
             ],
-            "cut": [{"from": source, "to": target} for source, target in sorted(self._cut)],
+            "cut": [{"from": source, "to": target} for source, target in self.cuts],
             "links": self.proxy.counters(),
         }
 
-    async def _readiness(self, node: NodeProcess) -> tuple[bool, str]:
+    async def _readiness(self, node: NodeProcess) -> tuple[bool, str, str]:
+        """Whether it is ready, why not, and what it is in the cluster then."""
         if node.pid is None:
-            return False, node.state
+            return False, node.state, ""
         try:
-            status, body = await http_get(node.address, self._ready_path, 1.0)
+            return await readiness(node.address, self._ready_path, 1.0)
         except OSError as error:
-            return False, str(error) or "no answer within 1 s"
-        return status == 200, "" if status == 200 else body[:200].decode(errors="replace")
+            return False, str(error) or "no answer within 1 s", ""
 
     # -- life
 
@@ -161,26 +177,37 @@ class LocalCluster:
             await self.stop()
             raise
 
-    async def start(self, region: str) -> None:
-        """Start a node that was killed, stopped or has exited, on its data; ports move only if they were taken."""
+    async def start(self, region: str, *, wait: bool = True) -> None:
+        """Start a node that was killed, stopped or has exited, on its data; ports move only if they were taken.
+
+        ``wait``: until it is ready, or knows that it is no member any more; else until it answers at all.
+        """
         node = self.node(region)
         if node.pid is not None:
             raise UsageError(f"region {region} is {node.state} (pid {node.pid}). Nothing changed.")
-        await self._start([region])
+        await self._start([region], wait=wait)
 
-    async def add(self, region: str) -> None:
-        """Start a node that joins the running cluster as a region of its own, and wait until it serves.
+    async def add(self, region: str, name: str = "", *, wait: bool = True) -> str:
+        """Start a node that joins the running cluster; returns what it is known by. ``wait`` as in ``start``.
 
-        Those who run already dial it by one proxy, which is cut as soon as it is cut from anybody.
+        Raises:  UsageError when there cannot be one like that; Unavailable when it does not start. Nothing changed then.
         """
-        self._open_files.add(region)
+        key = self._open_files.add(region, name).key
         try:
-            await self._lay_out([region])
-            await self._start([region])
+            await self._lay_out([key])
+            for word, one_way in self._alone:
+                self._cut_off(word, one_way=one_way)
+            await self._start([key], wait=wait)
         except BaseException:
-            if region in self._nodes:
-                await self._nodes[region].stop()
+            node = self._nodes.pop(key, None)
+            if node is not None:
+                await node.stop()
+            await self._links.remove(self._name(key))
+            self._release_ports([key])
+            del self._open_files.nodes[key]
+            self._open_files.save()
             raise
+        return key
 
     async def stop(self, region: str | None = None) -> None:
         """Stop one node in order, or everything: nodes, proxies, and the hold on the directory."""
@@ -188,8 +215,8 @@ class LocalCluster:
             await self.node(region).stop()
             return
         await asyncio.gather(*(node.stop() for node in self._nodes.values()))
-        await self.proxy.stop()
-        self._cut.clear()
+        await self._links.stop()
+        self._alone.clear()
         self._release_ports(list(self._ports))
         self._lock.release()
 
@@ -211,7 +238,8 @@ class LocalCluster:
 
     async def _lay_out(self, regions: Sequence[str]) -> None:
         files = self._open_files
-        for number, region in enumerate(regions):
+        for region in regions:
+            number = list(files.nodes).index(region)
             preferred = files.nodes[region].api_port or (self._first_port and self._first_port + number)
             self._hold_ports(region, preferred)
             self._nodes[region] = NodeProcess(
@@ -223,17 +251,13 @@ class LocalCluster:
                 cwd=self.directory,  # python -m looks there first, and the caller's own folders are not to shadow ours
                 ready_path=self._ready_path,
             )
-            if files.nodes[region].joins:
-                await self.proxy.add(_link_name("*", region), ("127.0.0.1", files.nodes[region].gossip_port))
-        # Two listeners per pair: only the smaller id dials, but should the other one ever do, it meets the same cut.
-        for dialer, target in itertools.permutations(self._nodes, 2):
-            if _link_name(dialer, target) not in self.proxy.links:
-                await self.proxy.add(_link_name(dialer, target), ("127.0.0.1", files.nodes[target].gossip_port))
+            memory = files.nodes[region]
+            await self._links.add(memory.node, ("127.0.0.1", memory.gossip_port), joins=memory.joins)
 
-    async def _start(self, regions: Sequence[str]) -> None:
+    async def _start(self, regions: Sequence[str], *, wait: bool = True) -> None:
         """Start nodes together; one that lost the race for a port is started again on another."""
         for attempt in range(SPAWN_ATTEMPTS):
-            failed = await self._spawn(regions)
+            failed = await self._spawn(regions, wait)
             again = [region for region, error in failed.items() if self._lost_its_port(region, error)]
             if attempt == SPAWN_ATTEMPTS - 1 or len(again) < len(failed):
                 again = []
@@ -244,23 +268,26 @@ class LocalCluster:
                 return
             regions = again
 
-    async def _spawn(self, regions: Sequence[str]) -> dict[str, Unavailable]:
+    async def _spawn(self, regions: Sequence[str], wait: bool) -> dict[str, Unavailable]:
         files = self._open_files
         for region in regions:
             self._hold_ports(region, files.nodes[region].api_port)
         files.save()
         for region in regions:
             node = self._nodes[region]
-            peers = {f"{peer}-1": self._proxy_address(region, peer) for peer in self.regions if peer != region}
-            advertise = self._proxy_address("*", region) if files.nodes[region].joins else ""
-            files.save_node(region, peers, self._tables, advertise)
+            name, links = node.name, self._links
+            names = [each.name for each in self._nodes.values() if each is not node]
+            peers = {peer: _text(links.address(name, peer)) for peer in names}
+            advertised = _text(links.advertised(name)) if files.nodes[region].joins else ""
+            files.save_node(region, peers, self._tables, advertised)
             node.command = [*self._command, "--config", str(files.config_path(region)), "--exit-with-stdin"]
             if not files.nodes[region].is_founded and not files.nodes[region].joins:
                 node.command.append("--bootstrap")
         self._release_ports(regions)
         for region in regions:
             self._nodes[region].spawn()
-        waits = [self._nodes[region].wait_ready(self._start_timeout_s) for region in regions]
+        instead = ENDED if wait else None
+        waits = [self._nodes[region].wait_ready(self._start_timeout_s, instead) for region in regions]
         results = await asyncio.gather(*waits, return_exceptions=True)
         failed: dict[str, Unavailable] = {}
         for region, result in zip(regions, results, strict=True):
@@ -277,12 +304,9 @@ class LocalCluster:
 
     def partition(self, *regions: str) -> None:
         """Cut each of these regions off from all others, in both directions."""
-        for region in regions:
-            self._known(region)
-        for region, other in itertools.product(regions, self.regions):
+        for region, other in itertools.product([self._known(region) for region in regions], self.regions):
             if region != other:
-                self._cut |= {(region, other), (other, region)}
-        self._apply_cuts()
+                self.partition_pair(region, other)
 
     def partition_pair(self, one: str, other: str) -> None:
         """Cut two regions from each other."""
@@ -293,26 +317,34 @@ class LocalCluster:
         """What ``source`` says no longer reaches ``target``; the way back stays open for connections that exist."""
         if self._known(source) == self._known(target):
             raise UsageError(f"a region cannot be cut off from itself, got {source} twice. Nothing changed.")
-        self._cut.add((source, target))
-        self._apply_cuts()
+        self._links.cut([(self._name(source), self._name(target))])
+
+    def isolate(self, word: str, peer: str | None = None, *, one_way: bool = False) -> None:
+        """Cut a region or a node off from another, or from all: then from those too that are added until the heal."""
+        self._cut_off(word, peer, one_way=one_way)
+        if peer is None and (word, one_way) not in self._alone:
+            self._alone.append((word, one_way))
+
+    def _cut_off(self, word: str, peer: str | None = None, *, one_way: bool) -> None:
+        inside = self.find(word)
+        outside = [key for key in self.regions if key not in inside] if peer is None else self.find(peer)
+        if set(inside) & set(outside):
+            raise UsageError(f"{word} cannot be cut off from itself. Nothing changed.")
+        for own, other in itertools.product(inside, outside):
+            self.one_way(other, own)
+            if not one_way:
+                self.one_way(own, other)
 
     def heal(self, *, reset: bool = True) -> int:
         """End all cuts; returns how many connections were reset (those that saw one; none with ``reset=False``)."""
-        self._cut.clear()
-        return self.proxy.heal(reset=reset)
+        self._alone.clear()
+        return self._links.heal(reset=reset)
 
     @property
     def cuts(self) -> list[tuple[str, str]]:
         """Pairs (who is not heard, by whom)."""
-        return sorted(self._cut)
-
-    def _apply_cuts(self) -> None:
-        for source, target in self._cut:
-            self.proxy.links[_link_name(source, target)].cut("out")
-            self.proxy.links[_link_name(target, source)].cut("in")
-            for joined, way in ((target, "out"), (source, "in")):
-                if (link := self.proxy.links.get(_link_name("*", joined))) is not None:
-                    link.cut(way)
+        keys = {node.name: key for key, node in self._nodes.items()}
+        return sorted((keys[source], keys[target]) for source, target in self._links.cuts)
 
     # -- small things
 
@@ -327,8 +359,8 @@ class LocalCluster:
             raise UsageError(f"unknown region {region}, there are: {', '.join(self.regions)}. Nothing changed.")
         return region
 
-    def _proxy_address(self, dialer: str, target: str) -> str:
-        return "{}:{}".format(*self.proxy.links[_link_name(dialer, target)].address)
+    def _name(self, region: str) -> str:
+        return self._open_files.nodes[self._known(region)].node
 
     def _hold_ports(self, region: str, preferred_api: int) -> None:
         if region in self._ports:
@@ -339,9 +371,7 @@ class LocalCluster:
         memory.api_port, memory.gossip_port = (each.getsockname()[1] for each in held)
         if region in self._nodes:
             self._nodes[region].address = ("127.0.0.1", memory.api_port)
-        for name, link in self.proxy.links.items():
-            if name.endswith(f">{memory.node}"):
-                link.target = ("127.0.0.1", memory.gossip_port)
+        self._links.move(memory.node, ("127.0.0.1", memory.gossip_port))
 
     def _release_ports(self, regions: Iterable[str]) -> None:
         for region in regions:
@@ -359,9 +389,8 @@ class LocalCluster:
         return False
 
 
-def _link_name(dialer: str, target: str) -> str:
-    """The name of a link; those of a region that joins ``*`` has: all who knew nothing of it."""
-    return f"{dialer}-1>{target}-1"
+def _text(address: tuple[str, int]) -> str:
+    return "{}:{}".format(*address)
 
 
 def _node_environment(more: Mapping[str, str]) -> dict[str, str]:

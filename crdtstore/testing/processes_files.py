@@ -14,10 +14,11 @@ import re
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import Any, Self
 
-from crdtstore.causal import make_replica_id
+from crdtstore.causal import NAME, make_replica_id
 from crdtstore.errors import StorageError, UsageError
 
 __all__ = ["DirectoryLock", "LocalFiles", "LocalNode", "write_atomically"]
@@ -38,10 +39,17 @@ class LocalNode:
     is_founded: bool = False
     joins: bool = False
     """Whether it was added while others ran: the cluster file does not name it, and it draws its id itself."""
+    name: str = ""
+    """Its name where it is not that of the first node of its region."""
 
     @property
     def node(self) -> str:
-        return f"{self.region}-1"
+        return self.name or f"{self.region}-1"
+
+    @property
+    def key(self) -> str:
+        """What it is known by here: its region, or its name where that is not that of the first node of a region."""
+        return self.region if self.node == f"{self.region}-1" else self.node
 
 
 @dataclass(slots=True)
@@ -51,7 +59,7 @@ class LocalFiles:
     directory: Path
     cluster: str
     nonce: str
-    nodes: dict[str, LocalNode] = field(default_factory=dict)  # by region, in the order given
+    nodes: dict[str, LocalNode] = field(default_factory=dict)  # by key, in the order given
 
     @classmethod
     def open(cls, directory: Path, regions: Sequence[str] | None, default: Sequence[str]) -> Self:
@@ -59,9 +67,11 @@ class LocalFiles:
         path = directory / "local.json"
         if path.exists():
             files = cls._load(directory, path)
-            if regions is not None and sorted(regions) != sorted(files.nodes):
+            there = list(dict.fromkeys(node.region for node in files.nodes.values()))
+            founding = sorted(node.region for node in files.founders)
+            if regions is not None and sorted(regions) not in (founding, sorted(there)):
                 raise UsageError(
-                    f"{directory} holds a cluster of the regions {', '.join(files.nodes)}, not {', '.join(regions)}; "
+                    f"{directory} holds a cluster of the regions {', '.join(there)}, not {', '.join(regions)}; "
                     "choose another directory. Nothing changed."
                 )
             return files
@@ -80,8 +90,8 @@ class LocalFiles:
     def _load(cls, directory: Path, path: Path) -> Self:
         try:
             document = json.loads(path.read_text())
-            nodes = {each["region"]: LocalNode(**each) for each in document["nodes"]}
-            return cls(directory, document["cluster"], document["nonce"], nodes)
+            known = [LocalNode(**each) for each in document["nodes"]]
+            return cls(directory, document["cluster"], document["nonce"], {node.key: node for node in known})
         except (ValueError, KeyError, TypeError) as error:
             raise StorageError(f"{path} is not what was written there: {error!r}. Nothing changed.") from error
 
@@ -89,13 +99,27 @@ class LocalFiles:
     def founders(self) -> list[LocalNode]:
         return [node for node in self.nodes.values() if not node.joins]
 
-    def add(self, region: str) -> LocalNode:
-        """Remember a region that is to join."""
-        if not REGION.fullmatch(region) or region in self.nodes or len(self.nodes) >= MAX_REGIONS:
+    def add(self, region: str, name: str = "") -> LocalNode:
+        """Remember a node that is to join; without a name the next one of its region.
+
+        Raises:  UsageError when that cannot be; nothing changed.
+        """
+        if not REGION.fullmatch(region):
+            raise UsageError(f"a region is named like us or eu-west, got {region!r}. Nothing changed.")
+        taken = {word for node in self.nodes.values() for word in (node.node, node.region)}
+        if not name:
+            name = next(free for n in count(1) if (free := f"{region}-{n}") not in taken)
+        if not NAME.fullmatch(name) or name == region or name in taken:
             raise UsageError(
-                f"a region that joins has a new name like eu-west, and there are at most {MAX_REGIONS}; got {region!r}. Nothing changed."
+                f"a node has a name of its own like sa-2, got {name!r}; there are: "
+                f"{', '.join(node.node for node in self.nodes.values())}. Nothing changed."
             )
-        node = self.nodes[region] = LocalNode(region, "", joins=True)
+        if region in {node.node for node in self.nodes.values()}:
+            raise UsageError(f"a node is named {region}, choose another name for the region. Nothing changed.")
+        if len(self.nodes) >= MAX_REGIONS:
+            raise UsageError(f"there are {MAX_REGIONS} nodes, and no more are possible. Nothing changed.")
+        node = LocalNode(region, "", joins=True, name="" if name == f"{region}-1" else name)
+        self.nodes[node.key] = node
         return node
 
     def config_path(self, region: str) -> Path:
@@ -145,10 +169,9 @@ class LocalFiles:
             f"gossip = {_toml(f'127.0.0.1:{node.gossip_port}')}",
         ]
         if node.joins:
-            seeds = [address for peer, address in peers.items() if peer in [each.node for each in self.founders]]
             lines += [
-                f"region = {_toml(region)}",
-                f"join = {json.dumps(seeds)}",
+                f"region = {_toml(node.region)}",
+                f"join = {json.dumps(list(peers.values()))}",
                 f"gossip_advertise = {_toml(advertise)}",
             ]
         for name, table in {"peers": peers, **tables}.items():

@@ -9,10 +9,11 @@ kernel sends SIGHUP and SIGCONT to it when the supervisor is gone.
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -20,11 +21,13 @@ from crdtstore.errors import Unavailable, UsageError
 from crdtstore.testing.processes_ports import is_served_by
 from crdtstore.testing.proxy_pipe import Address
 
-__all__ = ["NodeProcess", "NodeState", "http_get"]
+__all__ = ["ENDED", "NodeProcess", "NodeState", "http_get", "readiness"]
 
 NodeState = Literal["stopped", "running", "paused", "killed", "exited"]
 """``stopped``: not started, or stopped in order; ``killed``: by us; ``exited``: by itself."""
 
+ENDED = ("removed",)
+"""What a node is in the cluster when it will never be ready by itself."""
 POLL_S = 0.01
 READY_POLL_S = 0.05
 LOG_BYTES = 8 << 20
@@ -53,6 +56,29 @@ async def http_get(address: Address, path: str, timeout_s: float = 2.0) -> tuple
     if len(words) < 2 or not words[0].startswith(b"HTTP/") or not words[1].isdigit():
         raise ConnectionError(f"{address[0]}:{address[1]} does not speak HTTP")
     return int(words[1]), body
+
+
+async def readiness(address: Address, ready_path: str, timeout_s: float = 2.0) -> tuple[bool, str, str]:
+    """Whether a node is ready; if not why, and what it is in the cluster, if it says so.
+
+    Raises:  OSError when there is no HTTP answer in time.
+    """
+    status, body = await http_get(address, ready_path, timeout_s)
+    if status == 200:
+        return True, "", ""
+    _, more = await http_get(address, "/v1/status", timeout_s)
+    detail, identity = _field(body, "detail"), _field(more, "identity")
+    return False, detail or f"{ready_path} answers {status} {body[:200].decode(errors='replace')}", identity
+
+
+def _field(body: bytes, name: str) -> str:
+    """A text of a JSON document; empty when there is none."""
+    try:
+        document = json.loads(body)
+    except ValueError:
+        return ""
+    found = document.get(name) if isinstance(document, dict) else None
+    return found if isinstance(found, str) else ""
 
 
 class NodeProcess:
@@ -127,8 +153,11 @@ class NodeProcess:
                 process_group=0,
             )
 
-    async def wait_ready(self, timeout_s: float = 30.0) -> None:
-        """Wait for 200 on the ready path; on failure the process is killed and the end of its log quoted."""
+    async def wait_ready(self, timeout_s: float = 30.0, instead: Container[str] | None = ()) -> None:
+        """Wait for 200 on the ready path, or until it is one of ``instead`` in the cluster; None: until it answers.
+
+        On failure the process is killed and the end of its log quoted.
+        """
         answer = "no answer"
         try:
             async with asyncio.timeout(timeout_s):
@@ -137,12 +166,11 @@ class NodeProcess:
                         answer = f"it exited with {self.returncode}"
                         break
                     try:
-                        status, body = await http_get(self.address, self._ready_path)
+                        is_ready, answer, identity = await readiness(self.address, self._ready_path)
                     except OSError as error:
                         answer = str(error) or type(error).__name__
                     else:
-                        answer = f"{self._ready_path} answers {status} {body[:200].decode(errors='replace')}"
-                        if status == 200 and self.pid is not None:
+                        if (is_ready or instead is None or identity in instead) and self.pid is not None:
                             if is_served_by(self.address[1], self.pid):
                                 return
                             answer = f"another process serves port {self.address[1]}"

@@ -187,9 +187,13 @@ class Link:
     # -- connections
 
     def _on_accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.take(reader, writer)
+
+    def take(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, head: bytes = b"") -> None:
+        """Carry a connection that somebody accepted, of which ``head`` has been read."""
         self._connections += 1
         full = len(self._tasks) >= self._max_connections
-        run = self._refuse(writer) if full else self._carry(self._connections, reader, writer)
+        run = self._refuse(writer) if full else self._carry(self._connections, reader, writer, head)
         task = asyncio.get_running_loop().create_task(run, name=f"link {self.name} {self._connections}")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -200,12 +204,16 @@ class Link:
         end(writer, reset=True)
         await ended(writer)
 
-    async def _carry(self, number: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _carry(
+        self, number: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, head: bytes
+    ) -> None:
         out, back = self._flows["out"], self._flows["in"]
         pipes = (
             Pipe(out, back, self._dice(number, "out"), self._buffer_bytes),
             Pipe(back, out, self._dice(number, "in"), self._buffer_bytes),
         )
+        if head:
+            pipes[0].hold(head)
         writers = [writer]
         copy: Copy | None = None
         reset = True

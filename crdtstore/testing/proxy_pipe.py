@@ -137,6 +137,12 @@ class Pipe:
         self._room.set()
         self.ended = asyncio.Event()  # the source sent its last byte
 
+    def hold(self, data: bytes) -> None:
+        """Take in what was read from the source before."""
+        self._cost += len(data) + CHUNK_COST_BYTES
+        self._held.append((self._flow.due(0.0, self._dice), data))
+        self._some.set()
+
     async def fill(self, source: asyncio.StreamReader) -> None:
         """Read from ``source`` as long as there is room; afterwards TCP pushes back."""
         due = 0.0

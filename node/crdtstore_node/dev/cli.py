@@ -25,6 +25,7 @@ from crdtstore.testing import processes
 from crdtstore_node.dev import launch
 from crdtstore_node.dev.control import DIRECTORY, request, words_for
 from crdtstore_node.dev.supervisor import FIRST_API_PORT, supervise
+from crdtstore_node.dev.waiting import wait_ready
 
 __all__ = ["dev"]
 
@@ -65,6 +66,13 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
     return directory(as_json(guarded))
 
 
+def waiting(function: Callable[..., None]) -> Callable[..., None]:
+    """Whether to wait until a node is ready, and for how long."""
+    wait = click.option("--wait/--no-wait", default=True, show_default=True, help="Until it serves all domains.")
+    timeout = click.option("--timeout", default=60.0, show_default=True, metavar="SECONDS", help="So long at most.")
+    return wait(timeout(function))
+
+
 @dev.command()
 @click.option("--regions", help="Comma separated; us,eu,ap for a new cluster, else those that are there.")
 @click.option("--foreground", is_flag=True, help="Stay; Ctrl-C stops everything.")
@@ -83,8 +91,11 @@ def up(directory: Path, as_json: bool, regions: str | None, foreground: bool) ->
             _print_json(status)
         else:
             stop = "Ctrl-C" if foreground else words_for(directory, "down")
-            urls = "   ".join(f"{node['region']}  {node['url']}" for node in status["nodes"])
+            urls = "   ".join(f"{node['name']}  {node['url']}" for node in status["nodes"])
             click.echo(f"{urls}      data in {directory}/, stop with: {stop}")
+            for node in status["nodes"]:
+                if not node["ready"]:
+                    click.echo(f"{node['name']} is not ready: {node['why']}")
 
     if not foreground:
         report(launch.up(where, names, command=processes.NODE_COMMAND, first_port=FIRST_API_PORT))
@@ -92,6 +103,20 @@ def up(directory: Path, as_json: bool, regions: str | None, foreground: bool) ->
     launch.refuse_second(where)
     launch.clean_up(where)
     asyncio.run(supervise(where, names, report, command=processes.NODE_COMMAND, first_port=FIRST_API_PORT))
+
+
+@dev.command()
+@click.argument("region")
+@click.option("--node", metavar="NAME", help="How it is named; else the next free of sa-1, sa-2, …")
+@waiting
+@command
+def add(directory: Path, as_json: bool, region: str, node: str | None, wait: bool, timeout: float) -> None:
+    """Add a node in REGION to the running cluster.
+
+    It joins by itself while the others go on. A region that is there already gets another node.
+    """
+    answer = _ask(directory, "add", region=region, node=node)
+    _print_started(answer, directory, as_json, wait, timeout)
 
 
 @dev.command()
@@ -138,14 +163,12 @@ def kill(directory: Path, as_json: bool, region: str) -> None:
 
 @dev.command()
 @click.argument("region")
+@waiting
 @command
-def start(directory: Path, as_json: bool, region: str) -> None:
+def start(directory: Path, as_json: bool, region: str, wait: bool, timeout: float) -> None:
     """Start the node of REGION again, on its data."""
     answer = _ask(directory, "start", region=region)
-    if as_json:
-        _print_json(answer)
-    else:
-        click.echo(f"{region}  {answer['url']}  (process {answer['pid']})")
+    _print_started(answer, directory, as_json, wait, timeout)
 
 
 @dev.command()
@@ -160,9 +183,8 @@ def status(directory: Path, as_json: bool) -> None:
     for title in ("region", "node", "pid", "url", "state", "links cut"):
         table.add_column(title, no_wrap=title != "links cut")
     for node in answer["nodes"]:
-        region = node["region"]
-        cut = _cuts_of(region, [(each["from"], each["to"]) for each in answer["cut"]])
-        table.add_row(region, node["node"], str(node["pid"] or "-"), node["url"], _state(node), cut)
+        cut = _cuts_of(node["name"], [(each["from"], each["to"]) for each in answer["cut"]])
+        table.add_row(node["region"], node["node"], str(node["pid"] or "-"), node["url"], _state(node), cut)
     console = Console(highlight=False)
     if not console.is_terminal:
         console.width = PLAIN_WIDTH
@@ -187,6 +209,19 @@ def down(directory: Path, as_json: bool) -> None:
 
 def _ask(directory: Path, do: str, **fields: Any) -> dict[str, Any]:
     return request(directory.absolute(), do, **fields)
+
+
+def _print_started(answer: dict[str, Any], directory: Path, as_json: bool, wait: bool, timeout_s: float) -> None:
+    """Say where a node is that was started, when it serves, or when it will not by itself."""
+    node = {"ready": False, "why": "starting"} | answer
+    if wait:
+        node = wait_ready(directory, answer["region"], timeout_s, is_quiet=as_json)
+    if as_json:
+        _print_json({**answer, "ready": node["ready"], "why": node["why"]})
+        return
+    click.echo(f"{answer['region']}  {answer['url']}  (process {answer['pid']})")
+    if wait and not node["ready"]:
+        click.echo(f"it is not ready: {node['why']}")
 
 
 def _state(node: dict[str, Any]) -> str:

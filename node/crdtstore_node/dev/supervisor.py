@@ -42,6 +42,7 @@ class Supervisor:
         self._socket_path: Path | None = None
         self._at_once: dict[str, Doing] = {"down": self._down, "status": self._status}
         self._doing: dict[str, Doing] = {
+            "add": self._add,
             "heal": self._heal,
             "kill": self._kill,
             "partition": self._partition,
@@ -93,15 +94,11 @@ class Supervisor:
     async def _status(self, _: dict[str, Any]) -> dict[str, Any]:
         return {"pid": os.getpid(), **await self._cluster.status()}
 
+    async def _add(self, fields: dict[str, Any]) -> dict[str, Any]:
+        return self._of(await self._cluster.add(fields["region"], fields.get("node") or "", wait=False))
+
     async def _partition(self, fields: dict[str, Any]) -> dict[str, Any]:
-        region, peer, one_way = fields["region"], fields.get("from"), bool(fields.get("one_way"))
-        self._cluster.node(region)
-        others = [other for other in self._cluster.regions if other != region] if peer is None else [peer]
-        for other in others:
-            if one_way:
-                self._cluster.one_way(other, region)
-            else:
-                self._cluster.partition_pair(other, region)
+        self._cluster.isolate(fields["region"], fields.get("from"), one_way=bool(fields.get("one_way")))
         return self._cuts()
 
     async def _heal(self, _: dict[str, Any]) -> dict[str, Any]:
@@ -111,14 +108,27 @@ class Supervisor:
         return {"cut": [{"from": source, "to": target} for source, target in self._cluster.cuts]}
 
     async def _kill(self, fields: dict[str, Any]) -> dict[str, Any]:
-        pid = self._cluster.node(fields["region"]).pid
-        await self._cluster.kill(fields["region"])
-        return {"region": fields["region"], "pid": pid, "state": "killed"}
+        name = self._one(fields["region"])
+        pid = self._cluster.node(name).pid
+        await self._cluster.kill(name)
+        return {"region": name, "pid": pid, "state": "killed"}
 
     async def _start(self, fields: dict[str, Any]) -> dict[str, Any]:
-        region = fields["region"]
-        await self._cluster.start(region)
-        return {"region": region, "pid": self._cluster.node(region).pid, "url": self._cluster.url(region)}
+        name = self._one(fields["region"])
+        await self._cluster.start(name, wait=False)
+        return self._of(name)
+
+    def _of(self, name: str) -> dict[str, Any]:
+        node = self._cluster.node(name)
+        return {"region": name, "node": node.name, "pid": node.pid, "url": self._cluster.url(name)}
+
+    def _one(self, word: str) -> str:
+        """The node that is meant; UsageError where several may be."""
+        found = self._cluster.find(word)
+        if len(found) > 1:
+            names = ", ".join(self._cluster.node(each).name for each in found)
+            raise UsageError(f"{word} has several nodes, name one of them: {names}. Nothing changed.")
+        return found[0]
 
     async def _down(self, _: dict[str, Any]) -> dict[str, Any]:
         self._stop.set()
