@@ -256,3 +256,28 @@ async def test_a_node_alone_goes_on_wherever_its_directory_is(make_nodes: Callab
     assert us.counts["continued"] == 1
     await add(us.node)
     assert (await call(us.node, "GET", KEY)).body["value"] == 2
+
+
+async def test_an_operator_who_vouches_for_a_copy_of_a_running_node_is_told_better(
+    make_nodes: Callable[..., Nodes], lines: Lines
+) -> None:
+    cluster, us, eu = await two(make_nodes, identity_wait_ms=10_000)
+    old = us.node.host.me.replica
+    copy_directory(cluster.directory / "data-us", cluster.directory / "copy")
+    with hold_port() as api, hold_port() as gossip:
+        ports = [f"127.0.0.1:{held.getsockname()[1]}" for held in (api, gossip)]
+    places = {"API": ports[0], "GOSSIP": ports[1], "GOSSIP_ADVERTISE": ports[1]}
+    copy = await cluster.live("us", name="copy", is_vouched=True, DATA=str(cluster.directory / "copy"), **places)
+    await until_reborn(copy, old)
+    assert (copy.counts["fenced"], us.counts["fenced"], eu.counts["fenced"]) == (1, 0, 0)
+    [fenced] = lines.of("fenced: this node takes no writes under its id any more")
+    assert "is connected with another node under this id" in fenced["why"]
+    assert [fields["why"] for fields in lines.of("disconnected") if fields["peer"] == "us-1"] == []
+    await add(us.node)
+    await add(copy.node)
+    await until_value(lambda: eu.node, 5)
+    await asyncio.sleep(0.5)
+    assert old in ids(eu.node), "the original stays a member"
+    page = copy.node.metrics()[1].decode()
+    assert 'crdtstore_identity_events_total{event="fenced"} 1.0' in page
+    assert 'crdtstore_identity_events_total{event="left"} 1.0' in page
