@@ -21,7 +21,13 @@ class Configurations:
         self._facts = facts
         self._ordered: dict[frozenset[str], set[tuple[int, bytes]]] = {}
         """Whom operators ordered out of ``_sys``, and under which configurations."""
+        self._adopters: dict[tuple[str, int, bytes], set[int]] = {}
         self._known: dict[tuple[str, int, bytes], tuple[Configuration, str]] = {}
+
+    def forget(self, node: int) -> None:
+        """A node's disk was put back: what it alone went by never was."""
+        for at in [at for at, nodes in self._adopters.items() if nodes == {node}]:
+            del self._known[at], self._adopters[at]
 
     def of(self, group: str, configuration: ConfigurationId) -> Configuration | None:
         known = self._known.get((group, configuration.number, configuration.nonce))
@@ -56,7 +62,9 @@ class Configurations:
         """A node goes by this configuration from now on; ``is_free``: it may go back, for its disk was put back, or
         it holds nothing yet. ``may_go``: whether somebody leaves, or is gone already."""
         who = self._facts.members[node]
-        known, first = self._known.setdefault((group, now.number, now.epochs[-1][1]), (now, who))
+        at = group, now.number, now.epochs[-1][1]
+        known, first = self._known.setdefault(at, (now, who))
+        self._adopters.setdefault(at, set()).add(node)
         if known is now and may_go is not None:
             self._check_evicted(group, now, may_go)
         if known != now:

@@ -21,7 +21,7 @@ from crdtstore.engine.stability import Stability
 from crdtstore.messages import Frame, Segment
 from crdtstore.roster import Roster
 from crdtstore_sim.plants.base import Plant
-from crdtstore_sim.plants.where import CHANGES, busy, often
+from crdtstore_sim.plants.where import CHANGES, busy, late, often
 
 __all__ = ["IN_MEMBERS"]
 
@@ -223,7 +223,7 @@ IN_MEMBERS: dict[str, Plant] = {
         "hears",
         _heard_anyway(lambda self, replica: True),
         "commits are taken whatever configuration they were sent in",
-        busy("split", "evict"),
+        late,
         ((AntiEntropy, "on_frame", _of_nobody),),
     ),
     "commits-of-the-evicted": Plant(

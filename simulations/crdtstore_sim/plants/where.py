@@ -43,8 +43,22 @@ def busy(*kinds: Trouble, **changes: Any) -> Callable[[int], Scenario]:
 
 def late(seed: int) -> Scenario:
     """What is lost comes again late, so that much waits for what it depends on; and members are thrown out all the time."""
-    engine = {"relay_after_ms": 2_000, "ack_timeout_ms": 3_000, "resend_after_ms": 500, "early_bytes": 32 << 20}
+    engine = {
+        "gossip_interval_ms": 50,
+        "relay_after_ms": 2_000,
+        "ack_timeout_ms": 3_000,
+        "resend_after_ms": 1_000,
+        "early_bytes": 32 << 20,
+        "memory_bytes": 1 << 30,
+        "checkpoint_ms": 1_000,
+    }
     scenario = busy("split", "evict", engine=engine)(seed)
     assert scenario.members is not None
-    members = altered(scenario.members, every_s=0.12)
-    return altered(scenario, members=members, network=altered(scenario.network, loss=0.3), replicas=5)
+    return altered(
+        scenario,
+        replicas=4,
+        seconds=8.0,
+        members=altered(scenario.members, every_s=0.12),
+        network=altered(scenario.network, loss=0.35, reorder=0.0),
+        work=altered(scenario.work, writes_per_s=150.0, sessions=16, reads_per_s=1.0),
+    )

@@ -223,7 +223,11 @@ class Steward:
                 seqs = (
                     [Dot.parse(orphan["dot"]).seq for orphan in answer["orphans"]] if isinstance(answer, dict) else []
                 )
-                has_forgotten = earlier.place.turns > 0 or earlier.index in self._world.copied
+                last = watch.configuration(earlier.index, group.name)
+                is_of_line = last is not None and leads_to(
+                    last, configuration
+                )  # else its log was cut by what it had alone
+                has_forgotten = not is_of_line or earlier.place.turns > 0 or earlier.index in self._world.copied
                 watch.orphans.on_shown(group, earlier.index, final, seqs, has_forgotten=has_forgotten)
 
 

@@ -21,7 +21,7 @@ from crdtstore.host import Host
 from crdtstore.storage.memory_state import MemoryState
 from crdtstore.storage.protocol import Entry
 from crdtstore_sim.checkers.among_members import StabilityAmongMembers, StampsAmongMembers, StoresAmongMembers
-from crdtstore_sim.checkers.configurations import Configurations
+from crdtstore_sim.checkers.configurations import Configurations, leads_to
 from crdtstore_sim.checkers.durability import listen
 from crdtstore_sim.checkers.finals import Finals
 from crdtstore_sim.checkers.orphans import Orphans
@@ -85,17 +85,23 @@ class Watch(Observer):
 
     def put_back(self, life: int) -> None:
         """A disk is what it was earlier, and its replica goes on from there."""
+        self.configurations.forget(life)
         self.outside.add(life)
         self._returned.add(life)
 
     def judged(self, node: int, name: str) -> list[int]:
-        """The members of a node's configuration that hold the state and have forgotten nothing."""
-        configuration = self._seen.get((node, name))
-        if configuration is None:
+        """The members of a node's configuration that hold the state of its line and have forgotten nothing."""
+        mine = self._seen.get((node, name))
+        if mine is None:
             return []
-        index = self.facts.index
-        lives = [index[replica] for replica in configuration.ids]
-        return [life for life in lives if (life, name) in self._installed and life not in self.outside]
+        found = []
+        for replica in mine.ids:
+            life = self.facts.index[replica]
+            if (life, name) in self._installed and life not in self.outside:
+                theirs = self._seen[life, name]
+                if theirs is mine or leads_to(theirs, mine) or leads_to(mine, theirs):
+                    found.append(life)
+        return found
 
     def is_installed(self, node: int, name: str) -> bool:
         return (node, name) in self._installed
