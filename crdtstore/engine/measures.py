@@ -5,12 +5,21 @@ Histograms are log-linear: exact below 32, then 16 steps per power of two, so a 
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import deque
 
 __all__ = ["Histogram", "Measures"]
 
 _SUB_BITS = 4
 _MOST_ISSUED = 1 << 16
+
+
+def _upper(value: int) -> int:
+    """The greatest value of the bucket that this one falls into."""
+    if value < 2 << _SUB_BITS:
+        return value
+    shift = value.bit_length() - _SUB_BITS - 1
+    return ((value >> shift) + 1 << shift) - 1
 
 
 class Histogram:
@@ -28,13 +37,31 @@ class Histogram:
         """Count a value; a negative one (two clocks that differ) counts as zero."""
         value = max(0, value)
         upper = value
-        if value >= 2 << _SUB_BITS:
+        if value >= 2 << _SUB_BITS:  # as ``_upper``: this is done for every commit
             shift = value.bit_length() - _SUB_BITS - 1
             upper = ((value >> shift) + 1 << shift) - 1
         self.counts[upper] = self.counts.get(upper, 0) + times
         self.count += times
         self.total += value * times
         self.greatest = max(self.greatest, value)
+
+    def note_all(self, values: list[int]) -> None:
+        """Count many values.
+
+        Cost:    O(buckets) beside what sorting and adding up take, which is little for values that ascend or descend.
+        """
+        if not values:
+            return
+        values = sorted([max(0, value) for value in values])
+        at = 0
+        while at < len(values):
+            upper = _upper(values[at])
+            end = bisect_right(values, upper, at)
+            self.counts[upper] = self.counts.get(upper, 0) + end - at
+            at = end
+        self.count += len(values)
+        self.total += sum(values)
+        self.greatest = max(self.greatest, values[-1])
 
     def buckets(self) -> list[tuple[int, int]]:
         """(greatest value of the bucket, count), ascending."""
@@ -106,10 +133,12 @@ class Measures:
 
     def note_acknowledged(self, seq: int, now_ms: int, *, is_first: bool = False) -> None:
         """All members have own commits up to ``seq``. What they had already when first heard after a restart is not measured."""
-        issued = self._issued_ms
-        while issued and self._first < seq:
-            issued_ms = issued.popleft()
-            self._first += 1
-            if not is_first or self._first > self._recovered:
-                self.window_ms.note(now_ms - issued_ms)
-        self._first = max(self._first, seq)
+        issued, first = self._issued_ms, self._first
+        count = min(seq - first, len(issued))
+        if count == 1 and not is_first:
+            self.window_ms.note(now_ms - issued.popleft())
+        elif count > 0:  # all that was issued since a member was last heard, perhaps
+            known = max(0, min(self._recovered - first, count)) if is_first else 0
+            gone = [issued.popleft() for _ in range(count)]
+            self.window_ms.note_all([now_ms - issued_ms for issued_ms in gone[known:]])
+        self._first = max(first, seq)
