@@ -114,6 +114,17 @@ def rejoin_costs(host: Host, orphans: int | None) -> list[str]:
     return said
 
 
+def contested(host: Host) -> list[str]:
+    """Members of whom two histories were heard."""
+    found = {
+        engine.replicas[origin]
+        for engine in host.groups.values()
+        for origin in engine.trust.contested
+        if engine.configuration.member(engine.replicas[origin]) is not None
+    }
+    return sorted(found)
+
+
 def what_now(host: Host, body: dict[str, Any]) -> list[str]:
     """What an operator can do about what the members' page shows, each with the command."""
     said, state = list[str](), body["state"]
@@ -135,6 +146,11 @@ def what_now(host: Host, body: dict[str, Any]) -> list[str]:
             "other one: crdtstore member rejoin --yes"
         )
     is_here = state in ("member", "leaving")
+    for replica in contested(host):
+        said.append(
+            f"two histories of {replica} were heard: two nodes write under its id, or its disk was put back. Stop the one that is not to "
+            f"be, then: crdtstore member evict {replica}"
+        )
     silent = [each for each in body["members"] if not each["is_self"] and not each["connected"]]
     known = [each["node"] for each in body["members"]]
     names = " ".join(each["node"] if known.count(each["node"]) == 1 else each["replica"] for each in silent)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from crdtstore.clock import physical_ms
 from crdtstore.commit import Commit
 from crdtstore.engine.output import Output
+from crdtstore.engine.trust import Contested
 from crdtstore.errors import CrdtStoreError, DecodeError, ProtocolError, StorageError
 from crdtstore.messages import Ack, Digest, Fetch, Frame, Part, Regroup, Row, Want
 
@@ -48,32 +49,37 @@ class Arrivals:
             elif isinstance(message, Digest):
                 self._on_digest(peer, message, now_ms, out)
             else:
-                self._check_rows([(peer, message.row)])
+                self._check_row(peer, message.row)
                 engine.antientropy.take_row(peer, message.row, now_ms, out)
         except (ProtocolError, DecodeError) as error:
             self._refuse(peer, error, out)
 
-    def _check_rows(self, rows: list[tuple[int, Row]]) -> None:
-        """All of them are true as far as can be told, or none counts."""
+    def _check_row(self, member: int, row: Row) -> None:
         engine = self._engine
-        for member, row in rows:
-            engine.trust.check_row(member, row)
-        for member, row in rows:
-            engine.membership.claims.note(engine.replicas[member], row)
+        engine.trust.check_row(member, row)
+        engine.membership.claims.note(engine.replicas[member], row)
 
-    def _refuse(self, peer: int, error: CrdtStoreError, out: Output) -> None:
+    def _refuse(self, peer: int, error: CrdtStoreError, out: Output, what: str = "") -> None:
         engine = self._engine
         engine.measures.refused += 1
-        out.rejected.append((peer, f"{engine.group}: {error.detail}"))
+        out.rejected.append((peer, f"{engine.group}: {what}{error.detail}"))
 
     def _on_digest(self, peer: int, message: Digest, now_ms: int, out: Output) -> None:
         engine = self._engine
-        others = [
-            (member, row)
-            for member, row in enumerate(message.others)
-            if row is not None and member not in (engine.me, peer)
-        ]
-        self._check_rows([(peer, message.row), *others])
+        rows = [(peer, message.row)]
+        engine.trust.check_row(peer, message.row)
+        for member, row in enumerate(message.others):
+            if row is None or member in (engine.me, peer):
+                continue
+            try:
+                engine.trust.check_row(member, row)
+            except Contested as error:  # the peer was told so, and is not to be silenced by it
+                self._refuse(peer, error, out, f"a row of {engine.replicas[member]}, passed on: ")
+                message.others[member] = None
+            else:
+                rows.append((member, row))
+        for member, row in rows:
+            engine.membership.claims.note(engine.replicas[member], row)
         engine.antientropy.on_digest(peer, message, now_ms, out)
 
     def _on_frame(self, peer: int, frame: Frame, now_ms: int, out: Output) -> None:

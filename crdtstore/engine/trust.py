@@ -19,9 +19,13 @@ from crdtstore.messages import Frame, Row
 if TYPE_CHECKING:
     from crdtstore.engine.engine import Engine
 
-__all__ = ["Trust"]
+__all__ = ["Contested", "Trust"]
 
 _MAX_HLC = (1 << 63) - 1
+
+
+class Contested(ProtocolError):
+    """What is said of somebody's past contradicts what is known of it here; whoever says it may only have been told so."""
 
 
 class Trust:
@@ -31,6 +35,8 @@ class Trust:
         self._engine = engine
         self._checked: list[Row | None] = [None] * len(engine.replicas)
         """Per member a row whose chains were all compared: rows are relayed with every digest, most say what is known."""
+        self.contested: dict[int, str] = {}
+        """Of whom two histories were heard, and what was heard: somebody else writes under that id, or it lies."""
 
     def admit(self) -> None:
         """There is one more replica: every row says more from now on."""
@@ -73,9 +79,10 @@ class Trust:
             return False
         if is_other:
             why = f"another history of {engine.replicas[origin]} up to commit {seq}: its id is used twice"
+            self.contested[origin] = why
             if origin == engine.me:
                 engine.fence(why)
-            raise ProtocolError(why)
+            raise Contested(why)
         return True
 
     def check_same(self, origin: int, seq: int, data: bytes) -> None:
@@ -89,6 +96,7 @@ class Trust:
             if not is_applied:
                 engine.early.drop_from(origin, seq)
             why = f"two commits {seq} of {engine.replicas[origin]}: its id is used twice"
+            self.contested[origin] = why
             if origin == engine.me:
                 engine.fence(why)
             raise ProtocolError(why)

@@ -1,8 +1,8 @@
 """A peer that tells one something else than another: two commits under one number of its id.
 
-Whoever has one of them refuses what stands on the other, also when an honest member passes it on. So two honest members may stop hearing
-each other, which is an alarm on both; it ends when the peer is evicted before both have applied something of theirs. If both have, they
-can never be one again: one side has to go on by force, and the other to rejoin.
+Whoever has one of them refuses what stands on the other, also when an honest member passes it on: the rest of what that one says counts.
+It is an alarm on both, which names the peer, and ends when it is evicted before both have applied something of theirs. If both have,
+they can never be one again: one side has to go on by force, and the other to rejoin.
 """
 
 from __future__ import annotations
@@ -57,6 +57,9 @@ def test_who_is_told_two_things_agrees_again_when_the_liar_is_gone() -> None:
     refused = world.us.measures.refused
     world.run(3_000)
     assert world.us.measures.refused > refused, "it is counted, and goes on being so"
+    assert values(world) == [103, 103], "the honest ones hear each other all the same"
+    said = world.ask("us", "members_status")["what_now"]
+    assert any(f"crdtstore member evict {world.replica('ap')}" in each for each in said), said
     assert world.evict("us", "ap") == []
     world.run(6_000)
     assert world.members("us", SHOP) == world.members("eu", SHOP) == ["us", "eu"]
