@@ -141,17 +141,20 @@ class _Loan:
         flat: list[bytes] = []
         start, size = place.path, 0
         while True:
-            found = self.pinned.rows(start, self._rows_end, self._read)
+            limit = min(self._read, PART_ROWS - len(flat) // 2)
+            found = self.pinned.rows(start, self._rows_end, limit)
             for path, data in found:
                 if len(data) > self._part_bytes:
                     return (Rows(flat), _Place(path)) if flat else self._piece(path, 0, data)
-                if flat and (size + len(data) > self._part_bytes or len(flat) >= 2 * PART_ROWS):
+                if flat and size + len(data) > self._part_bytes:
                     return Rows(flat), _Place(path)
                 flat += path[_NUMBER_BYTES:], data
                 size += len(data)
-            if len(found) < self._read:
+            if len(found) < limit:
                 return Rows(flat), _Place(b"", vector=tuple(self.saved.stable))
             start = found[-1][0] + b"\0"
+            if len(flat) >= 2 * PART_ROWS:
+                return Rows(flat), _Place(start)
             self._read = max(_LEAST_READ, min(_MOST_READ, self._part_bytes * len(flat) // 4 // max(1, size)))
 
     def _piece(self, path: bytes, offset: int, data: bytes | None = None) -> tuple[Body, _Place]:

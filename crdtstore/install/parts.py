@@ -55,7 +55,7 @@ __all__ = [
 SHARED = (LEAVES, OPERATIONS, PLANS, CONTESTED)
 """Spaces of rows that are copied: they stand one after the other."""
 NOT_COPIED = (META, HOLDS, ENDED_HOLDS, GIFTS)
-PART_BYTES, PART_ROWS = 256 << 10, 1_000
+PART_BYTES, PART_ROWS = 256 << 10, 500
 """A part is full when it reaches one of them: some ms of the event loop on either side."""
 WINDOW = 4
 """So many parts are asked for at a time."""
