@@ -58,6 +58,8 @@ from crdtstore.storage.protocol import NO_ORIGIN, Entry, StateStore
 
 __all__ = ["Host", "HostOutput", "Rejected"]
 
+_OF_INSTALLS = (Fetch, Part)
+
 
 class Host:
     """The groups of one node. Mutable; changed through ``Service.step``.
@@ -249,17 +251,17 @@ class Host:
         except (ProtocolError, DecodeError) as error:
             self._reject(peer, error.detail, out, "malformed")
             return
-        engine = None if isinstance(message, Ask) else self.groups.get(message.group)
-        if isinstance(message, Ask) or engine is None:
+        if isinstance(message, Ask) or (engine := self.groups.get(message.group)) is None:
             try:
                 self.roster.hear(peer, message, now_ms, out)
             except ProtocolError as error:
                 self._reject(peer, error.detail, out, "members")
-        elif peer in engine.replicas:
+            return
+        if peer in engine.replicas:
             self._step_all([engine], Received(engine.replicas.index(peer), message), now_ms, out)
         else:
             self._step_all([engine], Approached(peer, message), now_ms, out)
-        if engine is not None and isinstance(message, Fetch | Part) and self.installs is not None:
+        if self.installs is not None and isinstance(message, _OF_INSTALLS):
             try:
                 self.installs.receive(engine, peer, message, now_ms, out)
             except ProtocolError as error:
@@ -348,14 +350,15 @@ class Host:
             out.persist_number = self._number
             self._inflight.append((self._number, list(self._numbers.values())))
             self._numbers = {}
-        out.wake_ms = min([engine.wake_ms for engine in self.groups.values()], default=self.roster.wake_ms)
-        out.wake_ms = min(out.wake_ms, self.roster.wake_ms)
+        times = [engine.wake_ms for engine in self.groups.values()]
+        times.append(self.roster.wake_ms)
         if self.saving is not None:
             self.saving.noted(out.persist)
             self.saving.on_step(now_ms, out)
-            out.wake_ms = min(out.wake_ms, self.saving.wake_ms)
+            times.append(self.saving.wake_ms)
         if self.installs is not None:
-            out.wake_ms = min(out.wake_ms, self.installs.wake_ms)
+            times.append(self.installs.wake_ms)
+        out.wake_ms = min(times)
 
     # --- inside
 

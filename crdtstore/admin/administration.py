@@ -84,6 +84,8 @@ class Administration:
 
     def on_step(self, now_ms: int) -> None:
         """Something became durable, or time has passed."""
+        if not self._waiting:
+            return
         for order, waiting in list(self._waiting.items()):
             if waiting.number and self._host.durable_number >= waiting.number:
                 self._answer(order, None)

@@ -36,21 +36,22 @@ class Arrivals:
         """Take in what a peer says; whatever it is, it never raises."""
         engine = self._engine
         try:
-            is_heard = engine.membership.hears(engine.replicas[peer], message, now_ms, out)
-            if not is_heard or isinstance(message, Fetch | Part):  # parts of snapshots are the host's
+            membership = engine.membership
+            if not membership.hears(engine.replicas[peer], message, now_ms, out):
                 return
-            if isinstance(message, Want):
-                engine.rights.on_want(peer, message, now_ms, out)
-                return
-            assert isinstance(message, Frame | Digest | Ack)
-            engine.membership.shape.take(message)
             if isinstance(message, Frame):
+                membership.shape.take(message)
                 self._on_frame(peer, message, now_ms, out)
-            elif isinstance(message, Digest):
-                self._on_digest(peer, message, now_ms, out)
-            else:
+            elif isinstance(message, Ack):
+                membership.shape.take(message)
                 self._check_row(peer, message.row)
                 engine.antientropy.take_row(peer, message.row, now_ms, out)
+            elif isinstance(message, Digest):
+                membership.shape.take(message)
+                self._on_digest(peer, message, now_ms, out)
+            elif isinstance(message, Want):
+                engine.rights.on_want(peer, message, now_ms, out)
+            # parts of snapshots are the host's
         except (ProtocolError, DecodeError) as error:
             self._refuse(peer, error, out)
 

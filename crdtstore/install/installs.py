@@ -83,9 +83,10 @@ class Installs:
 
     def on_persisted(self, number: int, position: int, now_ms: int, out: HostOutput) -> None:
         """The log is durable up to a record."""
-        for arrival in self.arrivals.values():
-            arrival.on_persisted(number, position, now_ms, out)
-        self._plan()
+        if self.arrivals:
+            for arrival in self.arrivals.values():
+                arrival.on_persisted(number, position, now_ms, out)
+            self._plan()
 
     def _plan(self) -> None:
         times = [arrival.wake_ms for arrival in self.arrivals.values()]

@@ -30,6 +30,8 @@ class Shape:
         self.origins = [index[replica] for replica in configuration.origins]
         """Per place on the wire the index in memory."""
         self.members = self.origins[: len(configuration.members)]
+        self.names = frozenset(configuration.ids)
+        """Of the members."""
         self._finals = [(index[replica], seq) for replica, seq in configuration.finals.items()]
         self._count = len(replicas)
         self._is_same = self.origins == list(range(len(replicas))) and len(self.members) == len(self.origins)
