@@ -133,8 +133,8 @@ class Roster:
         configuration = system.configuration
         if configuration.member(peer) is not None or configuration.removal(peer) is not None:
             host.tell(peer, Configure(system.group, configuration), out)
-        elif len(system.membership.orders) < _MAX_ASKING:  # it asks again
-            self._order(system, Join(member), now_ms, out)
+        elif len(system.membership.orders) < _MAX_ASKING and system.membership.decision.has_room_for(Join(member)):
+            self._order(system, Join(member), now_ms, out)  # else it asks again
         if left is not None and configuration.member(left) is not None:
             self._leaving[ReplicaId(left)] = peer
             self.look_again()
@@ -198,12 +198,12 @@ class Roster:
         if self._host.is_leaving and not system.membership.is_leaving:
             self._leave(now_ms, out)
         wanted = [*self._who_left(), *self._what_follows(), *self._who_holds_back(now_ms)]
-        since = self._due_since_ms
-        for key in [key for key in since if key not in [(engine.group, change) for engine, change in wanted]]:
-            del since[key]
+        before = self._due_since_ms
+        self._due_since_ms = {
+            (engine.group, change): before.get((engine.group, change), now_ms) for engine, change in wanted
+        }
         for engine, change in wanted:
-            began_ms = since.setdefault((engine.group, change), now_ms)
-            if now_ms - began_ms >= engine.position * _TURN_MS:
+            if now_ms - self._due_since_ms[engine.group, change] >= engine.position * _TURN_MS:
                 self._order(engine, change, now_ms, out)
         if wanted:
             self.wake_ms = now_ms + _LOOK_MS
@@ -260,8 +260,8 @@ class Roster:
             ]
             if gone:
                 found.append((engine, Evict(gone, there.id)))
-            elif missing:
-                found.append((engine, Join(missing[0])))
+            elif missing and engine.membership.decision.has_room_for(join := Join(missing[0])):
+                found.append((engine, join))
         return found
 
     def _order(self, engine: Engine, change: Change, now_ms: int, out: HostOutput) -> None:

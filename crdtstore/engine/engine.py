@@ -230,9 +230,10 @@ class Engine:
         return self.fenced_by is not None
 
     def fence(self, why: str) -> None:
-        """Take no write any more under this id."""
+        """Take no write any more under this id, and decide nothing."""
         if self.fenced_by is None:
             self.fenced_by = why
+            self.membership.decision.stop()
             self.on_fenced(why)
 
     def note_unreadable(self, error: StorageError) -> None:

@@ -11,6 +11,7 @@ Source: DESIGN 4 (identity).
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 from msgspec import structs
@@ -48,6 +49,11 @@ class Claims:
             self._newest[replica] = Claim(self._engine.configuration.id, {}, votes)
         elif votes > known.votes:
             self._newest[replica] = structs.replace(self._claim(known), votes=votes)
+
+    @property
+    def speakers(self) -> Collection[ReplicaId]:
+        """Who was ever heard to hold the group: nobody else has a row, or votes."""
+        return self._newest.keys()
 
     def keep(self) -> dict[str, Claim]:
         """All of them, for a checkpoint."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from crdtstore.causal import ReplicaId
-from crdtstore.engine.membership.changes import Change, Evict, Final, check_value, is_done, successor
+from crdtstore.engine.membership.changes import Change, Evict, Final, Join, check_value, is_done, successor
 from crdtstore.engine.membership.notes import Voted
 from crdtstore.engine.membership.register import Proposal, Register
 from crdtstore.engine.output import Output
@@ -101,11 +101,33 @@ class Decision:
             self._orders.append(_Order(change, ticket))
         self._membership.wake_ms = 0
 
+    def try_order(self, change: Change, ticket: int, out: Output) -> None:
+        """Want a change; what is wrong with it comes out as its answer."""
+        try:
+            self.order(change, out, ticket)
+        except UsageError as error:
+            out.decided.append((ticket, error))
+
     def give_up(self, ticket: int) -> None:
         """Who ordered it waits no more, and it is not tried again; it may have been decided all the same."""
-        self._orders = [order for order in self._orders if order.ticket != ticket]
-        if not self._orders:
-            self._proposal = None
+        left = [order for order in self._orders if order.ticket != ticket]
+        if len(left) < len(self._orders):
+            self._proposal = None  # it may be about just that
+        self._orders = left
+
+    def has_room_for(self, join: Join) -> bool:
+        """Whether one more may join now: together with it, those who hold the group must still be a quorum. Only they vote; of many who
+        join at once, and never come to hold anything, nobody could be evicted.
+        """
+        engine, membership = self._engine, self._membership
+        grown = successor(engine.configuration, join, membership.me)
+        older = engine.configuration.ids[: engine.position]  # they were let in before this replica was
+        holding = {membership.me, *older, *membership.claims.speakers}
+        return grown is None or grown.is_quorum(holding)
+
+    def stop(self) -> None:
+        """Decide nothing any more, not even alone: this replica's id may be somebody else's."""
+        self._orders, self._proposal = [], None
 
     def _does_not_hold(self, change: Change) -> UsageError:
         what = f"the members have changed since, the configuration is {self._engine.configuration.id} now"
@@ -130,15 +152,17 @@ class Decision:
     # --- proposing
 
     def propose(self, now_ms: int, out: Output) -> None:
-        """Try to have the first order decided, in a ballot above all that is known of."""
+        """Try to have the first order decided that may be now, in a ballot above all that is known of."""
         self.settle(out)
-        if not self._orders:
+        changes = (change for change in self.orders if not isinstance(change, Join) or self.has_room_for(change))
+        change = next(changes, None)
+        if change is None:
             self._proposal = None
             return
         if self._proposal is not None and now_ms < self._retry_ms:
             return
         configuration, register = self._engine.configuration, self.register
-        wanted = successor(configuration, self._orders[0].change, self._membership.me)
+        wanted = successor(configuration, change, self._membership.me)
         assert wanted is not None
         promised = 0 if register.promised is None else register.promised.round
         ballot = Ballot(max(promised, self._round) + 1, self._membership.me)

@@ -36,7 +36,7 @@ from crdtstore.engine.membership.notes import (
 )
 from crdtstore.engine.membership.shape import Shape
 from crdtstore.engine.output import Output
-from crdtstore.errors import ProtocolError, UsageError
+from crdtstore.errors import ProtocolError
 from crdtstore.messages import (
     Accept,
     Accepted,
@@ -111,10 +111,7 @@ class Membership:
             except ProtocolError:
                 self._engine.measures.refused += 1
         elif isinstance(event, Ordered):
-            try:
-                self.decision.order(event.change, out, event.ticket)
-            except UsageError as error:
-                out.decided.append((event.ticket, error))
+            self.decision.try_order(event.change, event.ticket, out)
         elif isinstance(event, Forced):
             self.adopt(event.configuration, out)
         elif isinstance(event, Left):
@@ -363,6 +360,8 @@ class Membership:
         if now_ms < self.wake_ms:
             return
         self.wake_ms = _NEVER
+        if self._engine.is_fenced:
+            return
         if self.is_silent:
             self.wake_ms = now_ms + _LOOK_MS
             return
