@@ -11,15 +11,14 @@ import pytest
 
 from crdtstore.causal import make_replica_id
 from crdtstore.configuration import Member
-from crdtstore.engine.membership.changes import Evict
-from crdtstore.host import Host, HostOutput
+from crdtstore.host import Host
 from crdtstore.messages import Hello, decode_message
 from crdtstore.testing.processes import hold_port
 from crdtstore_node import transport
 from crdtstore_node.node import Node
-from tests.node.running import Life, Lines, Nodes, until
+from tests.node.running import Lines, Nodes, until
 from tests.node.test_gossip import Impostor, changed
-from tests.node.test_lives import ids, is_member
+from tests.node.test_lives import evict, ids, is_member
 
 
 class Stranger(Impostor):
@@ -59,7 +58,7 @@ async def test_who_left_the_members_is_not_dialed_once_it_knows(make_nodes: Call
     await until(lambda: have_one_link_each([life.node for life in nodes]))
     us = nodes.pop().node.host.me.replica
     await cluster.end("us")
-    evict(nodes[0], us)
+    evict(nodes[0].node, us)
     await until(lambda: all(us not in ids(life.node) for life in nodes))
     assert all(us in life.node.transport.dialers.targets() for life in nodes)
     assert all(life.node.transport.dialers.targets()[us].is_slow for life in nodes)
@@ -67,12 +66,6 @@ async def test_who_left_the_members_is_not_dialed_once_it_knows(make_nodes: Call
     await until(lambda: removed.counts["evicted"] == 1)
     await until(lambda: all(us not in life.node.transport.dialers.targets() for life in nodes))
     assert removed.node.transport.links, "it waits for what is settled of its commits"
-
-
-def evict(life: Life, replica: str) -> None:
-    host, out = life.node.host, HostOutput()
-    change = Evict((replica,), host.groups["_sys/0"].configuration.id)
-    host.order("_sys/0", change, 0, life.node.driver.clock.now_ms(), out)
 
 
 async def test_who_is_elsewhere_than_the_members_think_dials_them(make_nodes: Callable[..., Nodes]) -> None:

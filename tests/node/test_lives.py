@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
+from crdtstore.causal import ReplicaId
+from crdtstore.cli import main
 from crdtstore.engine.membership.changes import Evict
 from crdtstore.host import HostOutput
 from crdtstore.testing.processes import hold_port
@@ -55,6 +59,12 @@ async def two(make_nodes: Callable[..., Nodes], **settings: Any) -> tuple[Nodes,
     await add(us.node, 3)
     await until_value(lambda: eu.node, 3)
     return cluster, us, eu
+
+
+def evict(node: Node, replica: ReplicaId) -> None:
+    """As an operator does."""
+    host, now_ms = node.host, node.driver.clock.now_ms()
+    host.order("_sys/0", Evict((replica,), host.groups["_sys/0"].configuration.id), 0, now_ms, HostOutput())
 
 
 def ids(node: Node, group: str = "_sys/0") -> tuple[str, ...]:
@@ -200,8 +210,7 @@ async def test_who_was_removed_while_away_hears_of_it_and_waits_for_a_word(
     await until(lambda: is_member(ap), 10)
     old = eu.node.host.me.replica
     await cluster.end("eu")
-    host, now_ms = us.node.host, us.node.driver.clock.now_ms()
-    host.order("_sys/0", Evict((old,), host.groups["_sys/0"].configuration.id), 0, now_ms, HostOutput())
+    evict(us.node, old)
     await until(lambda: all(old not in ids(life.node, "shop/0") for life in (us, ap)), 10)
     await add(us.node)
     eu = await cluster.live("eu")
@@ -256,6 +265,36 @@ async def test_a_node_alone_goes_on_wherever_its_directory_is(make_nodes: Callab
     assert us.counts["continued"] == 1
     await add(us.node)
     assert (await call(us.node, "GET", KEY)).body["value"] == 2
+
+
+async def test_a_restored_backup_is_read_until_a_member_is_reached_and_joins_then(
+    make_nodes: Callable[..., Nodes],
+) -> None:
+    cluster, us, _ = await two(make_nodes)
+    await cluster.end("eu")
+    target, data = str(cluster.directory / "backups"), str(cluster.directory / "restored")
+    name = json.loads(crdtstore("backup", target, "--data", str(cluster.directory / "data-eu"), "--json"))["name"]
+    words = ["--data", data, "--cluster", str(cluster.directory / "cluster.toml"), "--node", "eu-1"]
+    crdtstore("restore", f"{target}/{name}", *words)
+    await add(us.node)
+    await cluster.end("us")
+    eu = await cluster.live("eu", DATA=data)
+    read = await call(eu.node, "GET", KEY)
+    assert (read.body["value"], read.body["identity"]) == (3, "unproven")
+    us = await cluster.live("us")
+    evict(
+        us.node, ReplicaId("eu-1.0000000000000002")
+    )  # us has not heard it since its start: with a third one it would have no quorum
+    await until_reborn(eu, "eu-1.0000000000000002")
+    await until_value(lambda: eu.node, 4)
+    await add(eu.node)
+    await until_value(lambda: us.node, 5)
+
+
+def crdtstore(*words: str) -> str:
+    result = CliRunner().invoke(main, list(words))
+    assert result.exit_code == 0, result.output
+    return result.stdout
 
 
 async def test_an_operator_who_vouches_for_a_copy_of_a_running_node_is_told_better(
