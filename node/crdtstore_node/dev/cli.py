@@ -189,6 +189,9 @@ def status(directory: Path, as_json: bool) -> None:
     if not console.is_terminal:
         console.width = PLAIN_WIDTH
     console.print(table)
+    for node in answer["nodes"]:
+        if node["pid"] is not None and not node["ready"]:
+            click.echo(f"{node['node']}: {node['why']}")
 
 
 @dev.command()
@@ -227,7 +230,9 @@ def _print_started(answer: dict[str, Any], directory: Path, as_json: bool, wait:
 def _state(node: dict[str, Any]) -> str:
     if node["state"] == "exited":
         return f"exited ({node['returncode']})"
-    return "ready" if node["ready"] else node["state"] if node["pid"] is None else f"not ready: {node['why']}"
+    if node["pid"] is None:
+        return str(node["state"])
+    return "ready" if node["ready"] else node["identity"] or "not ready"
 
 
 def _cuts_of(region: str, cuts: Iterable[tuple[str, str]]) -> str:
