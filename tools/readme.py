@@ -72,6 +72,28 @@ TRANSCRIPTS: dict[str, list[str]] = {
         "crdtstore log verify .crdtstore/us-1 --chain",
         "@crdtstore dev down",
     ],
+    "members": [
+        "@crdtstore dev up --regions us,eu,ap",
+        '@eval "$(crdtstore dev env)"',
+        "@crdtstore declare shop/orders counter",
+        "@for n in 1 2 3; do crdtstore --region us add shop/orders/de; done",
+        "crdtstore dev add sa                              # a fourth region, while the others take writes",
+        'eval "$(crdtstore dev env)"; crdtstore --region sa get shop/orders/de',
+        "@crdtstore dev partition ap",
+        "@crdtstore --region ap add shop/orders/de 4; crdtstore dev kill ap; crdtstore dev heal; sleep 2",
+        "crdtstore member list                             # ap took one more write, and was lost before anybody heard of it",
+        "crdtstore member evict ap-1 2>&1 | fold -sw 126   # says what it costs; exit code 3, nothing has changed",
+        "crdtstore member evict ap-1 --yes | tail -1",
+        "crdtstore dev start ap                            # it was not lost after all",
+        "@sleep 1",
+        "crdtstore doctor",
+        "crdtstore member rejoin ap-1 --yes | tail -2",
+        "@crdtstore member join --wait ap-1 --timeout 60",
+        "crdtstore orphan apply ap-1 --yes                 # what ap alone had was kept; here it is still wanted",
+        "@sleep 1",
+        "crdtstore doctor && crdtstore --region us get shop/orders/de",
+        "@crdtstore dev down",
+    ],
 }
 _BLOCK = re.compile(r"<!-- run: (\w+) -->\n(?:```\n(.*?)```\n)?<!-- end -->", re.DOTALL)
 
