@@ -180,9 +180,10 @@ class Engine:
                 out.send.clear()
             else:
                 out.send = self.membership.shape.give_all(out.send)
-        self.wake_ms = self.membership.wake_ms
+        wake_ms = self.membership.wake_ms
         if self.takes_part:
-            self.wake_ms = min(self.wake_ms, self.antientropy.wake_ms, self.upkeep.wake_ms, self.rights.wake_ms)
+            wake_ms = min(wake_ms, self.antientropy.wake_ms, self.upkeep.wake_ms, self.rights.wake_ms)
+        self.wake_ms = wake_ms
         return out
 
     def _let_happen(self, event: Event, now_ms: int, out: Output) -> None:
@@ -217,8 +218,7 @@ class Engine:
     def takes_part(self) -> bool:
         """Whether this replica is one of those who hold the group, and may say so."""
         membership = self.membership
-        is_heard = self.fenced_by is None and not membership.is_silent
-        return is_heard and membership.is_member and membership.is_installed
+        return membership.is_member and membership.is_installed and not membership.is_silent and self.fenced_by is None
 
     @property
     def is_installed(self) -> bool:

@@ -68,6 +68,7 @@ _LOOK_MS = 100
 _TURN_MS = 250
 """What any member may propose each leaves to those before it for so long."""
 _MAX_STRANGERS = 64
+_OF_DECISIONS = (Prepare, Promise, Accept, Accepted)
 _Then = Callable[[int, Output], None]
 _T = TypeVar("_T")
 
@@ -100,6 +101,8 @@ class Membership:
         """What follows when a batch is durable."""
         self._adopting = 0
         """How many adoptions are on their way to the disk."""
+        self.is_silent = False
+        """Whether nothing may be said: what is in force here is not durable yet."""
         self.shape: Shape
         self._put_in_force(engine.configuration)
 
@@ -122,11 +125,6 @@ class Membership:
             self.write_down(out)
 
     # --- what is in force
-
-    @property
-    def is_silent(self) -> bool:
-        """Whether nothing may be said: what is in force here is not durable yet."""
-        return self._adopting > 0
 
     @property
     def is_removed(self) -> bool:
@@ -181,10 +179,12 @@ class Membership:
         """Make what is in force durable; until then nothing is said."""
         configuration = self._engine.configuration
         self._adopting += 1
+        self.is_silent = True
         out.has_adopted = True
 
         def then(now_ms: int, out: Output) -> None:
             self._adopting -= 1
+            self.is_silent = self._adopting > 0
             self.told = configuration.id
             if not self._adopting:
                 self._on_settled(now_ms, out)
@@ -291,26 +291,29 @@ class Membership:
         Raises:  ProtocolError when what is said of configurations cannot be.
         """
         engine = self._engine
-        if engine.is_fenced:
+        if engine.fenced_by is not None:
             return False
+        said: ConfigurationId = message.configuration
         if isinstance(message, Configure):
             message.value.check()
-        said: ConfigurationId = message.configuration
-        said.check()
-        self.note_heard(replica, said, now_ms)
-        if isinstance(message, Configure):
+            said.check()
+            self.note_heard(replica, said, now_ms)
             self._on_configure(replica, message.value, now_ms, out)
             return False
         if said != self.shape.id:
+            said.check()
+            self.note_heard(replica, said, now_ms)
             engine.measures.foreign_configuration += 1
             self._offer(replica, now_ms, out)
             return False
-        if not self.is_member or engine.configuration.member(replica) is None:
+        self.note_heard(replica, said, now_ms)
+        if not self.is_member or replica not in self.shape.names:
             return False
-        self.splits.pop(replica, None)
+        if self.splits:
+            self.splits.pop(replica, None)
         if not self.is_installed:
             return False
-        if isinstance(message, Prepare | Promise | Accept | Accepted):
+        if isinstance(message, _OF_DECISIONS):
             if not self.is_silent:
                 self.decision.on_vote(replica, message, now_ms, out)
             return False
