@@ -23,7 +23,7 @@ from crdtstore.admin.asked import (
     RejoinRequest,
     parse_admin,
 )
-from crdtstore.admin.costs import evict_costs, force_costs, rejoin_costs
+from crdtstore.admin.costs import evict_costs, force_costs, others_of, rejoin_costs
 from crdtstore.admin.heard import HEARD_MS
 from crdtstore.admin.identity import state_of
 from crdtstore.admin.orphaned import Orphaned
@@ -257,7 +257,7 @@ class Administration:
             raise UsageError(
                 f"this is the node {host.me.node}, which is to survive too: ask one that is. Nothing changed."
             )
-        if len(survivors) == len(configuration.members):
+        if not others_of(host, survivors):
             raise UsageError("these are all members: there is nobody to go on without. Nothing changed.")
         for engine in host.groups.values():
             self._check_line(engine, survivors, now_ms)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from crdtstore.causal import ReplicaId
     from crdtstore.host import Host
 
-__all__ = ["evict_costs", "force_costs", "rejoin_costs", "what_now"]
+__all__ = ["evict_costs", "force_costs", "others_of", "rejoin_costs", "what_now"]
 
 
 def _count(number: int, what: str = "commit") -> str:
@@ -70,17 +70,23 @@ def evict_costs(host: Host, gone: Sequence[ReplicaId], now_ms: int) -> list[str]
     return said
 
 
+def others_of(host: Host, survivors: Sequence[ReplicaId]) -> list[ReplicaId]:
+    """Who else is a member of any group: one may be so of a group that never followed ``_sys``, for it has no quorum."""
+    members = [replica for engine in host.groups.values() for replica in engine.configuration.ids]
+    return [replica for replica in dict.fromkeys(members) if replica not in survivors]
+
+
 def force_costs(host: Host, survivors: Sequence[ReplicaId], now_ms: int) -> list[str]:
     """What it costs to go on with these members only, without a vote."""
-    configuration = host.groups[SYSTEM_GROUP].configuration
-    gone = [each.replica for each in configuration.members if each.replica not in survivors]
+    configurations = [engine.configuration for engine in host.groups.values()]
+    gone = others_of(host, survivors)
     said = _losses(host, gone, now_ms)
-    said.append(f"{', '.join(gone) or 'nobody'} can never be a member again")
-    if configuration.is_quorum(survivors):
+    said.append(f"{', '.join(gone)} can never be a member again")
+    if all(configuration.is_quorum(survivors) for configuration in configurations):
         said.append(
             "the survivors are a quorum: crdtstore member evict does this by a vote, and cannot part the cluster"
         )
-    elif configuration.is_quorum(gone):
+    elif any(configuration.is_quorum(gone) for configuration in configurations):
         said.append(
             "the others are a quorum: if they live and change their members meanwhile, there are two clusters afterwards, which refuse "
             "each other; then one side has to give up its ids (crdtstore member rejoin), and its commits since now are orphans"
@@ -165,9 +171,30 @@ def what_now(host: Host, body: dict[str, Any]) -> list[str]:
             f"no quorum can be reached, so members cannot change; reads and writes go on. Bring {names.replace(' ', ' or ')} back, or, "
             f"if they never will be: crdtstore member force {reached}"
         )
+    stuck = _stuck(host) if is_here and body["quorum"]["reachable"] else []
+    if stuck:
+        nodes = " ".join(
+            each["node"] if known.count(each["node"]) == 1 else each["replica"] for each in body["members"]
+        )
+        said.append(
+            f"the members of {', '.join(stuck[:5])} do not follow those of the cluster: most of who decided there were removed, "
+            f"and cannot be reached. Bring them back, or, if they never will be: crdtstore member force {nodes}"
+        )
     waits = sorted({replica for group in body["groups"] for replica in group["waits_for"]})
     if is_here and waits and silent:
         said.append(
             f"how many commits of {', '.join(waits)} count is settled once all members were heard: see crdtstore member list"
         )
     return said
+
+
+def _stuck(host: Host) -> list[str]:
+    """The domains whose groups have members that were removed from ``_sys``, and no quorum that can be reached to let them follow."""
+    removed = {each.replica for each in host.groups[SYSTEM_GROUP].configuration.removed}
+    found = set[str]()
+    for group, engine in host.groups.items():
+        ids = engine.configuration.ids
+        reached = [replica for replica in ids if replica == host.me.replica or host.is_connected(replica)]
+        if not removed.isdisjoint(ids) and not engine.configuration.is_quorum(reached):
+            found.add(group.partition("/")[0])
+    return sorted(found)
