@@ -293,13 +293,13 @@ class Membership:
         engine = self._engine
         if engine.fenced_by is not None:
             return False
-        said: ConfigurationId = message.configuration
         if isinstance(message, Configure):
-            message.value.check()
-            said.check()
-            self.note_heard(replica, said, now_ms)
+            message.value.check()  # before it has an id
+            message.configuration.check()
+            self.note_heard(replica, message.configuration, now_ms)
             self._on_configure(replica, message.value, now_ms, out)
             return False
+        said: ConfigurationId = message.configuration
         if said != self.shape.id:
             said.check()
             self.note_heard(replica, said, now_ms)
