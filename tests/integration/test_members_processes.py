@@ -211,3 +211,19 @@ async def test_a_node_is_removed_while_it_is_away_and_comes_back(tmp_path: Path)
         assert [(each["replica"], each["domains"]["shop"]["orphans"]) for each in orphans] == [(old, 3)]
         found = (await api.ask("ap", f"/admin/v1/orphans?replica={old}&domain=shop"))["orphans"]
         assert [each["dot"] for each in found] == [reply.body["dot"] for reply in lost]
+
+
+async def test_a_region_dies_again_and_again_while_it_joins(tmp_path: Path) -> None:
+    async with running(tmp_path, engine=QUICK) as api:
+        await api.declare("us", "shop", orders="counter")
+        async with writing(api, api.cluster.regions, ADDRESSES) as books:
+            for attempt, delay_s in enumerate((0.0, 0.4)):
+                await (api.cluster.start if attempt else api.cluster.add)("sa", wait=False)
+                await asyncio.sleep(delay_s)
+                await api.cluster.kill("sa")
+            await api.cluster.start("sa")
+        await api.converge()
+        whole = Books.joined(books.values())
+        assert (await check_books(api, "sa", whole), whole.refused) == ([], [])
+        body = await until(lambda: settled(api, "us", 4), "four members: it has had one id")
+        assert body["removed"] == []
