@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -56,6 +57,17 @@ class Process:
                     return self
             time.sleep(0.02)
         raise AssertionError("not ready")
+
+    def retry(self, method: str, path: str) -> tuple[int, Any]:
+        """The first answer, as soon as somebody listens."""
+        for _ in range(750):
+            try:
+                return self.ask(method, path)
+            except urllib.error.HTTPError:
+                raise
+            except (urllib.error.URLError, ConnectionError):
+                time.sleep(0.02)
+        raise AssertionError("nobody listens")
 
     def end(self) -> tuple[int, str, list[dict[str, Any]]]:
         """Return code, standard output, and the lines of standard error."""
@@ -183,3 +195,26 @@ async def test_a_second_bootstrap_is_ignored_with_a_notice(run: Callable[..., Pr
     second.process.send_signal(signal.SIGTERM)
     _, _, events = second.end()
     assert events[0]["event"] == "--bootstrap is ignored: the data directory has an id"
+
+
+async def test_a_moved_directory_goes_on_when_the_operator_says_that_it_is_the_only_copy(
+    run: Callable[..., Process], tmp_path: Path
+) -> None:
+    us = run("us", "--bootstrap").ready()
+    us.ask("PUT", "/v1/domains/shop", {})
+    us.process.send_signal(signal.SIGTERM)
+    us.end()
+    moved = {"CRDTSTORE_DATA": str(tmp_path / "moved"), "CRDTSTORE_IDENTITY_WAIT_MS": "300"}
+    shutil.copytree(tmp_path / "data-us", tmp_path / "moved")
+    us = run("us", env=moved)
+    with pytest.raises(urllib.error.HTTPError, match="503") as refused:
+        us.retry("GET", "/readyz")
+    assert "--only-copy" in refused.value.read().decode()
+    assert us.retry("GET", "/v1/domains/shop")[0] == 200
+    us.process.send_signal(signal.SIGTERM)
+    assert us.end()[0] == 0
+    us = run("us", "--only-copy", env=moved).ready()
+    assert us.ask("PUT", "/v1/domains/shop/collections/counter", {"type": "counter"})[0] == 200
+    us.process.send_signal(signal.SIGTERM)
+    [proof] = [event["proof"] for event in us.end()[2] if event["event"] == "this node goes on under its id"]
+    assert proof == "within 300 ms no peer contradicted, and 0 of 1 were reached"
