@@ -55,7 +55,7 @@ class Installs:
 
         Raises:  ProtocolError when it cannot be one.
         """
-        if message.configuration != engine.configuration.id or engine.membership.is_silent:
+        if message.configuration != engine.configuration.id or engine.membership.is_silent or engine.is_fenced:
             return
         if engine.configuration.member(peer) is None:
             raise ProtocolError(f"{engine.group}: not a member")

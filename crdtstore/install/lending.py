@@ -269,8 +269,9 @@ class Lending:
 
     def on_tick(self, now_ms: int, out: HostOutput) -> None:
         """Send the next part, if it is time; let go of what nobody asks for."""
-        for at in [at for at, loan in self._loans.items() if now_ms - loan.used_ms >= _FORGOTTEN_MS]:
-            self._let_go(at)
+        for at, loan in list(self._loans.items()):
+            if loan.engine.is_fenced or now_ms - loan.used_ms >= _FORGOTTEN_MS:  # whose history it is nobody knows
+                self._let_go(at)
         waiting = [(at, loan) for at, loan in self._loans.items() if loan.wanted]
         if waiting and now_ms >= self._next_ms:
             at, loan = waiting.pop(0)

@@ -312,3 +312,23 @@ def test_a_store_that_fails_after_the_commit_takes_nothing_away(monkeypatch: pyt
     site.step(Saved(number, failure=StorageError("no room")))
     finish(world)
     assert arrival.attempts == 1
+
+
+def test_a_sender_that_is_fenced_sends_nothing_more() -> None:
+    world = with_history()
+    site = begin_again(world)
+    world.run_until(lambda: len(kinds(world)) > 1)
+    assert site.host.installs is not None
+    sender = site.host.installs.arrivals[GROUP].sender
+    assert sender is not None
+    said = list[Part]()
+
+    def edit(source: Site, peer: Any, message: Message) -> None:
+        if source.me.replica == sender and isinstance(message, Part):
+            said.append(message)
+
+    world.edit = edit
+    world.sites[sender].host.fence("another one speaks under its id")
+    world.run(10_000)
+    assert not said, "whose history it is nobody knows"
+    assert not site.is_installed

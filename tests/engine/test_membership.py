@@ -95,6 +95,8 @@ def test_who_is_stopped_is_evicted_and_learns_of_it() -> None:
         for group in (SYSTEM_GROUP, "shop/0"):
             assert world.members(name, group) == ["us", "eu"]
             assert world.configuration(name, group).finals.keys() == {world.replica("ap")}
+            claims = world.sites[name].host.groups[group].membership.claims
+            assert claims.keep().keys() == {world.replica("eu" if name == "us" else "us")}  # it is gone for good
         assert world.read(name)["value"] == 3
     assert not isinstance(world.write("eu", "add"), CrdtStoreError)
     world.sites["ap"].start()

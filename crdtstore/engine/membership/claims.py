@@ -11,7 +11,7 @@ Source: DESIGN 4 (identity).
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING
 
 from msgspec import structs
@@ -54,6 +54,11 @@ class Claims:
     def speakers(self) -> Collection[ReplicaId]:
         """Who was ever heard to hold the group: nobody else has a row, or votes."""
         return self._newest.keys()
+
+    def forget(self, replicas: Iterable[ReplicaId]) -> None:
+        """These are gone for good, and it is settled what they made: nobody asks any more what they said."""
+        for replica in replicas:
+            self._newest.pop(replica, None)
 
     def keep(self) -> dict[str, Claim]:
         """All of them, for a checkpoint."""

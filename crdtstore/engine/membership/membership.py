@@ -153,10 +153,11 @@ class Membership:
     def _put_in_force(self, configuration: Configuration) -> None:
         engine = self._engine
         me = self.me
-        for replica in configuration.ids:
-            engine.admit(replica)
-        for removed in configuration.removed:
-            engine.admit(removed.replica)
+        known = {*engine.replicas}
+        for replica in (*configuration.ids, *(each.replica for each in configuration.removed)):
+            if replica not in known:
+                engine.admit(replica)
+        self.claims.forget(configuration.finals)
         engine.configuration = configuration
         awaited = [removed.replica for removed in configuration.removed if removed.final is None]
         count_members(engine, configuration.ids, me, awaited)
