@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from crdtstore_sim.checkers import AMONG_MEMBERS, NAMES
-from crdtstore_sim.regroup.draw import NAME
+from crdtstore_sim.regroup.draw import NAME, draw_members
 from crdtstore_sim.sale import Sold
 from crdtstore_sim.scenario import Scenario
 from crdtstore_sim.simulation import Result
@@ -20,8 +20,8 @@ __all__ = ["again", "document", "line", "lines"]
 def again(result: Result, plant: str | None) -> str:
     """The command that repeats a run."""
     named = f" --scenario {result.scenario.name}" if result.scenario.name != "swarm" else ""
-    if result.scenario.members is not None and result.scenario.name == NAME:
-        named = " --faults members"
+    if result.scenario.name == NAME:  # a plant is looked for in a scenario of its own
+        named = " --faults members" if result.scenario == draw_members(result.seed) else ""
     if not named and result.scenario.work.mix != "basic":
         named = f" --workload {result.scenario.work.mix}"
     return f"crdtstore sim run --seed {result.seed}{named}" + (f" --plant {plant}" if plant else "")

@@ -79,10 +79,12 @@ def _heard_anyway(is_from: Callable[[Membership, Any], bool]) -> Callable[[Any],
         def heard(self: Membership, replica: Any, message: Any, *rest: Any) -> bool:
             configuration = self._engine.configuration
             origins[self._engine.group, *_key(configuration.id)] = configuration.origins
-            counts = hears(self, replica, message, *rest)
             known = origins.get((message.group, *_key(message.configuration)))
-            if counts or not isinstance(message, Frame) or known is None or not is_from(self, replica):
-                return bool(counts)
+            is_later = message.configuration.number > configuration.number
+            if known is None or is_later or not isinstance(message, Frame) or not is_from(self, replica):
+                return bool(hears(self, replica, message, *rest))
+            if message.configuration == configuration.id and configuration.member(replica) is not None:
+                return bool(hears(self, replica, message, *rest))
             mine = list(self._engine.configuration.origins)
             if any(known[segment.origin] not in mine for segment in message.segments):
                 return False
@@ -222,8 +224,8 @@ IN_MEMBERS: dict[str, Plant] = {
         Membership,
         "hears",
         _heard_anyway(lambda self, replica: True),
-        "commits are taken whatever configuration they were sent in",
-        late,
+        "commits are taken from members and others, of this and earlier configurations",
+        busy("split", "evict"),
         ((AntiEntropy, "on_frame", _of_nobody),),
     ),
     "commits-of-the-evicted": Plant(
@@ -239,7 +241,7 @@ IN_MEMBERS: dict[str, Plant] = {
         "clear",
         _never_cleared,
         "commits that wait are kept across an eviction",
-        often("split", "evict", "crash"),
+        late,
     ),
     "log-cut-early": Plant(
         History, "forget", _forget_all, "commits are forgotten when they are durable here", often(*CHANGES)

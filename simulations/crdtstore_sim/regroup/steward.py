@@ -190,7 +190,12 @@ class Steward:
         if self._stuck >= _PATIENCE:
             self._stuck = 0
             world.count("needed force")
-            self.force(able[0], there)
+            system = self._there(SYSTEM_GROUP)
+            at = next((life for life in able if life in system), None)
+            if at is None:  # who holds this group was thrown out of the cluster
+                self.is_lost = True
+                return
+            self.force(at, system)
 
     def on_end(self) -> None:
         """All is well: what was promised to users is held against what is left."""
