@@ -86,9 +86,10 @@ class ClusterLinks:
             self.cuts.add((source, target))
             self.link(source, target).cut("out")
             self.link(target, source).cut("in")
-            for joined, way in ((target, "out"), (source, "in")):
-                if joined in self._switches:
-                    self.link(_ANYBODY, joined).cut(way)
+            if target in self._switches:
+                self.link(_ANYBODY, target).cut("out")
+            if source in self._switches:
+                self.link(_ANYBODY, source).cut("in")
 
     def heal(self, *, reset: bool = True) -> int:
         """End all cuts; returns how many connections were reset."""
