@@ -20,6 +20,8 @@ __all__ = ["Watch"]
 
 _log = logging.getLogger(__name__)
 _LOOK_S = 0.05
+_GROUPS_EVERY = 10
+"""There may be many groups: they are looked at less often, unless one is to be taken over."""
 
 
 class Watch:
@@ -30,6 +32,7 @@ class Watch:
         self._host = node.host
         self._awaited: set[str] = set()
         """Groups that are to be taken over."""
+        self._looks = 0
         self._is_member = self._host.roster.is_member
         self._is_removed = self._is_fenced = False
         self._splits: set[tuple[str, str]] = set()
@@ -61,7 +64,13 @@ class Watch:
             tell("fenced", replica=host.me.replica, why=host.fenced_by)
             self._node.end(f"fenced: {host.fenced_by}")
         self._look_at_members()
-        for group, engine in list(host.groups.items()):
+        self._looks += 1
+        if self._awaited or self._looks % _GROUPS_EVERY == 1:
+            self._look_at_groups()
+
+    def _look_at_groups(self) -> None:
+        tell = self._node.story.tell
+        for group, engine in list(self._host.groups.items()):
             if not engine.is_installed:
                 self._awaited.add(group)
             elif group in self._awaited:
