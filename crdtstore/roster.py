@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from crdtstore.admin.holding import Holding
 from crdtstore.causal import NAME, ReplicaId, node_of
-from crdtstore.configuration import SYSTEM_GROUP, Configuration, Member
+from crdtstore.configuration import SYSTEM_GROUP, Configuration, ConfigurationId, Member
 from crdtstore.engine.engine import Engine
 from crdtstore.engine.events import Left, Opened
 from crdtstore.engine.membership.changes import Change, Evict, Join
@@ -92,6 +92,12 @@ class Roster:
     def _system(self) -> Engine:
         return self._host.groups[SYSTEM_GROUP]
 
+    def splits(self, engine: Engine) -> dict[ReplicaId, ConfigurationId]:
+        """Who goes by another line of a group, and matters: whoever was removed from ``_sys`` may hold what it declared alone."""
+        parted, removal = self._system.membership.splits, self._system.configuration.removal
+        splits = engine.membership.splits.items()
+        return {replica: there for replica, there in splits if replica in parted or removal(replica) is None}
+
     def note(self, configuration: Configuration) -> None:
         """A configuration is in force."""
         for removed in configuration.removed:
@@ -114,7 +120,7 @@ class Roster:
         if isinstance(message, Ask):
             self._on_ask(peer, message, now_ms, out)
         elif isinstance(message, Configure):
-            self._on_unknown_group(message, now_ms, out)
+            self._on_unknown_group(peer, message, now_ms, out)
 
     def _on_ask(self, peer: ReplicaId, message: Ask, now_ms: int, out: HostOutput) -> None:
         """A node wants to be let in.
@@ -139,8 +145,9 @@ class Roster:
             self._leaving[ReplicaId(left)] = peer
             self.look_again()
 
-    def _on_unknown_group(self, message: Configure, now_ms: int, out: HostOutput) -> None:
-        """Something was said of a group that is not open here: it may name this node before the group's declaration has come.
+    def _on_unknown_group(self, peer: ReplicaId, message: Configure, now_ms: int, out: HostOutput) -> None:
+        """Something was said of a group that is not open here: it may name this node before the group's declaration has come. Only a member
+        may say so: what was declared by somebody who is none any more, and came to nobody else, is declared nowhere.
 
         Raises:  ProtocolError for what is no group or no configuration; nothing changed.
         """
@@ -149,7 +156,7 @@ class Roster:
         domain, _, shard = message.group.rpartition("/")
         if not NAME.fullmatch(domain) or not shard.isdigit() or not shard.isascii() or len(shard) > 4:
             raise ProtocolError(f"no group is named {message.group[:80]!r}")
-        if message.value.member(host.me.replica) is None:
+        if message.value.member(host.me.replica) is None or self._system.configuration.member(peer) is None:
             return
         if len(host.groups) >= _MAX_GROUPS:
             raise ProtocolError(f"more than {_MAX_GROUPS} groups")

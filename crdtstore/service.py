@@ -15,7 +15,7 @@ from msgspec import Struct
 from crdtstore.admin.administration import ADMIN, Administration
 from crdtstore.admin.identity import check_writes, mark_of
 from crdtstore.causal import Dot, ReplicaId
-from crdtstore.configuration import SYSTEM_GROUP, group_of
+from crdtstore.configuration import SYSTEM_GROUP, Configuration, group_of
 from crdtstore.engine.engine import Engine
 from crdtstore.engine.events import Draft, Op, Persisted, Tick
 from crdtstore.engine.output import Committed, Refused
@@ -349,15 +349,23 @@ class Service:
     # --- declarations
 
     def _declare_domain(self, request: Request, parsed: DeclareDomainRequest) -> None:
-        declarations, host = self.host.declarations, self.host
+        declarations = self.host.declarations
         self._check_declares()
         is_new = declarations.domain(parsed.domain) is None
         op = declarations.declare_domain(parsed.domain, parsed.given())
         ops = [] if op is None else [op]
-        system = host.groups[SYSTEM_GROUP].configuration
-        if is_new and system.number:
-            ops.append(declarations.begin(parsed.domain, host.cluster.beginning(group_of(parsed.domain), system)))
+        if is_new and (beginning := self._beginning(group_of(parsed.domain))) is not None:
+            ops.append(declarations.begin(parsed.domain, beginning))
         self._declare_by(request, parsed, ops, lambda: self._reader.domain_body(parsed.domain))
+
+    def _beginning(self, group: str) -> Configuration | None:
+        """In which configuration a domain's group begins; None: in that of the founders. If it is open already, though whoever declared it
+        was removed with the declaration, it is the one that goes on."""
+        host = self.host
+        founders, system = host.cluster.configuration(group), host.groups[SYSTEM_GROUP].configuration
+        is_open = group in host.groups
+        beginning = host.groups[group].configuration if is_open else host.cluster.beginning(group, system)
+        return beginning if beginning != founders and (is_open or system.number) else None
 
     def _declare(self, request: Request, parsed: DeclareRequest) -> None:
         self._check_declares()

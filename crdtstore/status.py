@@ -40,7 +40,7 @@ def _group(host: Host, engine: Engine, now_ms: int) -> dict[str, Any]:
         "replica": host.me.replica,
         "configuration": str(engine.configuration.id),
         "members": len(engine.configuration.members),
-        "split": len(engine.membership.splits),
+        "split": len(host.roster.splits(engine)),
         "vector": _vector(engine),
         "digest": f"{engine.digest:032x}" if durable == engine.applied else None,
         "behind": sum(there - here for there, here in zip(known, durable, strict=True)),

@@ -53,6 +53,23 @@ def _split(look: Look) -> Iterator[Finding]:
     )
 
 
+def _split_domain(look: Look) -> Iterator[Finding]:
+    """One domain whose group began twice: nodes that do not hold it yet are the ones to give way."""
+    if look.sides:  # what is said of the members comes first
+        return
+    for domain, views in look.parted_domains.items():
+        names = ", ".join(sorted(each.node for each in views))
+        without = sorted(each.node for each in views if each.state != "member")
+        chosen = without or ["NODE"]
+        commands = "; ".join(f"crdtstore member rejoin {node}" for node in chosen)
+        which = "those that do not hold it" if without else "those of one side"
+        yield Finding(
+            "split",
+            f"{names}: the domain {domain} goes by two lines there that contradict each other",
+            f"let {which} rejoin: {commands}",
+        )
+
+
 def _quorum(look: Look) -> Iterator[Finding]:
     """Nobody, or not everybody, reaches as many members as a change needs."""
     without = [each for each in look.inside if not each.quorum.reachable]
@@ -210,6 +227,7 @@ def _orphans(look: Look) -> Iterator[Finding]:
 
 MEMBER_CHECKS: tuple[Callable[[Look], Iterator[Finding]], ...] = (
     _split,
+    _split_domain,
     _quorum,
     _urls,
     _states,

@@ -112,19 +112,26 @@ class Look:
 
         Each line has a random word of its own; whoever is only behind has the word of the line that it is behind.
         """
-        if not any(each.split for each in self.views) and not any(
-            _contradict(one, other) for one in self.inside for other in self.inside
-        ):
+        parted = [split for each in self.inside for split in each.split if split.domain == "_sys"]
+        if not parted and not any(_contradict(one, other) for one in self.inside for other in self.inside):
             return {}
         known = {each.node: each.configuration for each in self.inside}
-        for each in self.inside:
-            for split in each.split:
-                known.setdefault(split.node, split.configuration)
+        for split in parted:
+            known.setdefault(split.node, split.configuration)
         found: dict[str, tuple[str, list[str]]] = {}
         for node, configuration in sorted(known.items()):
             at, nodes = found.get(line_of(configuration), (configuration, []))
             newest = max(at, configuration, key=number_of)
             found[line_of(configuration)] = (newest, [*nodes, node])
+        return found
+
+    @cached_property
+    def parted_domains(self) -> dict[str, list[Members]]:
+        """Per domain whose group goes by lines that parted, though all agree who the members are: the nodes that say so."""
+        found: dict[str, list[Members]] = {}
+        for each in self.views:
+            for domain in sorted({split.domain for split in each.split} - {"_sys"}):
+                found.setdefault(domain, []).append(each)
         return found
 
 

@@ -81,6 +81,7 @@ class Split(msgspec.Struct, frozen=True, kw_only=True):
     replica: str
     node: str
     configuration: str
+    domain: str = "_sys"
 
 
 class Installing(msgspec.Struct, frozen=True, kw_only=True):

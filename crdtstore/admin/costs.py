@@ -147,9 +147,10 @@ def what_now(host: Host, body: dict[str, Any]) -> list[str]:
         )
     if body["split"]:
         nodes = ", ".join(sorted({each["node"] for each in body["split"]}))
+        domains = ", ".join(sorted({each["domain"] for each in body["split"]}))
         said.append(
-            f"this node and {nodes} follow configurations of lines that parted; choose the side that goes on, and at every node of the "
-            "other one: crdtstore member rejoin --yes"
+            f"this node and {nodes} follow configurations of lines that parted, in {domains}; choose the side that goes on, and at "
+            "every node of the other one: crdtstore member rejoin --yes"
         )
     is_here = state in ("member", "leaving")
     for replica in contested(host):

@@ -70,8 +70,15 @@ class Orphaned:
         return sum(domain["orphans"] for life in self._lives() for domain in self._domains(life).values())
 
     def _final(self, engine: Engine, replica: str) -> int | None:
-        removal = engine.configuration.removal(replica)
-        return None if removal is None else removal.final
+        """How many commits of a replica count; None: it is not settled, or it is a member. One that was removed before this group knew it
+        has none here."""
+        configuration = engine.configuration
+        removal = configuration.removal(replica)
+        if removal is not None:
+            return removal.final
+        system = self._host.groups[SYSTEM_GROUP].configuration
+        is_stranger = configuration.member(replica) is None and system.removal(replica) is not None
+        return 0 if is_stranger else None
 
     def _lives(self) -> list[Life]:
         host, found = self._host, self.left.lives()
@@ -206,18 +213,18 @@ class Orphaned:
         dot = orphan.dot
         if orphan.group != engine.group:
             raise UsageError(f"it belongs to {orphan.group.partition('/')[0]}. Nothing changed.")
-        removal = engine.configuration.removal(dot.replica)
-        if removal is None:
+        final, removal = self._final(engine, dot.replica), engine.configuration.removal(dot.replica)
+        if final is None and removal is None:
             raise UsageError(
                 f"{dot.replica} was not removed, as far as this node knows: its commits count. Nothing changed."
             )
-        if removal.final is None:
+        if final is None:
             raise UsageError(
                 f"how many commits of {dot.replica} count is not settled yet: try again later. Nothing changed."
             )
-        if dot.seq <= removal.final:
+        if dot.seq <= final:
             raise UsageError(
-                f"it is no orphan: {removal.final} commits of {dot.replica} count, this one among them. Nothing changed."
+                f"it is no orphan: {final} commits of {dot.replica} count, this one among them. Nothing changed."
             )
 
     def _answer_when_done(self, applying: _Applying) -> None:

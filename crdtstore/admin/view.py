@@ -137,10 +137,11 @@ def _quorum(host: Host, configuration: Configuration) -> dict[str, Any]:
 def _splits(host: Host) -> list[dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for engine in host.groups.values():
-        for replica, there in engine.membership.splits.items():
+        for replica, there in host.roster.splits(engine).items():
             member = host.roster.member(replica)
             node = replica.rpartition(".")[0] if member is None else member.node
-            found.setdefault(replica, {"replica": replica, "node": node, "configuration": str(there)})
+            said = {"replica": replica, "node": node, "configuration": str(there), "domain": _domain(engine.group)}
+            found.setdefault(replica, said)
     return [found[replica] for replica in sorted(found)]
 
 

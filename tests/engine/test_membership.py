@@ -9,6 +9,8 @@ from crdtstore.configuration import SYSTEM_GROUP, Configuration, Member
 from crdtstore.engine.membership.changes import Change, Evict, forced
 from crdtstore.errors import CrdtStoreError
 from crdtstore.host import HostOutput
+from crdtstore.messages import Configure, encode_message
+from crdtstore.service import Received
 from tests.engine.clocked import Site, World
 
 
@@ -251,3 +253,45 @@ def test_who_joined_may_leave_and_its_writes_stay() -> None:
     assert world.members("us") == ["us", "eu"]
     assert world.read("eu")["value"] == 3
     assert host.roster.is_removed
+
+
+def test_a_domain_that_went_with_an_evicted_node_is_declared_anew_and_joiners_hold_it() -> None:
+    world = Regrouping("us", "eu", "ap", has_stores=True)
+    world.cut(("ap", "us"), ("ap", "eu"))
+    world.ask("ap", "declare_domain", domain="new")
+    world.ask("ap", "declare", domain="new", collection="visits", type="counter")
+    assert world.evict("us", "ap") == []
+    world.run(3_000)
+    world.cut()
+    world.run(3_000)
+    assert "new/0" not in world.sites["us"].host.groups, "what an evicted node declared is declared nowhere"
+    world.ask("us", "declare_domain", domain="new")
+    world.ask("us", "declare", domain="new", collection="visits", type="counter")
+    world.run(2_000)
+    world.join("sa", region="sa")
+    world.run(6_000)
+    for name in ("us", "eu", "sa"):
+        assert world.members(name, "new/0") == ["us", "eu", "sa"]
+        host = world.sites[name].host
+        assert not host.roster.splits(host.groups["new/0"])
+
+
+def test_a_group_that_is_open_before_its_declaration_goes_on_in_its_line() -> None:
+    """us was shown the group while its declaration was still on its way, and whoever declared it is gone with the declaration."""
+    world = Regrouping("us", "eu", "ap", has_stores=True)
+    world.ask("ap", "declare_domain", domain="new")
+    founders = world.sites["ap"].host.groups["new/0"].configuration
+    world.sites["us"].step(Received(world.replica("ap"), encode_message(Configure("new/0", founders))))
+    world.sites["ap"].end(is_orderly=False)
+    world.waiting.clear()
+    assert "new/0" in world.sites["us"].host.groups
+    assert world.evict("us", "ap") == []
+    world.run(5_000)
+    world.ask("us", "declare_domain", domain="new")
+    world.run(2_000)
+    world.join("sa", region="sa")
+    world.run(6_000)
+    for name in ("us", "eu", "sa"):
+        assert world.members(name, "new/0") == ["us", "eu", "sa"]
+        host = world.sites[name].host
+        assert not host.roster.splits(host.groups["new/0"])
