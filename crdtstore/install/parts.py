@@ -55,9 +55,9 @@ __all__ = [
 SHARED = (LEAVES, OPERATIONS, PLANS, CONTESTED)
 """Spaces of rows that are copied: they stand one after the other."""
 NOT_COPIED = (META, HOLDS, ENDED_HOLDS, GIFTS)
-PART_BYTES, PART_ROWS = 256 << 10, 500
-"""A part is full when it reaches one of them: some ms of the event loop on either side."""
-WINDOW = 4
+PART_BYTES, PART_ROWS = 128 << 10, 500
+"""A part is full when it reaches one of them: less than a ms of the sender's event loop, two of the joiner's."""
+WINDOW = 8
 """So many parts are asked for at a time."""
 
 NOT_YET, GONE = -1, -2
@@ -145,7 +145,7 @@ def check_head(saved: Saved, group: str, joiner: ReplicaId, finals: Mapping[Repl
     """
     count = len(saved.members)
     vectors: list[Sequence[Any]] = [saved.applied, saved.heads, saved.base, saved.base_chains, saved.stable]
-    vectors += [saved.frontiers, saved.heard_ms, saved.rosters, saved.deps, *saved.deps]
+    vectors += [saved.frontiers, saved.heard_ms, saved.rosters, saved.deps, *filter(None, saved.deps)]
     if saved.group != group or len(set(saved.members)) != count:
         raise ProtocolError(f"{group}: a snapshot of {saved.group[:100]!r}, or one that counts somebody twice")
     if any(len(each) != count for each in vectors):
