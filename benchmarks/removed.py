@@ -141,6 +141,7 @@ def figures(runs: int) -> list[Figure]:
             "bytes of a row": many_row,
             "bytes of a commit": round(sum(map(len, many[2])) / len(many[2]), 1),
             "bytes of what a checkpoint keeps of members": len(many_us.membership.keep()),
+            "numbers of deps that it keeps": sum(map(len, many_us.causality.deps)),
             "bytes of a configuration": len(encode_message(Configure(_GROUP, many_us.configuration))),
             "local adds without": round(few[0]),
             "with": round(many[0]),

@@ -27,7 +27,7 @@ class Causality:
         self._index = {replica: index for index, replica in enumerate(replicas)}
         self.rosters = [[index] for index in range(len(replicas))]
         self.deps = [[0] * len(replicas) for _ in replicas]
-        """``deps[o]``: the vector of ``o`` when it made its last commit; as the cut of that commit, own entry = seq - 1."""
+        """``deps[o]``: the vector of ``o`` when it made its last commit; as the cut of that commit, own entry = seq - 1. Empty: settled."""
         self._issuer = -1
         """Whose deps were asked for last."""
         self._advanced: set[int] = set()
@@ -39,8 +39,13 @@ class Causality:
         self._index[replica] = index
         self.rosters.append([index])
         for deps in self.deps:
-            deps.append(0)
+            if deps:
+                deps.append(0)
         self.deps.append([0] * (index + 1))
+
+    def settle(self, origin: int) -> None:
+        """All commits of an origin that count are here: nobody asks for its deps any more, and of many that would be many."""
+        self.deps[origin] = []
 
     def resolve(self, origin: int, increases: Sequence[str | int]) -> Resolved:
         """Deps on the wire as replica indexes and vector entries.

@@ -137,9 +137,10 @@ class Membership:
 
     @property
     def has_left(self) -> bool:
-        """Whether a row of ours may say that no commit of ours follows: all are durable."""
+        """Whether a row of ours may say that no commit of ours follows: nothing is left to give away, and all are durable."""
         engine = self._engine
-        return self._is_told_to_leave and engine.durability.vector[engine.me] == engine.applied[engine.me]
+        is_all = engine.durability.vector[engine.me] == engine.applied[engine.me]
+        return is_all and self._is_told_to_leave and engine.rights.farewell.is_done
 
     @property
     def orders(self) -> list[Change]:
@@ -161,6 +162,9 @@ class Membership:
         engine.configuration = configuration
         awaited = [removed.replica for removed in configuration.removed if removed.final is None]
         count_members(engine, configuration.ids, me, awaited)
+        for replica in configuration.finals:
+            if replica != me:
+                engine.causality.settle(engine.replicas.index(replica))
         engine.keyspace.regions = {member.replica: member.region for member in configuration.members}
         self.shape = Shape(configuration, engine.replicas)
         self.is_member = engine.me in self.shape.members
@@ -218,6 +222,7 @@ class Membership:
         """Make no commit any more; once all members have ours, one of them evicts this replica."""
         if not self.is_leaving:
             self.is_leaving = True
+            self._engine.rights.wake_ms = 0
 
             def then(now_ms: int, out: Output) -> None:
                 self._is_told_to_leave = True

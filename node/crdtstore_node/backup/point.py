@@ -197,7 +197,7 @@ class InstantPoint:
             self._included[group] = dict(zip(names, saved.applied, strict=True))
             for at, origin in enumerate(names):
                 self._rosters[group, origin] = [names[index] for index in saved.rosters[at]]
-                self._deps[group, origin] = dict(zip(names, saved.deps[at], strict=True))
+                self._deps[group, origin] = dict(zip(names, saved.deps[at] or [0] * len(names), strict=True))
 
     def below(self, entry: Entry, where: str) -> None:
         pass
