@@ -246,6 +246,10 @@ class Engine:
         """Whether this replica may make commits by itself."""
         return self.fenced_by is None and not self._is_held and self.membership.may_issue
 
+    @property
+    def is_held(self) -> bool:
+        return self._is_held
+
     def hold(self, is_held: bool) -> None:
         """While nothing can be written, what the store does by itself waits; whoever asks or sends is refused before he comes here."""
         self._is_held = is_held

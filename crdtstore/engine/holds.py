@@ -152,21 +152,9 @@ class Holds:
 
     def on_tick(self, now_ms: int, out: Output) -> None:
         """End what has expired, forget what was remembered long enough; a slice of each. What is gone already is passed over."""
+        self.end_due(now_ms, now_ms, out)
         engine, effects = self._engine, []
         me = engine.replicas[engine.me]
-        for place, amount in self._open.take_due(now_ms, SLICE):
-            collection, key, hold = place
-            try:
-                live = live_hold(engine.keyspace.view(collection, key), hold)
-            except StorageError as error:  # another time
-                engine.note_unreadable(error)
-                self._open.set(place, now_ms + _AGAIN_MS, amount)
-                continue
-            if live is not None and live.replica == me:
-                effects += _below(place, end_hold(hold, EXPIRED, now_ms))
-        if effects:
-            engine.issue(effects, "holds expired", now_ms, out)
-        effects = []
         for place, _ in self._ended.take_due(now_ms, SLICE):
             collection, key, hold = place
             try:
@@ -180,6 +168,25 @@ class Holds:
                 effects += _below(place, forget_hold(hold))
         if effects:
             engine.issue(effects, "how holds ended is forgotten", now_ms, out)
+
+    def end_due(self, until_ms: int, now_ms: int, out: Output) -> bool:
+        """End some of what expires until then; return whether any was open."""
+        engine, effects = self._engine, []
+        me = engine.replicas[engine.me]
+        due = list(self._open.take_due(until_ms, SLICE))
+        for place, amount in due:
+            collection, key, hold = place
+            try:
+                live = live_hold(engine.keyspace.view(collection, key), hold)
+            except StorageError as error:  # another time
+                engine.note_unreadable(error)
+                self._open.set(place, now_ms + _AGAIN_MS, amount)
+                continue
+            if live is not None and live.replica == me:
+                effects += _below(place, end_hold(hold, EXPIRED, now_ms))
+        if effects:
+            engine.issue(effects, "holds expired", now_ms, out)
+        return bool(due)
 
 
 def _below(place: Place, effects: list[Any]) -> list[Any]:

@@ -27,6 +27,7 @@ from crdtstore.clock import physical_ms
 from crdtstore.commit import Commit
 from crdtstore.engine.demand import Demand, Key
 from crdtstore.engine.events import Draft
+from crdtstore.engine.farewell import Farewell
 from crdtstore.engine.holds import Holds
 from crdtstore.engine.output import Output, Refused
 from crdtstore.errors import InsufficientRights, StorageError
@@ -86,6 +87,7 @@ class Rights:
         self._engine = engine
         self._options = engine.options
         self.holds = Holds(engine)
+        self.farewell = Farewell(engine)
         self._demand = Demand(engine.options.demand_window_ms, engine.options.max_demand_keys)
         self._spent_of: dict[Key, None] = {}
         """Keys of which something was spent since it was last asked whether enough is left."""
@@ -147,6 +149,8 @@ class Rights:
                 if cell == MOVED and path[3:] == [me]:
                     self._asked.pop(key, None)  # a gift: if it does not do, ask again at once
             if not is_own:
+                if cell == MOVED and path[3:] == [me]:
+                    self.farewell.note(key)
                 continue
             if cell == USED and kind == ADD:
                 self._spend(key, commit, value)
@@ -359,6 +363,8 @@ class Rights:
                 out.replies.append(reply)
         if self._engine.may_issue:
             self.holds.on_tick(now_ms, out)
+        elif self._is_parting and now_ms >= self.farewell.next_ms:
+            self.farewell.go_on(now_ms, out)
         for key in list(self._waiting):
             self._ask(key, 0, now_ms, out)
         for key in [key for key, _ in zip(self._spent_of, range(_SLICE), strict=False)]:
@@ -368,12 +374,20 @@ class Rights:
         for key in [key for key, asked in self._asked.items() if now_ms >= asked.next_ms and key not in self._waiting]:
             del self._asked[key]
 
+    @property
+    def _is_parting(self) -> bool:
+        """Whether rights are still to be given away before this replica leaves."""
+        engine = self._engine
+        return engine.membership.is_leaving and not (self.farewell.is_done or engine.is_fenced or engine.is_held)
+
     def _plan(self, now_ms: int) -> None:
         times = [now_ms] if self._spent_of else []
         times += [parked.until_ms for parked in self._parked.values()]
         times += [asked.next_ms for asked in self._asked.values()]
         if self._engine.may_issue and (next_ms := self.holds.next_ms) is not None:
             times.append(next_ms)
+        if self._is_parting:
+            times.append(self.farewell.next_ms)
         self.wake_ms = max(now_ms + 1, min(times, default=_NEVER))
 
     def _wake_at(self, at_ms: int) -> None:
