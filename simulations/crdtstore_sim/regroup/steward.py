@@ -175,7 +175,7 @@ class Steward:
     def _evict_the_dead(self, name: str) -> None:
         """Members whose machine is gone, or goes on under another id."""
         world = self._world
-        there, able = self._there(name), self._able(name)
+        able = self._able(name)
         if not able:
             return
         top = max((life.host.groups[name].configuration for life in able), key=lambda each: each.number)

@@ -12,13 +12,17 @@ from typing import TYPE_CHECKING, Any
 
 from crdtstore.errors import CrdtStoreError
 from crdtstore_sim.node import Node
+from crdtstore_sim.timeline import Streams
 from crdtstore_sim.workload import Open, Workload
 
 if TYPE_CHECKING:
     from crdtstore_sim.regroup.world import World
 
-__all__ = ["Users"]
+__all__ = ["LATE", "Users"]
 
+LATE = "d9"
+"""A domain that is declared when members have changed already."""
+_LATE_SHARE = 0.3
 _ELSEWHERE = frozenset(("fenced", "identity-unproven", "leaving", "not-ready", "token-lost"))
 """Who gets such an answer asks another machine next."""
 
@@ -47,6 +51,30 @@ class Users(Workload):
         work = world.scenario.work
         super().__init__(world.timeline, world.trace, random, work, _Lives(world), world.watch, until_us)
         self._watch = world.watch
+        self._world = world
+        self._chance = Streams(world.seed).stream("late domain")
+
+    def start(self) -> None:
+        """Sometimes a domain is declared while members change, here and there at once perhaps."""
+        super().start()
+        if self._chance.random() < _LATE_SHARE:
+            self._timeline.at(int(self._until_us * (0.2 + 0.5 * self._chance.random())), self._on_late, True)
+
+    def _on_late(self, is_first: bool) -> None:
+        if is_first:
+            self._domains.append(LATE)
+            self._undeclared |= {(LATE, name) for name in self._work.by_name}
+        missing = sorted(name for domain, name in self._undeclared if domain == LATE)
+        living = self._world.living()
+        if not missing or self._timeline.now_us > self._until_us:
+            return
+        for life in self._chance.sample(living, min(len(living), self._chance.choice((1, 1, 2)))):
+            declared = [self._request(None, life.index, "declare_domain", {"domain": LATE})]
+            for name in missing:
+                fields = {"domain": LATE, "collection": name, "type": self._work.by_name[name].type_name}
+                declared.append(self._request(None, life.index, "declare", fields))
+            life.on_requests(declared)
+        self._timeline.after(700_000, self._on_late, False)
 
     def _on_error(self, node: Node, asked: Open, error: CrdtStoreError) -> None:
         session = asked.session

@@ -24,7 +24,7 @@ from crdtstore_sim.regroup.links import Links, Parcel
 from crdtstore_sim.regroup.place import Life, Place
 from crdtstore_sim.regroup.steward import Steward
 from crdtstore_sim.regroup.trouble import Trouble
-from crdtstore_sim.regroup.users import Users
+from crdtstore_sim.regroup.users import LATE, Users
 from crdtstore_sim.regroup.watch import Watch
 from crdtstore_sim.scenario import Scenario
 from crdtstore_sim.simulation import Result
@@ -109,7 +109,7 @@ class World:
     def is_serving(self, life: Life) -> bool:
         """Whether it holds the state and is a member, as far as it knows, of all groups that there are."""
         engines = life.host.groups
-        if life.is_fenced or any(name not in engines for name in self.facts.groups):
+        if life.is_fenced or any(name not in engines for name in self.facts.groups if name != f"{LATE}/0"):
             return False
         return all(engine.membership.is_installed and engine.membership.is_member for engine in engines.values())
 
