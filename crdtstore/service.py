@@ -16,7 +16,7 @@ from crdtstore.admin.administration import ADMIN, Administration
 from crdtstore.admin.identity import check_writes, mark_of
 from crdtstore.causal import Dot, ReplicaId
 from crdtstore.configuration import SYSTEM_GROUP, Configuration, group_of
-from crdtstore.engine.engine import Engine
+from crdtstore.engine.engine import REMOVED, Engine
 from crdtstore.engine.events import Draft, Op, Persisted, Tick
 from crdtstore.engine.output import Committed, Refused
 from crdtstore.errors import CrdtStoreError, ReplicaBehind, Unavailable
@@ -183,6 +183,8 @@ class Service:
                     request, parsed, domain, lambda now: self._show(request, parsed.token, look(parsed, now))
                 )
                 return
+            if isinstance(parsed, CommitRequest | DeclareDomainRequest | DeclareRequest) and self.host.roster.is_removed:
+                raise Unavailable(REMOVED, code="fenced")  # before it waits for what this node will never have
             match parsed:
                 case CommitRequest():
                     self._after_token(request, parsed, parsed.domain, lambda now: self._commit(request, parsed))

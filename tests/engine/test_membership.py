@@ -104,9 +104,11 @@ def test_who_is_stopped_is_evicted_and_learns_of_it() -> None:
     world.sites["ap"].start()
     world.run(3_000)
     assert world.sites["ap"].host.roster.is_removed
-    refused = world.write("ap", "add")
-    assert isinstance(refused, CrdtStoreError)
-    assert refused.code == "fenced"
+    token = world.read("us")["token"]
+    for seen in ({}, {"token": token}):
+        refused = world.write("ap", "add", **seen)
+        assert isinstance(refused, CrdtStoreError)
+        assert refused.code == "fenced", "whatever the session has seen"
     world.run(3_000)
     assert [world.read(name)["value"] for name in ("us", "eu")] == [4, 4]
 
