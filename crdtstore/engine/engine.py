@@ -49,7 +49,7 @@ from crdtstore.engine.keyspace import Keyspace
 from crdtstore.engine.measures import Measures
 from crdtstore.engine.membership.membership import Membership
 from crdtstore.engine.options import Options
-from crdtstore.engine.output import Committed, Output, Refused
+from crdtstore.engine.output import Committed, Output, Refused, in_doubt
 from crdtstore.engine.replay import Replay
 from crdtstore.engine.rights import Rights
 from crdtstore.engine.rows import Rows
@@ -67,8 +67,9 @@ from crdtstore.leaves import SEQ_BITS, SEQ_MASK
 from crdtstore.messages import Row
 from crdtstore.promises import Promises
 
-__all__ = ["SYSTEM_AUTHOR", "Engine"]
+__all__ = ["REMOVED", "SYSTEM_AUTHOR", "Engine"]
 
+REMOVED = "this node was removed from the cluster. Nothing changed."
 SYSTEM_AUTHOR = "crdtstore"
 """Who commits what the store does by itself: removing what has expired, moving rights."""
 
@@ -301,7 +302,7 @@ class Engine:
         if membership.is_leaving:
             return Unavailable("this node leaves the cluster. Nothing changed.", code="leaving")
         if not membership.is_member:
-            return Unavailable("this node was removed from the cluster. Nothing changed.", code="fenced")
+            return Unavailable(REMOVED, code="fenced")
         return Unavailable(
             "a peer holds writes under this node's id that this node does not have. Nothing changed.", code="fenced"
         )
@@ -375,7 +376,9 @@ class Engine:
     # --- durability
 
     def _on_persisted(self, event: Persisted, now_ms: int, out: Output) -> None:
-        out.replies += self.durability.release(event.number)
+        replies = self.durability.release(event.number)
+        is_counted = self.fenced_by is None and not self.membership.is_removed
+        out.replies += replies if is_counted else map(in_doubt, replies)
         if event.position >= 0:
             self.history.place(self.durability.vector, event.position)
         self.membership.on_persisted(event.number, now_ms, out)

@@ -11,10 +11,10 @@ from msgspec import Struct, field
 
 from crdtstore.causal import ReplicaId
 from crdtstore.commit import Commit
-from crdtstore.errors import CrdtStoreError
+from crdtstore.errors import CrdtStoreError, Unavailable
 from crdtstore.messages import Ack, Digest, Frame, Regroup, Want
 
-__all__ = ["Committed", "Output", "Refused"]
+__all__ = ["Committed", "Output", "Refused", "in_doubt"]
 
 
 class Committed(Struct, gc=False):
@@ -52,3 +52,16 @@ class Output(Struct):
     """Another configuration is in force: who of its members is connected has to be said again."""
     decided: list[tuple[int, CrdtStoreError | None]] = field(default_factory=list)
     """What became of orders of changes: (ticket, why it does not hold; None: it is done)."""
+
+
+def in_doubt(reply: Committed | Refused) -> Committed | Refused:
+    """What is answered when a commit became durable under an id that had come to count no more meanwhile."""
+    if isinstance(reply, Refused) or reply.is_replayed:
+        return reply
+    error = Unavailable(
+        "this node was fenced or removed while this was written: whether it counts is not known. Try again in another region; with an "
+        "operation id it counts once.",
+        code="fenced",
+    )
+    error.effect = "unknown"
+    return Refused(reply.ticket, error)

@@ -1,4 +1,6 @@
-"""What becomes of orders: who is fenced decides nothing, and what was given up is not tried on behalf of another order."""
+"""What becomes of what was begun: who is fenced decides nothing, what was given up is not tried on behalf of another order, and what
+becomes durable after the id was lost is not acknowledged.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +9,10 @@ import pytest
 from crdtstore.causal import make_replica_id
 from crdtstore.configuration import SYSTEM_GROUP, Member
 from crdtstore.engine.events import Tick
-from crdtstore.engine.membership.changes import Evict, Join
+from crdtstore.engine.membership.changes import Evict, Join, successor
 from crdtstore.errors import CrdtStoreError
+from crdtstore.messages import Configure, encode_message
+from crdtstore.service import Received, Request
 from tests.engine.test_membership import Regrouping
 
 JOIN = Join(Member(make_replica_id("sa", 99), "sa"))
@@ -43,3 +47,22 @@ def test_what_was_given_up_is_not_decided_while_another_order_waits() -> None:
     world.run(3_000)
     assert answers == [None]
     assert [member.node for member in world.configuration("us").members] == ["us", "eu", "ap", "sa"]
+
+
+@pytest.mark.parametrize("how", ["fenced", "removed"])
+def test_what_is_durable_only_after_its_id_was_lost_is_not_acknowledged(how: str) -> None:
+    world = Regrouping("us", "eu", "ap")
+    site, shop = world.sites["eu"], world.configuration("us", "shop/0")
+    op = {"collection": "visits", "key": "k", "op": "add"}
+    site.step(Request(777, "commit", {"domain": "shop", "ops": [op]}))
+    if how == "fenced":
+        site.host.fence("another one speaks under its id")
+    else:
+        value = successor(shop, Evict((site.replica,), shop.id), world.replica("us"))
+        assert value is not None
+        site.step(Received(world.replica("us"), encode_message(Configure("shop/0", value))))
+    assert 777 not in world.replies
+    site.sync()
+    refused = world.replies[777]
+    assert isinstance(refused, CrdtStoreError)
+    assert (refused.code, refused.effect) == ("fenced", "unknown")
