@@ -27,7 +27,7 @@ from crdtstore.admin.costs import evict_costs, force_costs, others_of, rejoin_co
 from crdtstore.admin.heard import HEARD_MS
 from crdtstore.admin.identity import state_of
 from crdtstore.admin.orphaned import Orphaned
-from crdtstore.admin.view import members_body
+from crdtstore.admin.view import members_body, says_it_leaves
 from crdtstore.causal import ReplicaId
 from crdtstore.configuration import SYSTEM_GROUP, Configuration
 from crdtstore.engine.membership.changes import Evict, forced
@@ -223,8 +223,14 @@ class Administration:
                 f"evict it: crdtstore member evict {parsed.node[:100]}. Nothing changed."
             )
         system = self._system()
-        if len(system.configuration.members) == 1:
+        others = [replica for replica in system.configuration.ids if replica != host.me.replica]
+        if not others:
             raise UsageError("this node is the only member: nobody would have its data. Nothing changed.")
+        if not host.is_leaving and all(says_it_leaves(host, replica) for replica in others):
+            raise UsageError(
+                "all other members leave already: nobody would have the data, and who is left last takes no writes any more. "
+                "Nothing changed."
+            )
         self._until_durable(request, host.options.max_wait_ms, now_ms)
         host.leave(now_ms, out)
 

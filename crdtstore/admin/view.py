@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from crdtstore.engine.engine import Engine
     from crdtstore.host import Host
 
-__all__ = ["members_body"]
+__all__ = ["members_body", "says_it_leaves"]
 
 _MOST_ORDERS = 50
 _MOST_REMOVED = 1_000
@@ -68,7 +68,7 @@ def _member(host: Host, member: Member, now_ms: int) -> dict[str, Any]:
         "connected": is_self or host.is_connected(replica),
         "heard_ms": 0 if is_self else heard_ms(host, replica, now_ms),
         "is_installed": _is_installed(host, replica),
-        "is_leaving": host.is_leaving if is_self else _says_it_leaves(host, replica),
+        "is_leaving": host.is_leaving if is_self else says_it_leaves(host, replica),
         "only_there": {"commits": only_there(host, [replica], now_ms)},
     }
 
@@ -92,7 +92,8 @@ def _is_installed(host: Host, replica: ReplicaId) -> bool | None:
     return None if None in answers else True
 
 
-def _says_it_leaves(host: Host, replica: ReplicaId) -> bool:
+def says_it_leaves(host: Host, replica: ReplicaId) -> bool:
+    """Whether a member was heard to leave."""
     rows = [
         engine.rows.newest[engine.replicas.index(replica)]
         for engine in host.groups.values()

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from crdtstore.admin.view import says_it_leaves
 from crdtstore.engine import farewell
 from crdtstore.engine.events import Tick
 from crdtstore.errors import CrdtStoreError, InsufficientRights
@@ -94,3 +95,16 @@ def test_what_is_given_while_it_leaves_is_given_on() -> None:
     world.run(5_000)
     assert world.members("us", "shop/0") == ["us", "ap"]
     assert sum(rights(world, name)[1] for name in ("us", "ap")) == 15
+
+
+def test_the_last_one_that_stays_does_not_leave() -> None:
+    world = Regrouping("us", "eu", has_stores=True)
+    assert world.ask("eu", "member_leave")["state"] == "leaving"
+    while not says_it_leaves(world.sites["us"].host, world.replica("eu")):
+        world.sites["us"].step(Tick())
+        world.run(20)
+    assert "all other members leave already" in world.ask("us", "member_leave").detail
+    world.run(3_000)
+    assert world.members("us") == ["us"]
+    assert "the only member" in world.ask("us", "member_leave").detail
+    assert not isinstance(world.write("us", "add"), CrdtStoreError)
