@@ -56,8 +56,15 @@ def evict_costs(host: Host, gone: Sequence[ReplicaId], now_ms: int) -> list[str]
     said.append(
         f"{_count(len(rest), 'member')} of {len(configuration.members)} will remain: {', '.join(each.node for each in rest)}"
     )
+    voters = [*reached, *[replica for replica in gone if host.is_connected(replica)]]
     if configuration.is_quorum(reached):
         said.append("this node reaches a quorum of the present members; the side that it reaches keeps going")
+    elif configuration.is_quorum(voters):
+        said.append(
+            f"of those that would remain this node reaches {_count(len(reached), 'member')} only, which is no quorum of "
+            f"{len(configuration.members)}: it is decided with the vote of who is evicted, and then {len(rest) - len(reached)} of "
+            f"{len(rest)} members are not there. Is it the right one?"
+        )
     else:
         said.append(
             f"this node reaches {_count(len(reached), 'member')} that would remain, which is no quorum of {len(configuration.members)}: "
@@ -115,6 +122,15 @@ def rejoin_costs(host: Host, orphans: int | None) -> list[str]:
         )
     else:
         said.append("all commits made here count: nothing is lost")
+    held = [
+        engine.group.partition("/")[0]
+        for engine in host.groups.values()
+        if engine.is_installed and all(engine.rows.newest[other] is None for other in engine.others)
+    ]
+    if held:
+        said.append(
+            f"no other node of its line is known to hold {', '.join(sorted(held))}: what only this node holds is lost to all"
+        )
     if not host.connected:  # whoever it is: of a line that parted others are the members
         said.append("no member can be reached now: this node serves nothing until one can be")
     return said

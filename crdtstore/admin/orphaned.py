@@ -23,12 +23,24 @@ from crdtstore.orphans import NO_LIVES, Life, Lives, Orphan, decode_orphan, draf
 
 if TYPE_CHECKING:
     from crdtstore.engine.engine import Engine
-    from crdtstore.host import HostOutput
+    from crdtstore.host import Host, HostOutput
     from crdtstore.service import Request, Service
 
 __all__ = ["Orphaned"]
 
 _PAGE_BYTES = 1 << 20
+
+
+def final_of(host: Host, engine: Engine, replica: str) -> int | None:
+    """How many commits of a replica count in a group; None: it is not settled, or it is a member. One that was removed before this group
+    knew it has none here."""
+    configuration = engine.configuration
+    removal = configuration.removal(replica)
+    if removal is not None:
+        return removal.final
+    system = host.groups[SYSTEM_GROUP].configuration
+    is_stranger = configuration.member(replica) is None and system.removal(replica) is not None
+    return 0 if is_stranger else None
 
 
 class _Applying(Struct):
@@ -57,7 +69,7 @@ class Orphaned:
         """How many commits of this node's present id count nowhere; None: that is not settled, or not known here."""
         count = 0
         for engine in self._host.groups.values():
-            final = self._final(engine, self._host.me.replica)
+            final = final_of(self._host, engine, self._host.me.replica)
             if final is None:
                 if engine.applied[engine.me]:
                     return None
@@ -68,17 +80,6 @@ class Orphaned:
     def count(self) -> int:
         """How many orphans are known to be kept here."""
         return sum(domain["orphans"] for life in self._lives() for domain in self._domains(life).values())
-
-    def _final(self, engine: Engine, replica: str) -> int | None:
-        """How many commits of a replica count; None: it is not settled, or it is a member. One that was removed before this group knew it
-        has none here."""
-        configuration = engine.configuration
-        removal = configuration.removal(replica)
-        if removal is not None:
-            return removal.final
-        system = self._host.groups[SYSTEM_GROUP].configuration
-        is_stranger = configuration.member(replica) is None and system.removal(replica) is not None
-        return 0 if is_stranger else None
 
     def _lives(self) -> list[Life]:
         host, found = self._host, self.left.lives()
@@ -95,7 +96,7 @@ class Orphaned:
         made, found = self._made(life.replica), {}
         for group in sorted({*made, *self._host.groups}):
             engine = self._host.groups.get(group)
-            final = None if engine is None else self._final(engine, life.replica)
+            final = None if engine is None else final_of(self._host, engine, life.replica)
             count = max(made.get(group, 0), final or 0)
             if count:
                 orphans = 0 if final is None else count - final
@@ -121,7 +122,7 @@ class Orphaned:
                 f"this node, {self._host.me.node}, keeps no orphans of {what}; ids it gave up or that were removed here: {known}. "
                 "Nothing changed."
             )
-        final = self._final(engine, life.replica)
+        final = final_of(self._host, engine, life.replica)
         body: dict[str, Any] = {"orphans": [], "final": final, "next": None}
         if final is not None:
             self._page(body, engine, life, max(final, parsed.after), parsed.limit)
@@ -213,7 +214,7 @@ class Orphaned:
         dot = orphan.dot
         if orphan.group != engine.group:
             raise UsageError(f"it belongs to {orphan.group.partition('/')[0]}. Nothing changed.")
-        final, removal = self._final(engine, dot.replica), engine.configuration.removal(dot.replica)
+        final, removal = final_of(self._host, engine, dot.replica), engine.configuration.removal(dot.replica)
         if final is None and removal is None:
             raise UsageError(
                 f"{dot.replica} was not removed, as far as this node knows: its commits count. Nothing changed."

@@ -17,6 +17,7 @@ from typing import Any
 
 from msgspec import Struct, field
 
+from crdtstore.admin.orphaned import final_of
 from crdtstore.causal import ReplicaId, parse_replica_id
 from crdtstore.clock import rfc3339
 from crdtstore.commit import head_of
@@ -115,10 +116,10 @@ class LeftLives:
         engine = host.groups.get(group)
         if engine is None or not isinstance(after, int) or not isinstance(limit, int):
             return  # the service says what is wrong
-        removal = engine.configuration.removal(replica)
-        if removal is None or removal.final is None:
+        final = final_of(host, engine, replica)
+        if final is None:
             return
-        page = _Page(max(after, removal.final))
+        page = _Page(max(after, final))
         await _in_slices(_gathering(self._log(replica), replica, group, page, min(limit, 1_000) + 1))
         self._pages[replica, group, page.after] = page
         while len(self._pages) > _PAGES:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from crdtstore.admin.orphaned import final_of
 from crdtstore.causal import ReplicaId, make_replica_id
 from crdtstore.configuration import SYSTEM_GROUP, Configuration, Member
 from crdtstore.engine.membership.changes import Change, Evict, forced
@@ -270,6 +271,9 @@ def test_a_domain_that_went_with_an_evicted_node_is_declared_anew_and_joiners_ho
     world.ask("us", "declare_domain", domain="new")
     world.ask("us", "declare", domain="new", collection="visits", type="counter")
     world.run(2_000)
+    host = world.sites["us"].host
+    assert final_of(host, host.groups["new/0"], world.replica("ap")) == 0, "all that ap wrote there are orphans"
+    assert final_of(host, host.groups["new/0"], world.replica("eu")) is None
     world.join("sa", region="sa")
     world.run(6_000)
     for name in ("us", "eu", "sa"):
