@@ -183,7 +183,10 @@ class Service:
                     request, parsed, domain, lambda now: self._show(request, parsed.token, look(parsed, now))
                 )
                 return
-            if isinstance(parsed, CommitRequest | DeclareDomainRequest | DeclareRequest) and self.host.roster.is_removed:
+            if (
+                isinstance(parsed, CommitRequest | DeclareDomainRequest | DeclareRequest)
+                and self.host.roster.is_removed
+            ):
                 raise Unavailable(REMOVED, code="fenced")  # before it waits for what this node will never have
             match parsed:
                 case CommitRequest():

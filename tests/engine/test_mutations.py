@@ -167,7 +167,8 @@ def test_whatever_peers_say_the_laws_hold(said: list[tuple[bytes, ReplicaId]], r
             message = None
             assert refused
         is_passed_on = isinstance(message, Digest) and all("passed on" in each.reason for each in refused)
-        if refused and not isinstance(message, Frame) and not is_passed_on:  # what came before a bad commit in a frame stands
+        # What came before a bad commit in a frame stands.
+        if refused and not isinstance(message, Frame) and not is_passed_on:
             assert {group: seen(each) for group, each in host.groups.items()} == before
         for group, (configuration, applied) in began.items():
             check(host.groups[group], configuration, applied)
