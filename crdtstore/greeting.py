@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from crdtstore.causal import ReplicaId, node_of, parse_replica_id
 from crdtstore.configuration import Member
 from crdtstore.errors import ProtocolError
-from crdtstore.messages import PROTOCOL_VERSION, Hello, decode_message, encode_message
+from crdtstore.messages import PROTOCOL_VERSION, Hello, Standing, decode_message, encode_message
 
 if TYPE_CHECKING:
     from crdtstore.host import Host
@@ -64,6 +64,19 @@ class Greeting:
             raise ProtocolError(f"{hello.replica} of region {hello.region[:63]!r} is not what it says")
         for group, standing in hello.groups.items():
             engine = host.groups.get(group)
-            if engine is not None:  # else its declaration is on its way
+            if engine is not None:
                 engine.membership.claims.check(replica, standing)
+            elif what := _forgotten(standing):  # else its declaration is on its way
+                host.fence(f"{replica} {what} in {group}, which is not known here")
+                raise ProtocolError(f"this node has forgotten what it said: {replica} {what} in {group}")
         return Member(replica, hello.region, hello.gossip)
+
+
+def _forgotten(standing: Standing) -> str | None:
+    """What a peer remembers of this node in a group that it does not know; None: nothing that it would not have had on disk."""
+    yours = standing.yours
+    if standing.has:
+        return f"has {standing.has} commits of it"
+    if yours is not None and (yours.votes or any(yours.vector.values())):
+        return "has heard of what it had and voted"
+    return None
