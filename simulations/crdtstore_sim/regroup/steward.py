@@ -141,11 +141,14 @@ class Steward:
             if not self._choose_line(name):
                 return
         for life in world.living():
-            removed = world.system(life).membership.is_removed
-            if removed and self._comes_back and not life.is_over:
-                life.is_over = True
+            memberships = [engine.membership for engine in life.host.groups.values()]
+            is_out = world.system(life).membership.is_removed
+            is_half_out = not is_out and any(membership.is_removed for membership in memberships) and self._has_forced
+            if ((is_out and self._comes_back) or is_half_out) and not life.is_over and not life.host.is_leaving:
+                life.is_over = True  # an id that one group has removed never returns there
                 world.count("rejoined")
-                life.place.renew(None)
+                world.watch.lose(life.index)
+                life.place.renew(life.replica if is_half_out else None)
         for name in self._groups():
             self._evict_the_dead(name)
 

@@ -282,7 +282,11 @@ class Watch(Observer):
         self._installed -= {(node, name) for name, each in engines.items() if not each.membership.is_installed}
         for name, group in self.facts.groups.items():
             engine = engines.get(name)
-            if engine is None or (node, name) not in self._installed:
+            if (node, name) not in self._installed:
+                continue
+            if engine is None:
+                self.durability.on_recovered(group, node, [0] * len(self.facts.members))
+                self._installed.discard((node, name))
                 continue
             applied = self.spread(node, engine, engine.applied)
             self.durability.on_recovered(group, node, applied)
