@@ -18,7 +18,7 @@ import msgspec
 from crdtstore.errors import AccessError, CrdtStoreError, OutcomeUnknown, Unavailable, UsageError
 from crdtstore_client.address import with_query
 from crdtstore_client.link import Link
-from crdtstore_client.members import Members, Orphan, Orphans, number_of
+from crdtstore_client.members import Member, Members, Orphan, Orphans, matching, number_of, short_replica
 
 __all__ = ["PAGE", "Admin", "Order", "View", "best_of"]
 
@@ -184,13 +184,24 @@ class Admin:
         raise Unavailable(f"no answer from {', '.join(answers)}. Nothing changed.", code="unreachable")
 
     def at(self, views: Iterable[View], node: str) -> View:
-        """What the node of this name, or of this replica id, says.
+        """What the node of this name, of this replica id or of its begin, says.
 
-        Raises:  UsageError when it is at none of the urls; Unavailable when it may be at one that does not answer.
+        Raises:  UsageError when it is at none of the urls, or when two are called so, whether there is a url of both or
+                 not; Unavailable when it may be at one that does not answer.
         """
         found = {view.url: view for view in views}
+        known: dict[str, Members | Member] = {view.members.replica: view.members for view in found.values()}
+        for member in best_of(list(found.values())).members.members:
+            known.setdefault(member.replica, member)
+        meant = matching(node, known.values())
+        if len(meant) > 1:
+            at = {view.members.replica: f" at {view.url}" for view in found.values()}
+            which = ", ".join(
+                f"{short_replica(each.replica)}{at.get(each.replica, ' at none of the urls')}" for each in meant
+            )
+            raise UsageError(f"{node[:100]} may be any of {which}; say which. Nothing changed.", code="bad-request")
         for view in found.values():
-            if node in {view.members.node, view.members.replica}:
+            if meant and view.members.replica == meant[0].replica:
                 return view
         where = [
             f"{each.url} is {found[each.url].members.node}" if each.url in found else f"{each.url} does not answer"

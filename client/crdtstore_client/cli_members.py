@@ -244,29 +244,31 @@ def _priced(order: Order, costs: list[str]) -> list[str]:
     head = {
         "evict": f"To remove {named} from configuration {members.configuration} ({_everybody(members)}):",
         "force": f"To go on with {named} alone, of configuration {members.configuration} ({_everybody(members)}):",
-        "leave": f"To let {members.node} leave configuration {members.configuration} ({_everybody(members)}):",
+        "leave": f"To let {members.names(members.replica)} leave configuration {members.configuration} ({_everybody(members)}):",
         "rejoin": f"To give {members.node} a new id instead of {short_replica(members.replica)}:",
     }
     return [head[order.what], *(f"  - {safe(cost)}" for cost in costs)]
 
 
 def _everybody(members: Members) -> str:
-    return ", ".join(each.node for each in members.members)
+    return ", ".join(members.names(each.replica) for each in members.members)
 
 
 def _costs_of_leaving(order: Order) -> list[str]:
     members = order.view.members
+    leaving = members.names(members.replica)
     others = [each for each in members.members if each.replica != members.replica]
-    costs = [f"{members.node} takes no more writes from now on, for good; reads go on until it is stopped."]
+    costs = [f"{leaving} takes no more writes from now on, for good; reads go on until it is stopped."]
     if not others:
         return [*costs, "It is the only member: nobody is left to take over what it has."]
-    names = ", ".join(each.node for each in others)
+    names = ", ".join(members.names(each.replica) for each in others)
     costs.append(
         f"It is removed once all that it has is in {names}; nothing is lost. {len(others)} of {len(others) + 1} remain."
     )
     for each in others:
         if not each.connected:
-            costs.append(f"{each.node} is not connected: until it returns, or is evicted, {members.node} cannot go.")
+            name = members.names(each.replica)
+            costs.append(f"{name} is not connected: until it returns, or is evicted, {leaving} cannot go.")
     return costs
 
 

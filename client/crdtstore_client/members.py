@@ -28,6 +28,7 @@ __all__ = [
     "Removed",
     "Split",
     "life_dot",
+    "matching",
     "number_of",
     "short_replica",
 ]
@@ -151,7 +152,7 @@ class Members(msgspec.Struct, frozen=True, kw_only=True):
 
     def was_removed(self, name: str) -> str | None:
         """The replica id, if the name means none of the members but one that was removed; the latest of that name."""
-        gone = [] if _matching(name, self.members) else _matching(name, self.removed)
+        gone = [] if matching(name, self.members) else matching(name, self.removed)
         return gone[-1].replica if gone else None
 
     def find(self, name: str) -> Member:
@@ -159,13 +160,13 @@ class Members(msgspec.Struct, frozen=True, kw_only=True):
 
         Raises:  UsageError, nothing changed.
         """
-        found: list[Member] = _matching(name, self.members)
+        found: list[Member] = matching(name, self.members)
         if len(found) == 1:
             return found[0]
         if found:
             which = ", ".join(short_replica(each.replica) for each in found)
             raise UsageError(f"{name[:100]} may be any of {which}; say which. Nothing changed.", code="bad-request")
-        if _matching(name, self.removed):
+        if matching(name, self.removed):
             raise UsageError(
                 f"{name[:100]} is no member of {self.configuration} any more: it was removed. Nothing changed.",
                 code="bad-request",
@@ -237,7 +238,8 @@ def life_dot(dot: str) -> str:
     return f"{short_replica(replica)}{colon}{seq}"
 
 
-def _matching(name: str, known: Iterable[Any]) -> list[Any]:
+def matching(name: str, known: Iterable[Any]) -> list[Any]:
+    """Those that a replica id, a node name or the begin of an id means."""
     everybody = list(known)
     rules: tuple[Callable[[Any], bool], ...] = (
         lambda each: each.replica == name,

@@ -158,7 +158,10 @@ class FakeMembers:
             case ("POST", "members/evict" | "members/force" as what):
                 return 200, self._change(name, what.partition("/")[2], body or {})
             case ("POST", "members/rejoin"):
-                _confirm(body or {}, [f"{IDS[name]} is given up for good", "2 commits made here count nowhere"])
+                _confirm(
+                    body or {},
+                    [f"{self.pages[name]['replica']} is given up for good", "2 commits made here count nowhere"],
+                )
                 self.pages[name] |= {"state": "joining", "why": "it is not a member yet"}
                 return 202, self.pages[name]
             case ("GET", "orphans"):
@@ -171,8 +174,9 @@ class FakeMembers:
 
     def _leave(self, name: str, body: dict[str, Any]) -> dict[str, Any]:
         assert set(body) <= {"node"}
-        if body.get("node", f"{name}-1") != f"{name}-1":
-            raise UsageError(f"this is the node {name}-1. Nothing changed.")
+        node = self.pages[name]["node"]
+        if body.get("node", node) != node:
+            raise UsageError(f"this is the node {node}. Nothing changed.")
         self.pages[name]["state"] = "leaving"
         return self.pages[name]
 

@@ -206,49 +206,6 @@ def test_an_order_whose_answer_is_lost(nodes: FakeMembers) -> None:
     assert "crdtstore member list shows what became of it" in result.stderr
 
 
-@pytest.mark.parametrize("word", ["leave", "drain"])
-def test_a_node_leaves_by_itself(nodes: FakeMembers, word: str) -> None:
-    nodes.entry("eu", "ap")["connected"] = False
-    result = run(nodes, "member", word, "eu-1", code=3)
-    assert result.stdout.splitlines() == [
-        "To let eu-1 leave configuration 3.ab12cd34 (us-1, eu-1, ap-1):",
-        "  - eu-1 takes no more writes from now on, for good; reads go on until it is stopped.",
-        "  - It is removed once all that it has is in us-1, ap-1; nothing is lost. 2 of 3 remain.",
-        "  - ap-1 is not connected: until it returns, or is evicted, eu-1 cannot go.",
-    ]
-    assert nodes.posts == []
-    assert "crdtstore member list" in run(nodes, "member", word, "eu-1", "--yes").stdout.splitlines()[-1]
-    assert nodes.posts == [("eu", "/admin/v1/members/leave", {"node": "eu-1"})]
-
-
-def test_waiting_for_a_node_that_leaves(nodes: FakeMembers, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("crdtstore_client.cli_join.POLL_SECONDS", 0.001)
-    nodes.entry("us", "eu")["only_there"] = {"commits": 3}
-
-    def copied() -> None:
-        nodes.entry("us", "eu")["only_there"] = {"commits": 0}
-
-    def removed() -> None:
-        page = nodes.pages["us"]
-        page["members"] = [each for each in page["members"] if each["node"] != "eu-1"]
-        page["configuration"] = "4.44444444"
-        page["groups"][1]["waits_for"] = [IDS["eu"]]
-        for group in page["groups"]:
-            group["members"] = [each["replica"] for each in page["members"]]
-
-    def settled() -> None:
-        nodes.pages["us"]["groups"][1]["waits_for"] = []
-
-    nodes.script = [lambda: None, lambda: None, copied, removed, settled]
-    lines = run(nodes, "member", "leave", "eu-1", "--yes", "--wait").stdout.splitlines()
-    assert lines[3:] == [
-        "eu-1 is leaving, 3 commits still there only",
-        "eu-1 is leaving",
-        "eu-1 is removed, and the others settle what counts of it",
-        "eu-1 has left: nothing waits for it any more, and it can be stopped",
-    ]
-
-
 def test_rejoin_asks_the_node_itself(nodes: FakeMembers) -> None:
     nodes.pages["ap"]["state"] = "removed"
     result = run(nodes, "member", "rejoin", "ap-1", code=3)
