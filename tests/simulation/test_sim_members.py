@@ -35,6 +35,7 @@ FAILED_ONCE = [
     (46, "a joiner forgot the configuration that named it, and did not start any more"),
     (189, "a fenced copy went on to say what it had, under the id of the original"),
     (287, "a fenced replica decided alone"),
+    (523, "a node that had forgotten a whole group did not listen for what others knew of it there"),
     (293, "a commit that was not durable yet at a peer did not fence the one that had forgotten it"),
 ]
 
