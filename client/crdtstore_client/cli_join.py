@@ -13,6 +13,7 @@ import shutil
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import NamedTuple
 
 import click
 
@@ -24,10 +25,18 @@ from crdtstore_client.cli_support import run
 from crdtstore_client.members import Member, Members, number_of, short_replica
 from crdtstore_client.store import Store
 
-__all__ = ["Stage", "join", "left_stage", "wait_until"]
+__all__ = ["Reached", "Stage", "join", "left_stage", "wait_until"]
 
-Stage = Callable[[Sequence[View]], tuple[bool, str]]
-"""Whether it is done, and how far it is."""
+
+class Reached(NamedTuple):
+    """Whether it is done, and how far it is; ``is_stuck``: it does not go on before somebody does something."""
+
+    is_done: bool
+    said: str
+    is_stuck: bool = False
+
+
+Stage = Callable[[Sequence[View]], Reached]
 
 POLL_SECONDS = 0.5
 
@@ -88,13 +97,14 @@ async def wait_until(ctx: click.Context, store: Store, stage: Stage) -> None:
     while True:
         answers = await store.admin.ask_everyone()
         views = [answer for answer in answers.values() if isinstance(answer, View)]
-        is_done, said = stage(views) if views else (False, "no node answers")
+        is_done, said, is_stuck = stage(views) if views else Reached(False, "no node answers", is_stuck=True)
         progress.show(said)
         if is_done:
             break
         if end is not None and loop.time() + POLL_SECONDS > end:
             progress.close()
-            raise Unavailable(f"not within {seconds:g} s: {said}. It goes on by itself.", code="not-ready")
+            then = "" if is_stuck else " It goes on by itself."
+            raise Unavailable(f"not within {seconds:g} s: {said}.{then}", code="not-ready")
         await asyncio.sleep(POLL_SECONDS)
     progress.close()
     if ctx.obj.get("as_json"):
@@ -102,23 +112,47 @@ async def wait_until(ctx: click.Context, store: Store, stage: Stage) -> None:
 
 
 def left_stage(node: str, replica: str) -> Stage:
-    """How far a node is that leaves."""
+    """How far a node is that leaves: what the others say, and where none of them is asked, what it says itself."""
 
-    def stage(views: Sequence[View]) -> tuple[bool, str]:
+    def stage(views: Sequence[View]) -> Reached:
+        own = next((view.members for view in views if view.members.replica == replica), None)
         others = [view for view in views if view.members.replica != replica]
-        if not others:
-            return False, "no other node answers"
-        members = _newest(others, node).members
-        entry = next((each for each in members.members if each.replica == replica), None)
-        if entry is not None:
-            count = entry.only_there.commits
-            lacking = "" if not count else f", {count:,} commit{'' if count == 1 else 's'} still there only"
-            return False, f"{node} is leaving{lacking}"
+        members = _newest(others, node).members if others else None
+        is_newer = members is None or own is None or number_of(members.configuration) < number_of(own.configuration)
+        if own is not None and _has_left(own) and is_newer:
+            return Reached(True, f"{node} has left, as it says itself: all it had is elsewhere, and it can be stopped")
+        if members is None:
+            if own is None:
+                return Reached(False, "no other node answers", is_stuck=True)
+            return _leaving(node, own, replica)
+        if any(each.replica == replica for each in members.members):
+            return _leaving(node, members, replica)
         if replica in members.unsettled():
-            return False, f"{node} is removed, and the others settle what counts of it"
-        return True, f"{node} has left: nothing waits for it any more, and it can be stopped"
+            return Reached(False, f"{node} is removed, and the others settle what counts of it")
+        return Reached(True, f"{node} has left: nothing waits for it any more, and it can be stopped")
 
     return stage
+
+
+def _has_left(own: Members) -> bool:
+    return own.state == "removed" or all(each.replica != own.replica for each in own.members)
+
+
+def _leaving(node: str, members: Members, replica: str) -> Reached:
+    """While it is a member: what is there only, and who has to be heard before it can go."""
+    entry = next((each for each in members.members if each.replica == replica), None)
+    count = None if entry is None else entry.only_there.commits
+    lacking = "" if not count else f", {count:,} commit{'' if count == 1 else 's'} still there only"
+    unheard = [
+        members.names(each.replica)
+        for each in members.members
+        if not each.connected and not each.is_self and each.replica != replica
+    ]
+    if not unheard:
+        return Reached(False, f"{node} is leaving{lacking}")
+    one = len(unheard) == 1
+    waits = f"{', '.join(unheard)} {'is' if one else 'are'} not heard: until {'it returns or is' if one else 'they return or are'} evicted"
+    return Reached(False, f"{node} is leaving{lacking}; {waits}, it cannot go", is_stuck=True)
 
 
 def _newest(views: Sequence[View], node: str) -> View:
@@ -126,28 +160,28 @@ def _newest(views: Sequence[View], node: str) -> View:
     return max(views, key=lambda view: (number_of(view.members.configuration), view.members.node != node))
 
 
-def _stage(views: Sequence[View], node: str) -> tuple[bool, str]:
+def _stage(views: Sequence[View], node: str) -> Reached:
     """How far a node is that joins."""
     own = next((view.members for view in views if view.members.node == node), None)
     members = _newest(views, node).members
     entry = next((each for each in reversed(members.members) if each.node == node), None)
     if entry is None or (own is not None and own.replica != entry.replica):
         if own is None:
-            return False, f"waiting for {node} to start, and to ask at one of {_reachable(members)}"
+            return Reached(False, f"waiting for {node} to start, and to ask at one of {_reachable(members)}")
         why = f" ({own.why})" if own.why else ""
-        return False, f"{node} is {own.state}{why}"
+        return Reached(False, f"{node} is {own.state}{why}")
     within = sum(entry.replica in group.members for group in members.groups)
     whole = len(members.groups)
     if within < whole:
-        return False, f"{node} is admitted to {within} of {whole} groups"
+        return Reached(False, f"{node} is admitted to {within} of {whole} groups")
     installing = [] if own is None else [group for group in own.groups if group.installing is not None]
     if installing:
         parts = sum(group.installing.parts for group in installing if group.installing is not None)
         names = ", ".join(group.name for group in installing[:3]) + (", …" if len(installing) > 3 else "")
-        return False, f"{node} gets what there is of {names}: {parts:,} parts so far"
+        return Reached(False, f"{node} gets what there is of {names}: {parts:,} parts so far")
     if entry.is_installed is not True or (own is not None and own.state != "member"):
-        return False, f"{node} is admitted to every group ({whole}) and gets what there is"
-    return (
+        return Reached(False, f"{node} is admitted to every group ({whole}) and gets what there is")
+    return Reached(
         True,
         f"{node} is a member of every group ({whole}) and holds all of it: configuration {members.configuration}",
     )

@@ -98,3 +98,47 @@ def test_waiting_for_a_node_that_leaves(nodes: FakeMembers, monkeypatch: pytest.
         "eu-1 is removed, and the others settle what counts of it",
         "eu-1 has left: nothing waits for it any more, and it can be stopped",
     ]
+
+
+def test_waiting_with_the_url_of_the_node_only(nodes: FakeMembers, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("crdtstore_client.cli_join.POLL_SECONDS", 0.001)
+    page = nodes.pages["us"]
+    nodes.cut_off("ap")
+
+    def returns() -> None:
+        nodes.entry("us", "ap")["connected"] = True
+
+    def left() -> None:
+        page["state"] = "removed"
+
+    nodes.script = [lambda: None, lambda: None, returns, left]
+    lines = run(nodes, "member", "leave", "--yes", "--wait", "--url", "http://us").stdout.splitlines()
+    assert lines[4:] == [
+        "us-1 is leaving; ap-1 is not heard: until it returns or is evicted, it cannot go",
+        "us-1 is leaving",
+        "us-1 has left, as it says itself: all it had is elsewhere, and it can be stopped",
+    ]
+    page["state"] = "leaving"
+    page["members"] = page["members"][1:]
+    assert "us-1 has left" in run(nodes, "member", "leave", "us-1", "--yes", "--wait", "--url", "http://us").stdout
+
+
+def test_who_is_waited_for_is_not_said_to_come_by_itself(nodes: FakeMembers, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("crdtstore_client.cli_join.POLL_SECONDS", 0.001)
+    nodes.cut_off("ap")
+    for urls in ("http://us,http://eu", "http://us"):
+        result = run(nodes, "member", "leave", "us-1", "--yes", "--wait", "--timeout", "0.05", "--url", urls, code=4)
+        assert result.stderr == (
+            "error: not-ready: not within 0.05 s: us-1 is leaving; "
+            "ap-1 is not heard: until it returns or is evicted, it cannot go.\n"
+        )
+
+
+def test_what_the_others_have_to_settle_is_waited_for(nodes: FakeMembers, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("crdtstore_client.cli_join.POLL_SECONDS", 0.001)
+    for page in nodes.pages.values():
+        page["members"] = page["members"][1:]
+        page["configuration"] = "4.44444444"
+        page["groups"][1]["waits_for"] = [IDS["us"]]
+    result = run(nodes, "member", "leave", "us-1", "--yes", "--wait", "--timeout", "0.05", code=4)
+    assert "us-1 is removed, and the others settle what counts of it. It goes on by itself." in result.stderr

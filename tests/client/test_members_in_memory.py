@@ -181,6 +181,21 @@ def test_a_node_leaves_with_all_it_has(world: AdminRegions) -> None:
     assert value(world) == 3
 
 
+def test_a_node_says_itself_that_it_left(world: AdminRegions, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("crdtstore_client.cli_join.POLL_SECONDS", 0.002)
+    inner = world.request
+
+    async def request(*args: Any, **kwargs: Any) -> Response:
+        world.tick()
+        return await inner(*args, **kwargs)
+
+    monkeypatch.setattr(world, "request", request)
+    lines = run(
+        world, "member", "leave", "--yes", "--wait", "--url", "http://eu", "--timeout", "20"
+    ).stdout.splitlines()
+    assert lines[-1] == "eu-1 has left, as it says itself: all it had is elsewhere, and it can be stopped"
+
+
 def test_one_goes_on_without_the_others(world: AdminRegions) -> None:
     world.cut = {"us"}
     world.connect_all("us", is_connected=False)
