@@ -13,10 +13,12 @@ from rich.table import Table
 from rich.text import Text
 
 from crdtstore.errors import Unavailable
+from crdtstore_client.admin import View
 from crdtstore_client.cli_show import echo_json
 from crdtstore_client.cli_support import ask_all
 from crdtstore_client.cli_tables import WATCH_SECONDS, echo, natural_width, open_console
 from crdtstore_client.convergence import Convergence, Row, assess
+from crdtstore_client.looking import Look
 from crdtstore_client.status import Status
 from crdtstore_client.store import Store
 
@@ -89,7 +91,14 @@ async def _ask(store: Store) -> tuple[list[dict[str, Any]], Convergence]:
     if not any(answers.values()):
         raise Unavailable(f"no answer from {', '.join(answers)}. Nothing changed.", code="unreachable")
     statuses = {url: None if body is None else Status.of(body) for url, body in answers.items()}
-    return [body for body in answers.values() if body is not None], assess(statuses)
+    said = await store.admin.ask_everyone()
+    look = Look(said)  # empty where this credential may not ask about members
+    parted = {node for _, nodes in look.sides.values() for node in nodes}
+    return [body for body in answers.values() if body is not None], assess(
+        statuses,
+        parted={url for url, view in said.items() if isinstance(view, View) and view.members.node in parted},
+        deaf={url for url, view in said.items() if isinstance(view, View) and view.members in look.deaf},
+    )
 
 
 def show(ctx: click.Context) -> Callable[[Store], Awaitable[None]]:

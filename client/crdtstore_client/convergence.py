@@ -8,17 +8,21 @@ the join of all vectors at hand.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from crdtstore.causal import Vector, join, node_of
+from crdtstore_client.members import number_of
 from crdtstore_client.status import PeerStatus, Status
 
 __all__ = ["SILENT_MS", "Convergence", "Row", "Verdict", "assess", "silent_peers", "span"]
 
 SILENT_MS = 2000
 """A peer not heard of for so long is shown as cut off: ten times the pause between two messages of an idle node."""
+
+PARTED = "lines parted, see crdtstore doctor"
+EVICTED = "evicted, and has not heard of it"
 
 Verdict = Literal["converged", "diverged", "unknown", "false-convergence"]
 
@@ -62,16 +66,80 @@ def silent_peers(status: Status) -> list[PeerStatus]:
     return [peer for peer in status.peers if peer.heard_ms is None or peer.heard_ms > SILENT_MS]
 
 
-def assess(answers: Mapping[str, Status | None]) -> Convergence:
-    """From url -> status, None for a node that did not answer."""
+def assess(
+    answers: Mapping[str, Status | None], *, parted: Collection[str] = (), deaf: Collection[str] = ()
+) -> Convergence:
+    """From url -> status, None for a node that did not answer.
+
+    ``parted``: urls of nodes whose lines of configurations contradict each other, ``deaf``: of those that were evicted and
+    do not know it, as far as their answers about members tell; what statuses alone tell of both is found here.
+    """
     statuses = [status for status in answers.values() if status is not None]
     names = _Names(statuses)
     lacking = {status.node: _lacking(status, statuses, names) for status in statuses}
     gone = [*names.unheard(), *(url for url, status in answers.items() if status is None and not names.unheard())]
-    rows = [_row(status, statuses, lacking[status.node], names) for status in statuses]
+    apart = _Apart(
+        [each for url, each in answers.items() if each is not None and (url in parted or _is_parted(each, statuses))],
+        [each for url, each in answers.items() if each is not None and (url in deaf or _is_deaf(each, statuses))],
+    )
+    rows = [_row(status, statuses, lacking[status.node], names, apart) for status in statuses]
     rows += [_gone(name, statuses, names) for name in gone]
-    verdict, sentence = _judge(statuses, lacking, gone, names)
+    verdict, sentence = _judge(statuses, lacking, gone, names, apart)
     return Convergence(tuple(rows), verdict, sentence)
+
+
+@dataclass(frozen=True, slots=True)
+class _Apart:
+    """Nodes that do not belong together with the others any more, though they take writes."""
+
+    parted: list[Status]
+    deaf: list[Status]
+
+    def note(self, status: Status) -> str:
+        if status in self.parted:
+            return PARTED
+        return EVICTED if status in self.deaf else ""
+
+    def sentence(self, names: _Names) -> str:
+        """What does not come right by itself; empty: nothing."""
+        said = ""
+        if self.deaf:
+            what = ", ".join(names[status.node] for status in self.deaf)
+            said += f" {what}: {EVICTED}; what is written there does not count, see crdtstore doctor."
+        if self.parted:
+            said += f" {', '.join(names[status.node] for status in self.parted)}: {PARTED}."
+        return said
+
+
+def _line(status: Status) -> tuple[int, str]:
+    """The number and the random word of the configuration that it goes by; -1: it does not say."""
+    at = next((group.configuration for group in status.groups if group.domain == "_sys"), "")
+    return number_of(at), at.partition(".")[2]
+
+
+def _knows(status: Status, other: Status) -> bool:
+    return any(peer.node == other.node for peer in status.peers)
+
+
+def _is_parted(status: Status, statuses: Sequence[Status]) -> bool:
+    """Whether it says so itself, or it and another one removed each other, or decided otherwise at the same place."""
+    if any(group.split > 0 for group in status.groups):
+        return True
+    number, word = _line(status)
+    for other in statuses:
+        there, other_word = _line(other)
+        if number < 0 or there < 0 or word == other_word or not (status.ready and other.ready):
+            continue
+        if number == there or not (_knows(status, other) or _knows(other, status)):
+            return True
+    return False
+
+
+def _is_deaf(status: Status, statuses: Sequence[Status]) -> bool:
+    """Whether who knows of a newer configuration does not count it among its peers, while it takes writes."""
+    newest = max((other for other in statuses if other.ready), key=_line, default=status)
+    is_older = 0 <= _line(status)[0] < _line(newest)[0]
+    return status.ready and is_older and _knows(status, newest) and not _knows(newest, status)
 
 
 class _Names:
@@ -114,7 +182,7 @@ def _lacking(status: Status, statuses: Sequence[Status], names: _Names) -> dict[
     return lacking
 
 
-def _row(status: Status, statuses: Sequence[Status], lacking: Mapping[str, int], names: _Names) -> Row:
+def _row(status: Status, statuses: Sequence[Status], lacking: Mapping[str, int], names: _Names, apart: _Apart) -> Row:
     staleness = _most([group.staleness_ms for group in status.groups])
     lag = _most([group.lag_ms for group in status.groups])
     if staleness is not None and staleness > SILENT_MS:  # no news is never no lag
@@ -130,7 +198,7 @@ def _row(status: Status, statuses: Sequence[Status], lacking: Mapping[str, int],
         unacked=sum(group.unacked for group in status.groups),
         clock_ms=_clock(status, statuses),
         digest=_digest(status),
-        note=_note(status, statuses, names),
+        note="; ".join(filter(None, (apart.note(status), _note(status, statuses, names)))),
     )
 
 
@@ -200,14 +268,25 @@ def _gone(name: str, statuses: Sequence[Status], names: _Names) -> Row:
 
 
 def _judge(
-    statuses: Sequence[Status], lacking: Mapping[str, Mapping[str, int]], gone: Sequence[str], names: _Names
+    statuses: Sequence[Status],
+    lacking: Mapping[str, Mapping[str, int]],
+    gone: Sequence[str],
+    names: _Names,
+    apart: _Apart,
 ) -> tuple[Verdict, str]:
     if fault := _false_convergence(statuses, names):
         return "false-convergence", fault
     total = sum(sum(join(by_node.values()).values()) for by_node in _vectors(statuses).values())
     missing = f" No answer from {', '.join(names[name] for name in gone)}." if gone else ""
+    trouble = apart.sentence(names)
+    if trouble and not any(lacking.values()):
+        return (
+            "diverged",
+            f"diverged, though {_commits(total)} are the same so far.{trouble}{_refusing(statuses)}{missing}",
+        )
     if any(lacking.values()):
-        return "diverged", f"diverged: {_clauses(lacking, names)}.{_writes(statuses)}{missing}"
+        writes = f"{trouble}{_refusing(statuses)}" if trouble else _writes(statuses)
+        return "diverged", f"diverged: {_clauses(lacking, names)}.{writes}{missing}"
     if gone:
         seen = ", ".join(names[status.node] for status in statuses)
         holds = "holds" if len(statuses) == 1 else "hold the same"
@@ -235,9 +314,11 @@ def _clauses(lacking: Mapping[str, Mapping[str, int]], names: _Names) -> str:
 
 
 def _writes(statuses: Sequence[Status]) -> str:
+    return _refusing(statuses) or " All regions take writes."
+
+
+def _refusing(statuses: Sequence[Status]) -> str:
     refusing = [status for status in statuses if not status.ready]
-    if not refusing:
-        return " All regions take writes."
     return "".join(f" {status.region} {_trouble(status)}: {_why(status)}." for status in refusing)
 
 

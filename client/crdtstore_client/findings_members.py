@@ -189,8 +189,7 @@ def _differing(look: Look) -> Iterator[Finding]:
     for each in look.inside:
         is_of_line = not look.sides or line_of(each.configuration) == line_of(newest)
         if number_of(each.configuration) < number_of(newest) and is_of_line:
-            was = any(removed.replica == each.replica for removed in look.newest.removed)
-            if was:
+            if each in look.deaf:
                 text = (
                     f"{each.node} was removed by configuration {newest} of {look.newest.node}, and has not heard of it"
                 )

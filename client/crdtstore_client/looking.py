@@ -126,6 +126,21 @@ class Look:
         return found
 
     @cached_property
+    def deaf(self) -> list[Members]:
+        """Nodes that were removed by the newest configuration of their line, and go on as if they were members."""
+        newest = self.newest
+        if newest is None:
+            return []
+        members = {each.replica for each in newest.members}
+        return [
+            each
+            for each in self.inside
+            if number_of(each.configuration) < number_of(newest.configuration)
+            and each.replica not in members
+            and (not self.sides or line_of(each.configuration) == line_of(newest.configuration))
+        ]
+
+    @cached_property
     def parted_domains(self) -> dict[str, list[Members]]:
         """Per domain whose group goes by lines that parted, though all agree who the members are: the nodes that say so."""
         found: dict[str, list[Members]] = {}

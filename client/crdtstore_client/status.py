@@ -16,6 +16,9 @@ class GroupStatus(msgspec.Struct, frozen=True, kw_only=True):
 
     domain: str
     replica: str
+    configuration: str = ""
+    split: int = 0
+    """How many replicas go by lines of configurations that contradict its own."""
     vector: dict[ReplicaId, int]
     digest: str | None = None
     """Null while commits are applied and not yet durable."""
