@@ -248,6 +248,16 @@ class Admin:
             found += page
         return found
 
+    async def applied_of(self, view: View, kept: Orphans) -> dict[str, int]:
+        """Per domain how many orphans of an id were made anew: all of them are looked at, page by page."""
+        counts = dict.fromkeys(kept.domains, 0)
+        for domain, found in kept.domains.items():
+            after: int | None = 0 if found.orphans else None
+            while after is not None:
+                page, after = await self.orphan_page(view, kept.replica, domain, after)
+                counts[domain] += sum(each.applied is not None for each in page)
+        return counts
+
     async def orphan_page(
         self, view: View, replica: str, domain: str, after: int = 0
     ) -> tuple[list[Orphan], int | None]:

@@ -11,9 +11,10 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import click
+import msgspec
 
 from crdtstore.cli import common_options
-from crdtstore.errors import PreconditionFailed, Unavailable, UsageError
+from crdtstore.errors import CrdtStoreError, PreconditionFailed, Unavailable, UsageError
 from crdtstore.values import to_json
 from crdtstore_client.admin import Admin, View, best_of
 from crdtstore_client.cli_members import again
@@ -29,6 +30,12 @@ _domain = click.option("--domain", help="Of this domain only.")
 
 Applied = dict[str, list[dict[str, str]]]
 """``applied``: orphan and dot; ``refused``: orphan and why."""
+
+
+class _Listed(NamedTuple):
+    view: View
+    kept: Orphans
+    applied: dict[str, int] | None
 
 
 class _Found(NamedTuple):
@@ -50,15 +57,20 @@ def orphan() -> None:
 @common_options
 @click.pass_context
 def list_(ctx: click.Context) -> None:
-    """List the ids that the nodes gave up, and how many of their commits no other region has."""
+    """List the ids that the nodes gave up, and how many of their commits no other region has.
+
+    "applied": so many of the orphans were made anew.
+    """
     from crdtstore_client.cli_tables import table_lines  # noqa: PLC0415 - rich is dear
 
-    async def work(store: Store) -> list[tuple[View, Orphans]]:
-        return await store.admin.orphans()
+    async def work(store: Store) -> list[_Listed]:
+        return [
+            _Listed(view, each, await _applied(store.admin, view, each)) for view, each in await store.admin.orphans()
+        ]
 
     found = run(ctx, work)
     if ctx.obj.get("as_json"):
-        echo_json({"replicas": [{"node": view.members.node, **_plain(each)} for view, each in found]})
+        echo_json({"replicas": [_listed_plain(*each) for each in found]})
         return
     if not found:
         click.echo("no id was given up by these nodes, so there are no orphans")
@@ -71,17 +83,36 @@ def list_(ctx: click.Context) -> None:
             domain,
             f"{counts.made:,}",
             "?" if counts.final is None else f"{counts.final:,}",
-            f"{counts.orphans:,}",
+            "?" if counts.final is None else f"{counts.orphans:,}",
+            "?" if applied is None or counts.final is None else f"{applied[domain]:,}",
             each.why or "-",
         )
-        for view, each in found
+        for view, each, applied in found
         for domain, counts in sorted(each.domains.items())
     ]
-    names = ("replica", "kept at", "left (UTC)", "domain", "made", "final", "orphans", "why")
-    click.echo("\n".join(table_lines(names, rows, counts={"made", "final", "orphans"}, folds={"domain", "why"})))
-    for _, each in found:
-        if each.count:
+    names = ("replica", "kept at", "left (UTC)", "domain", "made", "final", "orphans", "applied", "why")
+    numbers = {"made", "final", "orphans", "applied"}
+    click.echo("\n".join(table_lines(names, rows, counts=numbers, folds={"domain", "why"})))
+    for _, each, applied in found:
+        if each.count > sum((applied or {}).values()):
             click.echo(f"review: {again(ctx, 'orphan', 'show', short_replica(each.replica))}")
+
+
+async def _applied(admin: Admin, view: View, kept: Orphans) -> dict[str, int] | None:
+    """Per domain how many were made anew; None where the node does not tell."""
+    try:
+        return await admin.applied_of(view, kept)
+    except CrdtStoreError:
+        return None
+
+
+def _listed_plain(view: View, kept: Orphans, applied: dict[str, int] | None) -> dict[str, object]:
+    body = _plain(kept)
+    domains = {
+        domain: counts | {"applied": None if applied is None else applied[domain]}
+        for domain, counts in msgspec.to_builtins(kept.domains).items()
+    }
+    return {"node": view.members.node, **body, "domains": domains}
 
 
 @orphan.command(short_help="Show what the orphans of an id did.")
@@ -171,8 +202,6 @@ async def _apply(admin: Admin, chosen: Sequence[_Found]) -> Applied:
 
 
 def _plain(value: Orphans | Orphan) -> dict[str, object]:
-    import msgspec  # noqa: PLC0415
-
     body: dict[str, object] = to_json(msgspec.to_builtins(value))
     return body
 

@@ -181,11 +181,5 @@ async def _to_review(admin: Admin, view: View) -> list[tuple[Orphans, int]] | Cr
 
 
 async def _count_open(admin: Admin, view: View, kept: Orphans) -> int:
-    """How many were not applied, as far as one page tells."""
-    count = 0
-    for domain, found in kept.domains.items():
-        count += found.orphans
-        if found.orphans:
-            page, _ = await admin.orphan_page(view, kept.replica, domain)
-            count -= sum(each.applied is not None for each in page)
-    return count
+    """How many were not applied."""
+    return kept.count - sum((await admin.applied_of(view, kept)).values())

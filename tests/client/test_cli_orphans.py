@@ -6,6 +6,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from crdtstore.cli import main
+from crdtstore.errors import Unavailable
 from tests.client.fake_members import IDS, URLS, FakeMembers, keep_orphans, orphan
 
 
@@ -34,9 +35,9 @@ def test_orphans_are_listed_and_shown(nodes: FakeMembers) -> None:
         {"collection": "a", "key": "\x1b", "type": "", "what": "ends"}
     )
     assert run(nodes, "orphan", "list").stdout.splitlines() == [
-        "replica        kept at  left (UTC)        domain  made  final  orphans  why",
-        "ap-1.99ab00cd  ap-1     2026-11-20 11:00  _sys      12     12        0  it was removed from the cluster",
-        "ap-1.99ab00cd  ap-1     2026-11-20 11:00  shop      90     87        3  it was removed from the cluster",
+        "replica        kept at  left (UTC)        domain  made  final  orphans  applied  why",
+        "ap-1.99ab00cd  ap-1     2026-11-20 11:00  _sys      12     12        0        0  it was removed from the cluster",
+        "ap-1.99ab00cd  ap-1     2026-11-20 11:00  shop      90     87        3        1  it was removed from the cluster",
         "review: crdtstore orphan show ap-1.99ab00cd",
     ]
     result = run(nodes, "orphan", "show", "ap-1.99ab00cd", "--domain", "shop")
@@ -90,3 +91,43 @@ def test_many_orphans_come_in_pages(nodes: FakeMembers, monkeypatch: pytest.Monk
     keep_orphans(nodes, 5)
     assert len(run(nodes, "orphan", "apply", "ap-1", "--yes").stdout.splitlines()) == 1 + 5 + 5
     assert [len(body["commits"]) for _, _, body in nodes.posts] == [2, 2, 1]
+
+
+def test_all_that_were_applied_are_counted(nodes: FakeMembers, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("crdtstore_client.admin.PAGE", 2)
+    monkeypatch.setattr("crdtstore_client.cli_doctor.AGAIN_SECONDS", 0.001)
+    keep_orphans(nodes, 5)
+    nodes.pages["ap"]["replica"] = IDS["ap"]
+    commits = nodes.commits[IDS["ap"], "shop"]
+    for each in commits[:4]:
+        each["applied"] = "us-1.0f3a11220f3a1122:7"
+    listed = run(nodes, "orphan", "list").stdout.splitlines()
+    assert listed[2].split()[4:9] == ["shop", "92", "87", "5", "4"]
+    assert listed[-1].startswith("review: ")
+    domains = json.loads(run(nodes, "orphan", "list", "--json").stdout)["replicas"][0]["domains"]
+    assert domains["shop"] == {"final": 87, "made": 92, "orphans": 5, "applied": 4}
+    assert (
+        "1 commit of ap-1.99ab00cd, kept at ap-1, is in no other region and not applied"
+        in run(nodes, "doctor", code=1).stdout
+    )
+    commits[4]["applied"] = "us-1.0f3a11220f3a1122:8"
+    assert "review" not in run(nodes, "orphan", "list").stdout
+    assert run(nodes, "doctor").stdout.startswith("all is well")
+
+
+def test_what_is_not_known_is_no_zero(nodes: FakeMembers) -> None:
+    keep_orphans(nodes)
+    shop = nodes.kept["ap"][0]["domains"]["shop"]
+    shop |= {"final": None, "orphans": 0}
+    assert run(nodes, "orphan", "list").stdout.splitlines()[2].split()[4:9] == ["shop", "90", "?", "?", "?"]
+
+
+def test_a_node_that_does_not_tell_which_were_applied(nodes: FakeMembers, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def refuse(*_: object, **__: object) -> None:
+        raise Unavailable("the log cannot be read. Nothing changed.", code="storage-failed")
+
+    keep_orphans(nodes)
+    monkeypatch.setattr("crdtstore_client.admin.Admin.orphan_page", refuse)
+    result = run(nodes, "orphan", "list").stdout.splitlines()
+    assert result[2].split()[4:9] == ["shop", "90", "87", "3", "?"]
+    assert result[-1].startswith("review: ")
