@@ -99,6 +99,10 @@ class Claims:
             chain = engine.history.chain(index, applied) if has == applied else b""
             newest = self._newest.get(peer)
             yours = None if newest is None else self._claim(newest)
+            heard = engine.membership.heard.get(peer)
+            if heard is not None and (yours is None or heard[0].number > yours.configuration.number):
+                before = yours or Claim(heard[0], {}, 0)
+                yours = Claim(heard[0], before.vector, before.votes)  # it was there, with or without a row
         return Standing(membership.told, known, yours, has, chain)
 
     def check(self, peer: ReplicaId, standing: Standing) -> None:
