@@ -55,26 +55,28 @@ class Users(Workload):
         self._chance = Streams(world.seed).stream("late domain")
 
     def start(self) -> None:
-        """Sometimes a domain is declared while members change, here and there at once perhaps."""
+        """Sometimes a domain is declared while members change."""
         super().start()
         if self._chance.random() < _LATE_SHARE:
-            self._timeline.at(int(self._until_us * (0.2 + 0.5 * self._chance.random())), self._on_late, True)
+            self._timeline.at(int(self._until_us * (0.2 + 0.5 * self._chance.random())), self._on_late)
 
-    def _on_late(self, is_first: bool) -> None:
-        if is_first:
+    def _on_late(self, where: Node | None) -> None:
+        """Ask one machine for it, until it answers or is gone: two that declare it under other members would begin two lines."""
+        living = self._world.living()
+        if where is None and living:
+            where = self._chance.choice(living)
             self._domains.append(LATE)
             self._undeclared |= {(LATE, name) for name in self._work.by_name}
         missing = sorted(name for domain, name in self._undeclared if domain == LATE)
-        living = self._world.living()
-        if not missing or self._timeline.now_us > self._until_us:
-            return
-        for life in self._chance.sample(living, min(len(living), self._chance.choice((1, 1, 2)))):
-            declared = [self._request(None, life.index, "declare_domain", {"domain": LATE})]
+        if where is None or not where.is_alive or self._timeline.now_us > self._until_us:
+            self._undeclared -= {(LATE, name) for name in missing}
+        elif missing:
+            declared = [self._request(None, where.index, "declare_domain", {"domain": LATE})]
             for name in missing:
                 fields = {"domain": LATE, "collection": name, "type": self._work.by_name[name].type_name}
-                declared.append(self._request(None, life.index, "declare", fields))
-            life.on_requests(declared)
-        self._timeline.after(700_000, self._on_late, False)
+                declared.append(self._request(None, where.index, "declare", fields))
+            where.on_requests(declared)
+            self._timeline.after(700_000, self._on_late, where)
 
     def _on_error(self, node: Node, asked: Open, error: CrdtStoreError) -> None:
         session = asked.session
