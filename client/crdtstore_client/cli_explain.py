@@ -19,7 +19,7 @@ import click
 from crdtstore.cli import common_options
 from crdtstore_client.address import split_address
 from crdtstore_client.cli_show import clip, echo_json, pad, plain, plain_element, short_dot, width_of
-from crdtstore_client.cli_support import run
+from crdtstore_client.cli_support import note_identity, run
 from crdtstore_client.store import Store
 
 __all__ = ["conflicts", "explain"]
@@ -68,6 +68,7 @@ def explain(ctx: click.Context, address: str, limit: int) -> None:
         return await store.domain(domain).explain_key(collection, key, limit)
 
     body = run(ctx, work)
+    note_identity(body)
     if ctx.obj.get("as_json"):
         echo_json(body)
         return
@@ -166,6 +167,7 @@ def conflicts(ctx: click.Context, domain: str, after: str | None, limit: int) ->
         return await store.domain(domain).list_conflicts(after=after, limit=limit)
 
     body = run(ctx, work)
+    note_identity(body)
     if ctx.obj.get("as_json"):
         echo_json(body)
         return

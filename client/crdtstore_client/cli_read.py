@@ -14,7 +14,7 @@ from crdtstore.cli import common_options
 from crdtstore.errors import Unavailable, UsageError
 from crdtstore_client.address import split_address
 from crdtstore_client.cli_show import clip, echo_json, is_safe, pad, plain, plain_element, short_dot, width_of
-from crdtstore_client.cli_support import element_of, run
+from crdtstore_client.cli_support import element_of, note_identity, run
 from crdtstore_client.convergence import SILENT_MS, silent_peers, span
 from crdtstore_client.store import Store
 
@@ -45,6 +45,7 @@ def get(ctx: click.Context, address: str, consistency: Any, max_staleness: float
         return body, await _silence(store, body)
 
     body, silence = run(ctx, work)
+    note_identity(body)
     if ctx.obj.get("as_json"):
         echo_json(body)
         return
@@ -117,6 +118,7 @@ def list_(ctx: click.Context, address: str, prefix: str, after: str, limit: int)
         return await store.domain(domain).list_keys(collection, **query)
 
     body = run(ctx, work)
+    note_identity(body)
     if ctx.obj.get("as_json"):
         echo_json(body)
         return
@@ -156,6 +158,7 @@ def members(ctx: click.Context, address: str, after: str | None, limit: int, has
         return await target.list_members(collection, key, after=behind, has=sought, limit=limit)
 
     body = run(ctx, work)
+    note_identity(body)
     if ctx.obj.get("as_json"):
         echo_json(body)
         return

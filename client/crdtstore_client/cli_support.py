@@ -23,6 +23,7 @@ __all__ = [
     "ask_all",
     "element_of",
     "field_of",
+    "note_identity",
     "open_store",
     "option_of",
     "run",
@@ -95,6 +96,20 @@ def run(ctx: click.Context, work: Callable[[Store], Awaitable[T]]) -> T:
             await store.close()
 
     return asyncio.run(whole())
+
+
+_MARKS = {
+    "removed": "the node that answered was removed from the cluster",
+    "fenced": "the node that answered must not use its id any more",
+    "unproven": "the node that answered has not proven yet that it is itself",
+}
+
+
+def note_identity(body: dict[str, Any]) -> None:
+    """Say beside an answer, where programs do not read it, that its node does not belong to the cluster for sure."""
+    if (mark := body.get("identity")) is not None:
+        who = _MARKS.get(mark, f"the node that answered is {str(mark)[:40]!r}")
+        click.echo(f"note: {who}; what it shows may be old, or be nowhere else", err=True)
 
 
 # --- what was typed

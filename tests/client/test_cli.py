@@ -18,7 +18,7 @@ from crdtstore.errors import (
     UsageError,
 )
 from crdtstore.types import REGISTRY
-from crdtstore_client import cli
+from crdtstore_client import Response, cli
 from tests.client.fakes import AP, EU, US, FakeCluster
 
 URLS = f"{US},{EU},{AP}"
@@ -285,3 +285,41 @@ def test_a_package_that_is_missing_breaks_nothing_else(monkeypatch: pytest.Monke
     assert "No such command 'sim'" in result.stderr
     assert "Some commands could not be loaded (sim: No module named 'numpy')" in result.stderr
     assert "append" in run(cluster, "--help").stdout
+
+
+READ = {"value": 103, "exists": True, "type": "counter", "token": "t", "staleness_ms": 1, "conflicts": 0}
+EXPLAINED = {"value": 103, "type": "counter", "live": [], "not_yet_in": [], "truncated": False, "token": "t"}
+PAGE = {"items": [], "next": None, "token": "t"}
+
+
+@pytest.mark.parametrize(
+    ("args", "body"),
+    [
+        (["get", "shop/counter/visits"], READ),
+        (["list", "shop/counter"], PAGE),
+        (["members", "shop/aw_set/tags"], PAGE),
+        (["explain", "shop/counter/visits"], EXPLAINED),
+        (["conflicts", "shop"], PAGE | {"declarations": []}),
+    ],
+    ids=lambda each: each[0] if isinstance(each, list) else "",
+)
+@pytest.mark.parametrize(
+    ("mark", "note"),
+    [
+        ("removed", "note: the node that answered was removed from the cluster; what it shows may be old, or be nowhere else\n"),
+        ("fenced", "note: the node that answered must not use its id any more; what it shows may be old, or be nowhere else\n"),
+        ("unproven", "note: the node that answered has not proven yet that it is itself; what it shows may be old, or be nowhere else\n"),
+        ("\x1b[2K", "note: the node that answered is '\\x1b[2K'; what it shows may be old, or be nowhere else\n"),
+        (None, ""),
+    ],
+)  # fmt: skip
+def test_an_answer_of_a_node_that_may_not_be_relied_on_is_noted(
+    cluster: FakeCluster, args: list[str], body: dict[str, Any], mark: str | None, note: str
+) -> None:
+    marked = body if mark is None else body | {"identity": mark}
+    described = [None] if args[0] == "members" else []
+    for more in ([], ["--json"]):
+        cluster.fail(US, *described, Response(200, marked))
+        result = run(cluster, *args, *more, urls=US)
+        assert (result.exit_code, result.stderr) == (0, note), result.exception
+        assert "note:" not in result.stdout
