@@ -44,12 +44,31 @@ def _split(look: Look) -> Iterator[Finding]:
     if not sides:
         return
     both = " and ".join(f"{', '.join(nodes)} ({at})" for at, nodes in sides.values())
-    fewest = min((nodes for _, nodes in sides.values()), key=lambda nodes: (len(nodes), nodes))
-    commands = "; ".join(f"crdtstore member rejoin {node}" for node in fewest)
+    side = min((nodes for _, nodes in sides.values()), key=lambda nodes: _worth(look, nodes))
+    if only := look.only_at(side):
+        mend = _keep(side, only)
+    else:
+        commands = "; ".join(f"crdtstore member rejoin {node}" for node in side)
+        mend = f"choose the side that goes on, and let the nodes of the other one rejoin, such as: {commands}"
     yield Finding(
         "split",
         f"{both} go by lines of configurations that contradict each other: neither side takes what the other writes",
-        f"choose the side that goes on, and let the nodes of the other one rejoin, such as: {commands}",
+        mend,
+    )
+
+
+def _worth(look: Look, nodes: list[str]) -> tuple[bool, bool, int, list[str]]:
+    """What would go with these nodes: first what nobody else holds, then nodes that hold anything for sure."""
+    states = {each.state for each in look.views if each.node in nodes}
+    return bool(look.only_at(nodes)), not states or not states <= {"joining", "removed"}, len(nodes), nodes
+
+
+def _keep(nodes: list[str], domains: list[str]) -> str:
+    """What is to be done instead of a rejoin that would let the last go who holds something."""
+    who = f"let none of {', '.join(nodes)} rejoin" if len(nodes) > 1 else f"do not let {nodes[0]} rejoin"
+    return (
+        f"{who}, nor stop for good: nobody else is known to hold {', '.join(domains)}. "
+        "Bring back another node that holds it first, or copy what it has there"
     )
 
 
@@ -59,14 +78,17 @@ def _split_domain(look: Look) -> Iterator[Finding]:
         return
     for domain, views in look.parted_domains.items():
         names = ", ".join(sorted(each.node for each in views))
-        without = sorted(each.node for each in views if each.state != "member")
+        without = sorted(each.node for each in views if each.state in {"joining", "removed"})
         chosen = without or ["NODE"]
         commands = "; ".join(f"crdtstore member rejoin {node}" for node in chosen)
         which = "those that do not hold it" if without else "those of one side"
+        mend = f"let {which} rejoin: {commands}"
+        if only := look.only_at(without):
+            mend = _keep(without, only)
         yield Finding(
             "split",
             f"{names}: the domain {domain} goes by two lines there that contradict each other",
-            f"let {which} rejoin: {commands}",
+            mend,
         )
 
 
@@ -96,16 +118,16 @@ def _states(look: Look) -> Iterator[Finding]:
     """Nodes that are not simply members."""
     for each in look.views:
         why = f": {each.why}" if each.why else ""
+        only = look.only_at([each.node])
         if each.state == "removed":
             text = f"{each.node} takes no writes: {each.why or 'it was removed from the cluster'}"
-            yield Finding(
-                "removed", text, f"stop it for good, or let it join anew: crdtstore member rejoin {each.node}"
-            )
+            mend = f"stop it for good, or let it join anew: crdtstore member rejoin {each.node}"
+            yield Finding("removed", text, _keep([each.node], only) if only else mend)
         elif each.state == "fenced":
             text = f"{each.node} must not use its id {short_replica(each.replica)} any more, and joins under a new one{why}"
-            mend = (
-                f"crdtstore member join --wait {each.node}; if it does not go on: crdtstore member rejoin {each.node}"
-            )
+            mend = f"crdtstore member join --wait {each.node}"
+            then = _keep([each.node], only) if only else f"if it does not go on: crdtstore member rejoin {each.node}"
+            mend = f"{mend}; {then}"
             yield Finding("fenced", text, mend)
         elif each.state == "unproven":
             text = f"{each.node} has not proven yet that it is itself, and takes no writes{why}"

@@ -7,7 +7,7 @@ said by the others, who is behind by the newest, and that lines of configuration
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -124,6 +124,34 @@ class Look:
             newest = max(at, configuration, key=number_of)
             found[line_of(configuration)] = (newest, [*nodes, node])
         return found
+
+    def only_at(self, nodes: Collection[str]) -> list[str]:
+        """Domains of several nodes that nobody but these is known to hold: they must not all be given up.
+
+        Who joins, or gets a group, holds nothing for sure; a member that is at no url holds all, unless it is said not
+        to, or was not heard for long.
+        """
+        leaving = [each for each in self.views if each.node in nodes]
+        others = [each for each in self.views if each.node not in nodes]
+        known = {each.replica for each in (*self.views, *self.unheard_long)}
+        elsewhere = [
+            member
+            for each in self.views
+            for member in each.members
+            if member.replica not in known and member.node not in nodes and member.is_installed is not False
+        ]
+        if elsewhere:
+            return []
+        listed = [domain for each in self.views for domain in {group.domain for group in each.groups}]
+        wanted = {domain for domain in listed if listed.count(domain) > 1}
+        held = {
+            group.domain
+            for each in others
+            if each.state in {"member", "leaving"}
+            for group in each.groups
+            if group.installing is None
+        }
+        return sorted({group.domain for each in leaving for group in each.groups} & wanted - held)
 
     @cached_property
     def deaf(self) -> list[Members]:

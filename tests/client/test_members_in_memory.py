@@ -159,7 +159,7 @@ def test_a_region_is_cut_off_removed_and_what_it_had_is_made_anew(world: AdminRe
     world.cut = set()
     world.connect_all("ap", is_connected=True)
     world.until(lambda: kept(world).get("shop", {}).get("final") is not None)
-    assert kept(world)["shop"] == {"final": 0, "made": 1, "orphans": 1}
+    assert kept(world)["shop"] == {"final": 0, "made": 1, "orphans": 1, "applied": 0}
     assert checks(world) == ["removed", "orphans"]
     [replica] = [each["replica"] for each in body_of(world, "orphan", "list")["replicas"]]
     [orphan] = body_of(world, "orphan", "show", replica)["orphans"]
