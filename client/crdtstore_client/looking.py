@@ -133,7 +133,7 @@ class Look:
         """
         leaving = [each for each in self.views if each.node in nodes]
         others = [each for each in self.views if each.node not in nodes]
-        known = {each.replica for each in (*self.views, *self.unheard_long)}
+        known = {each.replica for each in self.views} | {each.replica for each in self.unheard_long}
         elsewhere = [
             member
             for each in self.views
