@@ -151,8 +151,8 @@ def _leaving(node: str, members: Members, replica: str) -> Reached:
     if not unheard:
         return Reached(False, f"{node} is leaving{lacking}")
     one = len(unheard) == 1
-    waits = f"{', '.join(unheard)} {'is' if one else 'are'} not heard: until {'it returns or is' if one else 'they return or are'} evicted"
-    return Reached(False, f"{node} is leaving{lacking}; {waits}, it cannot go", is_stuck=True)
+    waits = f"{', '.join(unheard)} {'is' if one else 'are'} not heard, and may have to return, or to be evicted, before"
+    return Reached(False, f"{node} is leaving{lacking}; {waits} it can go", is_stuck=True)
 
 
 def _newest(views: Sequence[View], node: str) -> View:

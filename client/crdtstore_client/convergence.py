@@ -78,9 +78,13 @@ def assess(
     names = _Names(statuses)
     lacking = {status.node: _lacking(status, statuses, names) for status in statuses}
     gone = [*names.unheard(), *(url for url, status in answers.items() if status is None and not names.unheard())]
+    apart_of = [
+        url for url, each in answers.items() if each is not None and (url in parted or _is_parted(each, statuses))
+    ]
+    unaware = [url for url, each in answers.items() if each is not None and (url in deaf or _is_deaf(each, statuses))]
     apart = _Apart(
-        [each for url, each in answers.items() if each is not None and (url in parted or _is_parted(each, statuses))],
-        [each for url, each in answers.items() if each is not None and (url in deaf or _is_deaf(each, statuses))],
+        [each for url, each in answers.items() if each is not None and url in apart_of],
+        [each for url, each in answers.items() if each is not None and url in unaware and url not in apart_of],
     )
     rows = [_row(status, statuses, lacking[status.node], names, apart) for status in statuses]
     rows += [_gone(name, statuses, names) for name in gone]

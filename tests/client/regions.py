@@ -16,7 +16,7 @@ from crdtstore.causal import make_replica_id
 from crdtstore.configuration import Cluster, Member
 from crdtstore.engine.events import Persisted, Tick
 from crdtstore.engine.options import Options
-from crdtstore.errors import CrdtStoreError, problem
+from crdtstore.errors import CrdtStoreError, UsageError, problem
 from crdtstore.host import Host
 from crdtstore.service import PeerChanged, Received, Request, Service
 from crdtstore.values import from_json
@@ -123,6 +123,9 @@ class Regions:
         region = url_base.removeprefix("http://")
         if region in self.dead:
             raise NotSent(f"{region} is dead")
+        if path.startswith("/admin/"):  # as nodes answer that nobody may ask about members
+            nothing = UsageError("there is nothing here. Nothing changed.", code="no-such-route")
+            return Response(nothing.status, problem(nothing))
         self._tickets += 1
         ticket = self._tickets
         do, fields = _request_of(method, path, body, headers)

@@ -114,7 +114,7 @@ def test_waiting_with_the_url_of_the_node_only(nodes: FakeMembers, monkeypatch: 
     nodes.script = [lambda: None, lambda: None, returns, left]
     lines = run(nodes, "member", "leave", "--yes", "--wait", "--url", "http://us").stdout.splitlines()
     assert lines[4:] == [
-        "us-1 is leaving; ap-1 is not heard: until it returns or is evicted, it cannot go",
+        "us-1 is leaving; ap-1 is not heard, and may have to return, or to be evicted, before it can go",
         "us-1 is leaving",
         "us-1 has left, as it says itself: all it had is elsewhere, and it can be stopped",
     ]
@@ -130,7 +130,7 @@ def test_who_is_waited_for_is_not_said_to_come_by_itself(nodes: FakeMembers, mon
         result = run(nodes, "member", "leave", "us-1", "--yes", "--wait", "--timeout", "0.05", "--url", urls, code=4)
         assert result.stderr == (
             "error: not-ready: not within 0.05 s: us-1 is leaving; "
-            "ap-1 is not heard: until it returns or is evicted, it cannot go.\n"
+            "ap-1 is not heard, and may have to return, or to be evicted, before it can go.\n"
         )
 
 

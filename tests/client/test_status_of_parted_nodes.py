@@ -87,6 +87,16 @@ def parted_unseen(nodes: Nodes) -> None:
     nodes.configure(("ap",), "3.99ffee11", ("us", "eu", "ap"))
 
 
+def forced_after_an_eviction(nodes: Nodes) -> None:
+    """Heard again, one of them says so; by the lists of members alone it was evicted."""
+    nodes.configure(("us",), "9.11111111", ("us",))
+    for name in ("us", "eu"):
+        nodes.statuses[name]["groups"][0]["split"] = 1
+        nodes.pages[name]["split"] = [{"replica": IDS["eu"], "node": "eu-1", "configuration": "3.ab12cd34"}]
+    del nodes.pages["ap"], nodes.statuses["ap"]
+    nodes.dead.add("ap")
+
+
 def parted_domain(nodes: Nodes) -> None:
     for name in ("us", "ap"):
         nodes.statuses[name]["groups"][1]["split"] = 1
@@ -148,3 +158,11 @@ def test_who_knows_that_it_was_removed_says_so_itself() -> None:
     nodes.statuses["ap"] |= {"ready": False, "why": "it was removed"}
     lacking(nodes)
     assert status(nodes)[1] == "diverged: ap lacks 1 commit of us. ap takes no writes: it was removed."
+
+
+def test_a_side_that_parted_is_not_said_to_be_evicted_as_well() -> None:
+    nodes = Nodes()
+    forced_after_an_eviction(nodes)
+    nodes.may_ask = False
+    assert status(nodes)[1].endswith(f"us, eu: {PARTED}. No answer from ap.")
+    assert EVICTED not in status(nodes)[1]
