@@ -69,7 +69,7 @@ class Orphaned:
         """How many commits of this node's present id count nowhere; None: that is not settled, or not known here."""
         count = 0
         for engine in self._host.groups.values():
-            final = final_of(self._host, engine, self._host.me.replica)
+            final = self._final(engine, self._host.me.replica)
             if final is None:
                 if engine.applied[engine.me]:
                     return None
@@ -80,6 +80,9 @@ class Orphaned:
     def count(self) -> int:
         """How many orphans are known to be kept here."""
         return sum(domain["orphans"] for life in self._lives() for domain in self._domains(life).values())
+
+    def _final(self, engine: Engine, replica: str) -> int | None:
+        return final_of(self._host, engine, replica)
 
     def _lives(self) -> list[Life]:
         host, found = self._host, self.left.lives()
@@ -96,7 +99,7 @@ class Orphaned:
         made, found = self._made(life.replica), {}
         for group in sorted({*made, *self._host.groups}):
             engine = self._host.groups.get(group)
-            final = None if engine is None else final_of(self._host, engine, life.replica)
+            final = None if engine is None else self._final(engine, life.replica)
             count = max(made.get(group, 0), final or 0)
             if count:
                 orphans = 0 if final is None else count - final
@@ -122,7 +125,7 @@ class Orphaned:
                 f"this node, {self._host.me.node}, keeps no orphans of {what}; ids it gave up or that were removed here: {known}. "
                 "Nothing changed."
             )
-        final = final_of(self._host, engine, life.replica)
+        final = self._final(engine, life.replica)
         body: dict[str, Any] = {"orphans": [], "final": final, "next": None}
         if final is not None:
             self._page(body, engine, life, max(final, parsed.after), parsed.limit)
@@ -214,7 +217,7 @@ class Orphaned:
         dot = orphan.dot
         if orphan.group != engine.group:
             raise UsageError(f"it belongs to {orphan.group.partition('/')[0]}. Nothing changed.")
-        final, removal = final_of(self._host, engine, dot.replica), engine.configuration.removal(dot.replica)
+        final, removal = self._final(engine, dot.replica), engine.configuration.removal(dot.replica)
         if final is None and removal is None:
             raise UsageError(
                 f"{dot.replica} was not removed, as far as this node knows: its commits count. Nothing changed."
