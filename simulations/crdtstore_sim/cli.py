@@ -132,7 +132,7 @@ def fuzz(
 
 
 @sim.command()
-@click.option("--seeds", type=_Seeds(), default="0:400", show_default=True, help="Where to look: A <= seed < B.")
+@click.option("--seeds", type=_Seeds(), default="0:200", show_default=True, help="Where to look: A <= seed < B.")
 @click.option("--jobs", type=click.IntRange(1, 64), default=2, show_default=True, help="Processes.")
 @click.option("--plant", "plants", type=click.Choice(list(PLANTS)), multiple=True, help="Only these.")
 @_json

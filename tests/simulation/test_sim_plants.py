@@ -30,12 +30,6 @@ from crdtstore_sim.plants.members import IN_MEMBERS
 WITHIN = range(20)
 AMONG_MEMBERS = range(40)
 """What goes wrong between two messages about members needs more seeds."""
-FAR = {
-    "rows-by-own-entry": range(90, 110),
-    "commits-of-the-evicted": range(295, 310),
-    "data-of-another-configuration": range(295, 310),
-}
-"""Two guards stand in the way of these; to look at all seeds before the first that shows them would take a minute each."""
 
 NOTICED_BY = {
     "ack-before-durable": {"durability"},
@@ -114,7 +108,7 @@ NOTICED_BY = {
 @pytest.mark.slow
 @pytest.mark.parametrize("name", list(PLANTS))
 def test_a_plant_is_found_and_the_same_seeds_pass_without_it(name: str) -> None:
-    seeds = FAR.get(name, AMONG_MEMBERS if name in IN_MEMBERS | IN_IDENTITY else WITHIN)
+    seeds = AMONG_MEMBERS if name in IN_MEMBERS | IN_IDENTITY else WITHIN
     found = prove_one(name, seeds)
     assert found.seed is not None, f"{name} was not found in seeds {seeds}"
     assert found.clean, f"seeds up to {found.seed} fail without {name} too"

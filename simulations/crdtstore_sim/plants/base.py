@@ -27,3 +27,5 @@ class Plant:
     scenario: Callable[[int], Scenario] = draw
     beside: tuple[tuple[Any, str, Change], ...] = ()
     """What else has to be changed for one bug, where several guards stand against it: owner, function, change."""
+    first: int = 0
+    """Where to begin to look: a bug before which several guards stand may be minutes away from seed 0."""

@@ -215,7 +215,12 @@ IN_MEMBERS: dict[str, Plant] = {
         Stability, "is_usable", _any_row, "a row counts although not all that it names is here", often(*CHANGES)
     ),
     "rows-by-own-entry": Plant(
-        Stability, "take", _own_entry, "a row counts once all that its sender made is here", busy("split", "evict")
+        Stability,
+        "take",
+        _own_entry,
+        "a row counts once all that its sender made is here",
+        busy("split", "evict"),
+        first=90,
     ),
     "joiner-not-counted": Plant(
         Stability, "adopt", _only_the_old, "nobody waits for the rows of one that joined", often("join", "split")
@@ -227,6 +232,7 @@ IN_MEMBERS: dict[str, Plant] = {
         "commits are taken from members and others, of this and earlier configurations",
         busy("split", "evict"),
         ((AntiEntropy, "on_frame", _of_nobody),),
+        first=295,
     ),
     "commits-of-the-evicted": Plant(
         Membership,
@@ -235,6 +241,7 @@ IN_MEMBERS: dict[str, Plant] = {
         "commits are taken from one that was evicted",
         busy("split", "evict"),
         ((AntiEntropy, "on_frame", _of_nobody),),
+        first=295,
     ),
     "early-kept": Plant(
         Early,
@@ -255,6 +262,7 @@ IN_MEMBERS: dict[str, Plant] = {
         _own_value,
         "what was accepted before is not proposed again",
         busy("evict", "split", "die proposing"),
+        first=1000,
     ),
     "votes-forgotten": Plant(
         Decision, "restore", _no_votes, "votes are forgotten by a crash", busy("die proposing", "evict", "split")
