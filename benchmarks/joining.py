@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import shutil
 import sys
 import tempfile
@@ -110,6 +111,8 @@ async def _join(
         await asyncio.sleep(_WARM_S + BEFORE_S)
         cpu, start, spawned_ms = _cpu_seconds(sender.pid), time.perf_counter(), time.time() * 1e3
         joiner.spawn()
+        assert joiner.pid is not None
+        os.setpriority(os.PRIO_PROCESS, joiner.pid, 19)  # it would be on another machine: what is asked for is what the sender gives it
         await joiner.wait_ready(_MOST_S)
         seconds, ended_ms = time.perf_counter() - start, time.time() * 1e3
         cpu = _cpu_seconds(sender.pid) - cpu

@@ -58,7 +58,7 @@ _FORGOTTEN_MS = 60_000
 """Nobody asked for so long: the joiner is gone, or has turned to another member."""
 _LEAST_PART_BYTES = 1_024
 """No part takes much longer than a second, however low the rate is: whoever waits for it would turn to another member."""
-_PAUSE_MS = 5
+_PAUSE_MS = 4
 """Between two parts others have their turn."""
 _LEAST_READ, _MOST_READ = 16, 250
 _NUMBER_BYTES = 2
