@@ -125,7 +125,7 @@ def rejoin_costs(host: Host, orphans: int | None) -> list[str]:
     held = [
         engine.group.partition("/")[0]
         for engine in host.groups.values()
-        if engine.is_installed and all(engine.rows.newest[other] is None for other in engine.others)
+        if engine.takes_part and all(engine.rows.newest[other] is None for other in engine.others)
     ]
     if held:
         said.append(
