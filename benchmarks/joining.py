@@ -112,7 +112,9 @@ async def _join(
         cpu, start, spawned_ms = _cpu_seconds(sender.pid), time.perf_counter(), time.time() * 1e3
         joiner.spawn()
         assert joiner.pid is not None
-        os.setpriority(os.PRIO_PROCESS, joiner.pid, 19)  # it would be on another machine: what is asked for is what the sender gives it
+        os.setpriority(
+            os.PRIO_PROCESS, joiner.pid, 19
+        )  # it would be on another machine: what is asked for is what the sender gives it
         await joiner.wait_ready(_MOST_S)
         seconds, ended_ms = time.perf_counter() - start, time.time() * 1e3
         cpu = _cpu_seconds(sender.pid) - cpu
