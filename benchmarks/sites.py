@@ -42,9 +42,8 @@ class Site:
 
     def __init__(self, cluster: Cluster, index: int) -> None:
         me = cluster.members[index]
-        regions = {member.replica: member.region for member in cluster.members}
         configuration = cluster.configuration(GROUP)
-        self.engine = Engine(GROUP, configuration, me.replica, cluster.name, Options(), Random(index), regions)
+        self.engine = Engine(GROUP, configuration, me.replica, cluster.name, Options(), Random(index))
         self.out: deque[tuple[int, bytes]] = deque()
         self.longest_ms = self.longest_cpu_ms = 0.0
 

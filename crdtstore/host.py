@@ -166,7 +166,6 @@ class Host:
             self.cluster.name,
             self.options,
             self._random,
-            None,
             self.promises,
             self._read_log,
             is_installed=is_founder,

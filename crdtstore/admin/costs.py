@@ -117,9 +117,8 @@ def rejoin_costs(host: Host, orphans: int | None) -> list[str]:
             "(crdtstore orphan list)"
         )
     elif orphans:
-        said.append(
-            f"{_count(orphans)} made here count nowhere: they are orphans, to be reviewed with crdtstore orphan list"
-        )
+        what = "counts nowhere: it is an orphan" if orphans == 1 else "count nowhere: they are orphans"
+        said.append(f"{_count(orphans)} made here {what}, to be reviewed with crdtstore orphan list")
     else:
         said.append("all commits made here count: nothing is lost")
     held = [

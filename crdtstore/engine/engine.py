@@ -9,7 +9,7 @@ This file dispatches; the rules stand in the files beside it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from random import Random
 from typing import Any
 
@@ -98,7 +98,6 @@ class Engine:
         cluster: str,
         options: Options,
         random: Random,
-        regions: Mapping[ReplicaId, str] | None = None,
         promises: Promises | None = None,
         read_log: Read | None = None,
         *,
@@ -129,7 +128,7 @@ class Engine:
         self.read_log = read_log
         starts = [chain_start(cluster, group, member) for member in self.replicas]
         self.history = History(starts, None, group, self.replicas, read_log, options.history_bytes)
-        self.keyspace = Keyspace(self.replicas, regions)
+        self.keyspace = Keyspace(self.replicas)
         self.measures = Measures(count)
         self.rows = Rows(count, self.me)
         self.antientropy = AntiEntropy(self, random)

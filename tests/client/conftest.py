@@ -7,6 +7,7 @@ import pytest_asyncio
 
 from crdtstore.types import REGISTRY
 from crdtstore_client import Domain, Store, connect
+from tests.client.fake_members import URLS, FakeMembers
 from tests.client.regions import FIELDS, Regions
 
 
@@ -29,3 +30,11 @@ async def store(regions: Regions) -> AsyncIterator[Store]:
 @pytest.fixture
 def shop(store: Store) -> Domain:
     return store.domain("shop")
+
+
+@pytest.fixture
+def nodes(monkeypatch: pytest.MonkeyPatch) -> FakeMembers:
+    """Three nodes as their pages about members show them, which the environment names."""
+    monkeypatch.setenv("CRDTSTORE_URL", URLS)
+    monkeypatch.delenv("CRDTSTORE_AUTH", raising=False)
+    return FakeMembers()

@@ -11,6 +11,9 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qsl
 
+from click.testing import CliRunner, Result
+
+from crdtstore.cli import main
 from crdtstore.errors import CrdtStoreError, Unavailable, UsageError, problem
 from crdtstore_client import NotSent, ReplyLost, Response
 
@@ -269,3 +272,10 @@ def keep_orphans(nodes: FakeMembers, count: int = 3) -> None:
             },
         }
     ]
+
+
+def run(nodes: FakeMembers, *args: str, code: int = 0) -> Result:
+    """A command against these nodes, and how it has to end."""
+    result = CliRunner().invoke(main, list(args), obj={"transport": nodes})
+    assert result.exit_code == code, (result.stdout, result.stderr, result.exception)
+    return result

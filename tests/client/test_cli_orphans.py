@@ -3,28 +3,9 @@
 import json
 
 import pytest
-from click.testing import CliRunner, Result
 
-from crdtstore.cli import main
 from crdtstore.errors import Unavailable
-from tests.client.fake_members import IDS, URLS, FakeMembers, keep_orphans, orphan
-
-
-@pytest.fixture(autouse=True)
-def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CRDTSTORE_URL", URLS)
-    monkeypatch.delenv("CRDTSTORE_AUTH", raising=False)
-
-
-@pytest.fixture
-def nodes() -> FakeMembers:
-    return FakeMembers()
-
-
-def run(nodes: FakeMembers, *args: str, code: int = 0) -> Result:
-    result = CliRunner().invoke(main, list(args), obj={"transport": nodes})
-    assert result.exit_code == code, (result.stdout, result.stderr, result.exception)
-    return result
+from tests.client.fake_members import IDS, FakeMembers, keep_orphans, orphan, run
 
 
 def test_orphans_are_listed_and_shown(nodes: FakeMembers) -> None:

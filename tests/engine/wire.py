@@ -89,8 +89,7 @@ class Wire:
 
     def _engine(self, name: str) -> Engine:
         me = self.configuration.ids[self.names.index(name)]
-        regions = {member.replica: member.region for member in self.cluster.members}
-        return Watched(GROUP, self.configuration, me, self.cluster.name, self.options, Random(self.seed), regions)
+        return Watched(GROUP, self.configuration, me, self.cluster.name, self.options, Random(self.seed))
 
     def replica(self, name: str) -> ReplicaId:
         return self.configuration.ids[self.names.index(name)]

@@ -55,24 +55,9 @@ NAMES = (
     "restarts",
     "stores",
 )
-AMONG_MEMBERS = (
-    "configurations",
-    "finals",
-    "agreement",
-    "survival",
-    "orphans",
-    "convergence",
-    "dots",
-    "causality",
-    "durability",
-    "stability",
-    "model values",
-    "bounds",
-    "sessions",
-    "stamps",
-    "refusals",
-    "restarts",
-    "stores",
-)
-"""The same where members change."""
 """In the order of reports. ``errors`` joins them when a node raises."""
+AMONG_MEMBERS = (
+    *("configurations", "finals", "agreement", "survival", "orphans"),
+    *(name for name in NAMES if name != "progress"),
+)
+"""The same where members change: ``agreement`` takes the place of ``progress``."""
