@@ -37,7 +37,7 @@ class Joined(Wire):
         if name in FOUNDERS:
             configuration = msgspec.structs.replace(configuration, members=configuration.members[:2])
         engine = Watched(
-            GROUP, configuration, me, self.cluster.name, self.options, Random(1), {}, None, self.logs[name].read
+            GROUP, configuration, me, self.cluster.name, self.options, Random(1), None, self.logs[name].read
         )
         if name in FOUNDERS and self.is_known:
             engine.admit(self.configuration.ids[2])
