@@ -41,7 +41,10 @@ async def cut_power(api: Api, region: str, books: Books) -> None:
     async def is_noticed() -> bool:
         return bool(books.unknown or books.not_sent)
 
-    await until(is_enough, f"{ACKNOWLEDGED} writes are acknowledged")
+    try:
+        await until(is_enough, f"{ACKNOWLEDGED} writes are acknowledged")
+    except AssertionError as error:
+        raise AssertionError(f"{error}; {books}") from None
     pid = api.cluster.node(region).pid
     assert pid is not None
 

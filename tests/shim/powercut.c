@@ -21,6 +21,7 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -63,6 +64,19 @@ static uint64_t coin;
 #define DECLARE(name) static __typeof__(name) *real_##name;
 #define LOAD(name) real_##name = real(#name);
 EACH(DECLARE)
+
+/* Signals wait while the lock is held: a handler that writes (the wake-up of an event loop) would wait for itself. */
+static void hold_lock(sigset_t *before) {
+    sigset_t all;
+    sigfillset(&all);
+    pthread_sigmask(SIG_BLOCK, &all, before);
+    pthread_mutex_lock(&lock);
+}
+
+static void release_lock(const sigset_t *before) {
+    pthread_mutex_unlock(&lock);
+    pthread_sigmask(SIG_SETMASK, before, NULL);
+}
 
 static void forget(struct file *file) {
     while (file->first) {
@@ -115,6 +129,14 @@ static struct file *of(int fd) {
     return file;
 }
 
+static void remove_file(struct file *gone) {
+    struct file **at = &files;
+    while (*at != gone) at = &(*at)->next;
+    *at = gone->next;
+    forget(gone);
+    free(gone);
+}
+
 /* After an open: is this file ours? is_new: whatever was held for this inode belonged to a file that is gone. */
 static int opened(int fd, int is_new) {
     char link[40], path[PATH_MAX];
@@ -124,21 +146,26 @@ static int opened(int fd, int is_new) {
     snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
     ssize_t length = readlink(link, path, sizeof path - 1);
     size_t prefix = strlen(directory);
-    if (length >= 4 && !memcmp(path + length - 4, "-shm", 4)) length = 0; /* shared memory of SQLite: mapped, never synced */
     if (length > (ssize_t)prefix && !strncmp(path, directory, prefix) && path[prefix] == '/' && !real_fstat(fd, &status) &&
         S_ISREG(status.st_mode)) {
-        pthread_mutex_lock(&lock);
+        sigset_t before;
+        hold_lock(&before);
         struct file *file = by_inode(&status);
-        if (!file) {
-            file = calloc(1, sizeof *file);
-            file->dev = status.st_dev;
-            file->ino = status.st_ino;
-            file->next = files;
-            files = file;
-            is_new = 1;
+        if (length >= 4 && !memcmp(path + length - 4, "-shm", 4)) {
+            /* Shared memory of SQLite: mapped, never synced. Its inode may be that of a file that is gone. */
+            if (file) remove_file(file);
+        } else {
+            if (!file) {
+                file = calloc(1, sizeof *file);
+                file->dev = status.st_dev;
+                file->ino = status.st_ino;
+                file->next = files;
+                files = file;
+                is_new = 1;
+            }
+            if (is_new) forget(file);
         }
-        if (is_new) forget(file);
-        pthread_mutex_unlock(&lock);
+        release_lock(&before);
     }
     errno = saved;
     return fd;
@@ -171,18 +198,25 @@ static int apply(int fd, struct file *file) {
     return 0;
 }
 
-static int sync_file(int fd, struct file *file, int (*how)(int)) {
-    if (ignore_sync) return 0;
-    /* The descriptor may be open for reading only: apply through one that writes. */
+/* The descriptor may be open for reading only: apply through one that writes. */
+static int open_to_write(int fd) {
     char link[40];
     snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
-    int writable = real_open(link, O_WRONLY | O_CLOEXEC);
-    if (writable < 0) return -1;
-    int failed = apply(writable, file) || how(writable);
+    return real_open(link, O_WRONLY | O_CLOEXEC);
+}
+
+static int finish_sync(int writable, int failed) {
     int saved = errno;
-    close(writable);
+    if (writable >= 0) close(writable);
     errno = saved;
     return failed ? -1 : 0;
+}
+
+/* At once, with the lock: for writes that sync themselves. */
+static int sync_file(int fd, struct file *file) {
+    if (ignore_sync) return 0;
+    int writable = open_to_write(fd);
+    return finish_sync(writable, writable < 0 || apply(writable, file) || real_fdatasync(writable));
 }
 
 static ssize_t total(const struct iovec *vector, int count) {
@@ -211,7 +245,7 @@ static ssize_t write_held(int fd, struct file *file, const struct iovec *vector,
         if (coin >> 63 && real_pwrite(fd, held->data + from, length, offset + from) < 0) return -1;
         from += length;
     }
-    if ((status & O_DSYNC || flags & (RWF_DSYNC | RWF_SYNC)) && sync_file(fd, file, real_fdatasync)) return -1;
+    if ((status & O_DSYNC || flags & (RWF_DSYNC | RWF_SYNC)) && sync_file(fd, file)) return -1;
     return bytes;
 }
 
@@ -245,15 +279,16 @@ static ssize_t read_held(int fd, struct file *file, const struct iovec *vector, 
 #define through(fd, ours, others)                                                                                      \
     do {                                                                                                               \
         start();                                                                                                       \
-        pthread_mutex_lock(&lock);                                                                                     \
+        sigset_t before;                                                                                               \
+        hold_lock(&before);                                                                                            \
         struct file *file = of(fd);                                                                                    \
         if (!file) {                                                                                                   \
-            pthread_mutex_unlock(&lock);                                                                               \
+            release_lock(&before);                                                                                     \
             return others;                                                                                             \
         }                                                                                                              \
         __typeof__(others) result = ours;                                                                              \
         int saved = errno;                                                                                             \
-        pthread_mutex_unlock(&lock);                                                                                   \
+        release_lock(&before);                                                                                         \
         errno = saved;                                                                                                 \
         return result;                                                                                                 \
     } while (0)
@@ -307,11 +342,29 @@ int ftruncate(int fd, off_t size) {
     through(fd, truncate_held(file, size), real_ftruncate(fd, size));
 }
 
+/* The lock is held while bytes are applied, not while the disk works: reads and writes of sockets pass here too. */
+static int sync_through(int fd, int (*how)(int)) {
+    sigset_t before;
+    int writable = -1, failed = 0;
+    start();
+    hold_lock(&before);
+    struct file *file = of(fd);
+    if (file && !ignore_sync) {
+        writable = open_to_write(fd);
+        failed = writable < 0 || apply(writable, file);
+    }
+    int saved = errno;
+    release_lock(&before);
+    errno = saved;
+    if (!file) return how(fd);
+    if (ignore_sync) return 0;
+    return finish_sync(writable, failed || how(writable));
+}
 int fsync(int fd) {
-    through(fd, sync_file(fd, file, real_fsync), real_fsync(fd));
+    return sync_through(fd, real_fsync);
 }
 int fdatasync(int fd) {
-    through(fd, sync_file(fd, file, real_fdatasync), real_fdatasync(fd));
+    return sync_through(fd, real_fdatasync);
 }
 
 static int is_absent(int at, const char *path, int flags) {
@@ -341,10 +394,11 @@ int creat(const char *path, mode_t mode) {
 
 static int sized(int failed, struct stat *status) {
     if (!failed && files && S_ISREG(status->st_mode)) {
-        pthread_mutex_lock(&lock);
+        sigset_t before;
+        hold_lock(&before);
         struct file *file = by_inode(status);
         if (file && file->first) status->st_size = file->size;
-        pthread_mutex_unlock(&lock);
+        release_lock(&before);
     }
     return failed;
 }
