@@ -51,6 +51,8 @@ class Request(Struct, gc=False):
     do: str
     fields: dict[str, Any]
     principal: str = "anonymous"
+    parsed: Any = None
+    """The request as ``requests.parse`` or a session made it, checked; ``fields`` is not looked at then."""
 
 
 class Cancelled(Struct, frozen=True, gc=False):
@@ -175,7 +177,7 @@ class Service:
                 self._flush()
                 self.administration.on_request(request, self.now_ms, self._out)
                 return
-            parsed: Any = parse(request.do, request.fields)
+            parsed: Any = parse(request.do, request.fields) if request.parsed is None else request.parsed
             look = self._looks.get(type(parsed))
             if look is not None:
                 domain = None if isinstance(parsed, DomainRequest | CollectionRequest) else parsed.domain
