@@ -2,6 +2,8 @@
 
 A replica numbers its own commits 1, 2, 3 ... without a gap; a dot names one of them; a version vector says per origin up to which
 number commits are applied. Because delivery is gapless and causal, one number per origin is the whole causal context.
+
+A node may consist of several workers, processes that share its work; each is a node to all others, called ``us-1+0``, ``us-1+1`` and so on.
 """
 
 from __future__ import annotations
@@ -10,7 +12,21 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple, NewType
 
-__all__ = ["NAME", "Dot", "ReplicaId", "Vector", "covers", "join", "make_replica_id", "node_of", "parse_replica_id"]
+__all__ = [
+    "MAX_WORKERS",
+    "NAME",
+    "Dot",
+    "ReplicaId",
+    "Vector",
+    "covers",
+    "join",
+    "machine_of",
+    "make_replica_id",
+    "node_of",
+    "parse_replica_id",
+    "worker_node",
+    "worker_of",
+]
 
 ReplicaId = NewType("ReplicaId", str)
 """Node name, a full stop and 64 random bits in hex: ``eu-1.0123456789abcdef``."""
@@ -20,7 +36,9 @@ Vector = Mapping[ReplicaId, int]
 
 NAME = re.compile(r"[a-z][a-z0-9_-]{0,62}")
 """How nodes, regions, clusters, domains and collections are named."""
-_REPLICA = re.compile(rf"{NAME.pattern}\.[0-9a-f]{{16}}")
+MAX_WORKERS = 64
+"""Of one node."""
+_REPLICA = re.compile(rf"{NAME.pattern}(\+(0|[1-9][0-9]?))?\.[0-9a-f]{{16}}")
 
 
 def make_replica_id(node: str, random_bits: int) -> ReplicaId:
@@ -41,6 +59,22 @@ def parse_replica_id(text: str) -> ReplicaId:
 def node_of(replica: ReplicaId) -> str:
     """The node's name in a replica id."""
     return replica.rpartition(".")[0]
+
+
+def worker_node(machine: str, worker: int) -> str:
+    """How a worker of a node that consists of several is called."""
+    return f"{machine}+{worker}"
+
+
+def worker_of(node: str) -> int | None:
+    """Which worker this is, by its name; None when its node consists of one process only."""
+    _, plus, worker = node.partition("+")
+    return int(worker) if plus else None
+
+
+def machine_of(node: str) -> str:
+    """The node that a worker belongs to, by its name: who is no worker is a node himself."""
+    return node.partition("+")[0]
 
 
 class Dot(NamedTuple):

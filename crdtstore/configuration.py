@@ -8,6 +8,10 @@ go on without the others. P is an ancestor of Q when Q's line had P's nonce at P
 Configuration 0 consists of the founding members with full ids and one nonce, from the cluster file, so that all founders agree without
 having met. The order of ``members`` is the order in which they joined; vectors on the wire name ``origins``.
 
+Where nodes consist of several workers, all of them are members of ``_sys``, and each other group is held by one worker of each node: shard
+``s`` by worker ``s`` modulo their number. Hence that number is the same everywhere and for ever, and the cluster's nonce follows from it
+too: whoever counts otherwise is of another cluster.
+
 Source: DESIGN 4 (configurations).
 """
 
@@ -19,11 +23,11 @@ from hashlib import sha256
 
 import msgspec
 
-from crdtstore.causal import NAME, ReplicaId, node_of, parse_replica_id
+from crdtstore.causal import MAX_WORKERS, NAME, ReplicaId, machine_of, node_of, parse_replica_id, worker_of
 from crdtstore.errors import ProtocolError, UsageError
 from crdtstore.leaves import SEQ_MASK
 
-__all__ = ["SYSTEM_GROUP", "Cluster", "Configuration", "ConfigurationId", "Member", "Removed", "group_of"]
+__all__ = ["SYSTEM_GROUP", "Cluster", "Configuration", "ConfigurationId", "Member", "Removed", "group_of", "nonce_with"]
 
 SYSTEM_GROUP = "_sys/0"
 MAX_MEMBERS = 256
@@ -62,6 +66,16 @@ class Member(msgspec.Struct, array_like=True, frozen=True):
     @property
     def node(self) -> str:
         return node_of(self.replica)
+
+    @property
+    def machine(self) -> str:
+        """The node that it is a worker of, or is."""
+        return machine_of(self.node)
+
+    @property
+    def worker(self) -> int:
+        """Which worker of its node it is."""
+        return worker_of(self.node) or 0
 
     def check(self) -> None:
         """Can there be such a member?
@@ -182,12 +196,17 @@ class Configuration(msgspec.Struct, array_like=True, frozen=True):
 class Cluster:
     """What all nodes agree on before they first meet.
 
-    Raises:  UsageError when names or ids are malformed or used twice, or the nonce is not 16 bytes.
+    Shape:   ``members`` are processes: with ``workers`` > 1 so many of each node. ``nonce`` is what peers show each other; ``shared`` the
+             one in the cluster file, where that is another (``with_workers``).
+
+    Raises:  UsageError when names or ids are malformed or used twice, or the nonce is not 16 bytes, or a worker is missing.
     """
 
     name: str
     nonce: bytes
     members: tuple[Member, ...]
+    workers: int = 1
+    shared: bytes = b""
 
     def __post_init__(self) -> None:
         if len(self.nonce) != 16:
@@ -201,17 +220,70 @@ class Cluster:
             names = [getattr(member, what) for member in self.members]
             if len(set(names)) != len(names):
                 raise UsageError(f"two members have the same {what}: {', '.join(names)}")
+        if not 1 <= self.workers <= MAX_WORKERS:
+            raise UsageError(f"a node has 1 to {MAX_WORKERS} workers, got {self.workers}")
+        for member in self.members:
+            self.check_worker(member.replica)
+        if missing := self.missing_workers(self.members):
+            raise UsageError(f"no member is worker {missing[0]} of {self.workers}")
+
+    @classmethod
+    def with_workers(cls, name: str, shared: bytes, members: tuple[Member, ...], workers: int) -> Cluster:
+        """The cluster of a file with this nonce, whose nodes have so many workers.
+
+        Raises:  UsageError as the cluster itself.
+        """
+        return cls(name, nonce_with(shared, workers), members, workers, shared)
+
+    def check_worker(self, replica: ReplicaId) -> None:
+        """Can this one belong here, by the worker that it is?
+
+        Raises:  UsageError saying why not.
+        """
+        worker = worker_of(node_of(replica))
+        if (worker is None) != (self.workers == 1) or (worker or 0) >= self.workers:
+            raise UsageError(
+                f"{replica} is {'no worker' if worker is None else f'worker {worker}'}, but the nodes of the cluster {self.name} have "
+                f"{'one worker each' if self.workers == 1 else f'{self.workers} workers each, called like us-1+0'}"
+            )
+
+    def what_else(self, nonce: bytes) -> str:
+        """What a nonce stands for that is not this cluster's, in words."""
+        shared = self.shared or self.nonce
+        for workers in range(1, MAX_WORKERS + 1):
+            if nonce == nonce_with(shared, workers):
+                return (
+                    f"this cluster with workers = {workers}, but here it is {self.workers}: the number is the same at all nodes and never "
+                    "changes"
+                )
+        return "another cluster"
 
     def configuration(self, group: str) -> Configuration:
-        """Configuration 0 of a group: all founders. Its nonce follows from the cluster's, so two regions that declare one domain
-        while they cannot hear each other still mean the same group."""
+        """Configuration 0 of a group: all founders that hold it. Its nonce follows from the cluster's, so two regions that declare one
+        domain while they cannot hear each other still mean the same group."""
         nonce = sha256(self.nonce + group.encode()).digest()[:16]
-        return Configuration(0, ((0, nonce),), self.members)
+        return Configuration(0, ((0, nonce),), self.holders(group, self.members))
 
     def beginning(self, group: str, system: Configuration) -> Configuration:
         """Configuration 0 of a group that is declared when others than the founders are the members of ``_sys``."""
         seed = self.nonce + group.encode() + system.id.nonce + system.number.to_bytes(8, "big")
-        return Configuration(0, ((0, sha256(seed).digest()[:16]),), system.members)
+        return Configuration(0, ((0, sha256(seed).digest()[:16]),), self.holders(group, system.members))
+
+    def worker_of(self, group: str) -> int | None:
+        """Which worker of each node holds a group; None: all of them."""
+        if self.workers == 1 or group == SYSTEM_GROUP:
+            return None
+        return int(group.rpartition("/")[2]) % self.workers
+
+    def holders(self, group: str, members: tuple[Member, ...]) -> tuple[Member, ...]:
+        """Those of the members of ``_sys`` that hold a group."""
+        worker = self.worker_of(group)
+        return members if worker is None else tuple(member for member in members if member.worker == worker)
+
+    def missing_workers(self, members: Collection[Member]) -> list[int]:
+        """The workers that none of these is: nobody would hold their shards."""
+        there = {member.worker for member in members}
+        return [worker for worker in range(self.workers) if worker not in there]
 
     def member(self, replica: ReplicaId) -> Member | None:
         return next((member for member in self.members if member.replica == replica), None)
@@ -220,3 +292,8 @@ class Cluster:
 def group_of(domain: str, shard: int = 0) -> str:
     """The name of a domain's group."""
     return f"{domain}/{shard}"
+
+
+def nonce_with(shared: bytes, workers: int) -> bytes:
+    """The nonce of a cluster whose file has the nonce ``shared``, when its nodes have so many workers."""
+    return shared if workers == 1 else sha256(shared + b"workers" + workers.to_bytes(2, "big")).digest()[:16]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from crdtstore.causal import ReplicaId, node_of, parse_replica_id
 from crdtstore.configuration import Member
-from crdtstore.errors import ProtocolError
+from crdtstore.errors import ProtocolError, UsageError
 from crdtstore.messages import PROTOCOL_VERSION, Hello, Standing, decode_message, encode_message
 
 if TYPE_CHECKING:
@@ -48,10 +48,11 @@ class Greeting:
         if hello.protocol != PROTOCOL_VERSION:
             raise ProtocolError(f"protocol {hello.protocol}, this node speaks {PROTOCOL_VERSION}")
         if hello.cluster != host.cluster.nonce:
-            raise ProtocolError(f"{hello.node[:63]!r} belongs to another cluster")
+            raise ProtocolError(f"{hello.node[:63]!r} belongs to {host.cluster.what_else(hello.cluster)}")
         try:
             replica = parse_replica_id(hello.replica)
-        except ValueError as error:
+            host.cluster.check_worker(replica)
+        except (ValueError, UsageError) as error:
             raise ProtocolError(str(error)) from error
         if replica == host.me.replica:
             if hello.process == self._process:

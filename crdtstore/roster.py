@@ -5,6 +5,8 @@ Whoever is a member of ``_sys``, and of a group neither a member nor removed, is
 there. Any installed member may propose it, those that stand behind in the order of members somewhat later, so a sponsor or operator who
 dies in the middle leaves nothing half done. What is decided once more is no harm: a change that does not hold any more is dropped.
 
+Where nodes consist of several workers, a group follows only those members of ``_sys`` that hold it (``Cluster.holders``).
+
 A node that holds nothing asks the nodes it reaches, again and again, until a configuration names it.
 """
 
@@ -14,7 +16,7 @@ from random import Random
 from typing import TYPE_CHECKING
 
 from crdtstore.admin.holding import Holding
-from crdtstore.causal import NAME, ReplicaId, node_of
+from crdtstore.causal import NAME, ReplicaId, node_of, worker_of
 from crdtstore.configuration import SYSTEM_GROUP, Configuration, ConfigurationId, Member
 from crdtstore.engine.engine import Engine
 from crdtstore.engine.events import Left, Opened
@@ -242,9 +244,16 @@ class Roster:
             if configuration.member(left) is None or left == self._host.me.replica:
                 if configuration.removal(left) is not None:
                     del self._leaving[left]
-            elif configuration.member(new) is not None:
+            elif configuration.member(new) is not None and self._has_another(configuration, left, new):
                 found.append((system, Evict((left,), configuration.id)))
         return found
+
+    def _has_another(self, configuration: Configuration, left: ReplicaId, new: ReplicaId) -> bool:
+        """Whether the shards of the worker that left are held by a third one, too: else nobody could let the new one in there, ever."""
+        worker = worker_of(node_of(left))
+        return worker is None or any(
+            member.worker == worker and member.replica not in {left, new} for member in configuration.members
+        )
 
     def _who_holds_back(self, now_ms: int) -> list[tuple[Engine, Change]]:
         """For whom more of the log is kept than the operator allows."""
@@ -262,7 +271,7 @@ class Roster:
             gone = tuple(replica for replica in there.ids if replica in removed)
             missing = [
                 member
-                for member in configuration.members
+                for member in self._host.cluster.holders(group, configuration.members)
                 if there.member(member.replica) is None and there.removal(member.replica) is None
             ]
             if gone:

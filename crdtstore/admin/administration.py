@@ -29,7 +29,7 @@ from crdtstore.admin.identity import state_of
 from crdtstore.admin.orphaned import Orphaned
 from crdtstore.admin.view import members_body, says_it_leaves
 from crdtstore.causal import ReplicaId
-from crdtstore.configuration import SYSTEM_GROUP, Configuration
+from crdtstore.configuration import SYSTEM_GROUP, Configuration, Member
 from crdtstore.engine.membership.changes import Evict, forced
 from crdtstore.errors import CrdtStoreError, Unavailable, UsageError
 
@@ -199,15 +199,22 @@ class Administration:
         members, removed = list[ReplicaId](), list[ReplicaId]()
         for name in names:
             found = [each.replica for each in configuration.members if name in (each.node, each.replica)]
-            if len(found) > 1:
+            workers = [each.replica for each in configuration.members if name == each.machine != each.node]
+            if workers:  # all of the node
+                found = workers
+            elif len(found) > 1:
                 raise UsageError(
                     f"{name} is the node of {len(found)} members: give the replica id, one of {', '.join(found)}. Nothing changed."
                 )
-            gone = [each.replica for each in configuration.removed if name in (each.member.node, each.replica)]
+            gone = {
+                each.member.node: each.replica
+                for each in configuration.removed
+                if name in (each.member.node, each.member.machine, each.replica)
+            }
             if found:
                 members += found
             elif gone:
-                removed.append(gone[-1])
+                removed += gone.values()
             else:
                 known = ", ".join(each.node for each in configuration.members)
                 raise UsageError(f"there is no member {name[:100]!r}; there are {known}. Nothing changed.")
@@ -223,9 +230,14 @@ class Administration:
                 f"evict it: crdtstore member evict {parsed.node[:100]}. Nothing changed."
             )
         system = self._system()
-        others = [replica for replica in system.configuration.ids if replica != host.me.replica]
+        others = [
+            member.replica
+            for member in system.configuration.members
+            if member.replica != host.me.replica and member.worker == host.me.worker
+        ]
         if not others:
-            raise UsageError("this node is the only member: nobody would have its data. Nothing changed.")
+            alone = "member" if host.cluster.workers == 1 else f"member that is worker {host.me.worker}"
+            raise UsageError(f"this node is the only {alone}: nobody would have its data. Nothing changed.")
         if not host.is_leaving and all(says_it_leaves(host, replica) for replica in others):
             raise UsageError(
                 "all other members leave already: nobody would have the data, and who is left last takes no writes any more. "
@@ -245,10 +257,22 @@ class Administration:
             raise UsageError(
                 f"this is the node {host.me.node}: it does not evict itself. Ask another member, or let it leave. Nothing changed."
             )
+        self._check_workers([each for each in configuration.members if each.replica not in gone])
         self._check_at(parsed.configuration, configuration)
         self._confirm(parsed.yes, f"evicting {', '.join(gone)}", evict_costs(host, gone, now_ms))
         order = self._wait(request, parsed.wait_ms, now_ms)
         host.order(SYSTEM_GROUP, Evict(tuple(gone), configuration.id), order, now_ms, out)
+
+    def _check_workers(self, rest: Sequence[Member]) -> None:
+        """Whether those who remain hold all shards.
+
+        Raises:  UsageError; nothing changed.
+        """
+        cluster = self._host.cluster
+        if missing := cluster.missing_workers(rest):
+            raise UsageError(
+                f"no member would be worker {missing[0]} of {cluster.workers}: its shards would be lost. Nothing changed."
+            )
 
     # --- without a quorum
 
@@ -265,6 +289,7 @@ class Administration:
             )
         if not others_of(host, survivors):
             raise UsageError("these are all members: there is nobody to go on without. Nothing changed.")
+        self._check_workers([each for each in configuration.members if each.replica in survivors])
         for engine in host.groups.values():
             self._check_line(engine, survivors, now_ms)
         self._confirm(parsed.yes, "going on without the others", force_costs(host, survivors, now_ms))

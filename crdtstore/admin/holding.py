@@ -79,4 +79,9 @@ class Holding:
         """Whether those others that can be spoken to now may decide without it."""
         configuration = system.configuration
         rest = [self._host.me.replica, *(each for each in self._host.connected if each != who)]
-        return configuration.member(who) is not None and configuration.is_quorum(rest)
+        left = [member for member in configuration.members if member.replica != who]
+        return (
+            configuration.member(who) is not None
+            and configuration.is_quorum(rest)
+            and not self._host.cluster.missing_workers(left)
+        )
