@@ -5,10 +5,10 @@ BIN    := $(VENV)/bin
 ARGS   ?=
 JOBS   ?= auto
 
-.PHONY: help setup demo test soak check format bench planted readme types-page clean
+.PHONY: help setup demo test soak check format bench bench-guard bench-peers planted readme types-page clean
 
 help: ## what there is
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(VENV)/.ready ## a virtual environment with everything, from the lock file
 
@@ -45,6 +45,14 @@ format: setup ## let ruff format the code
 
 bench: setup ## the figures of docs/benchmarks.md, measured here; ARGS="--only durability" for those of state on disk, "--only members" for those of joins
 	$(BIN)/python -m benchmarks $(ARGS)
+
+bench-guard: setup ## fails when an operation costs over 1.25 times the CPU that docs/benchmarks.md says (two minutes)
+	$(BIN)/python -m benchmarks --only core --only cluster --runs 3 --guard $(ARGS)
+
+bench-peers: setup ## install what make bench measures beside: redis-server (Debian, needs root) and pycrdt-websocket (build/peers)
+	command -v redis-server >/dev/null || apt-get install -y -qq --no-install-recommends redis-server redis-tools
+	test -x build/peers/bin/hypercorn || { $(PYTHON) -m venv build/peers \
+	  && build/peers/bin/pip install --quiet --disable-pip-version-check pycrdt-websocket==0.16.5 hypercorn==0.18.0 httpx-ws==0.9.0; }
 
 planted: setup ## plants bugs and prints which checker found each
 	$(BIN)/crdtstore sim planted $(ARGS)

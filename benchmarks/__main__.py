@@ -1,7 +1,7 @@
-"""``make bench``: measure every figure here, write docs/benchmarks.md and docs/benchmarks.json.
+"""``make bench``: measure every figure here, write docs/benchmarks.md, docs/benchmarks.json and docs/benchmarks.svg.
 
 ``--only durability`` and ``--only members`` take minutes, so they run by themselves: each puts its own figures into the same page and
-leaves the others as they are.
+leaves the others as they are. ``--guard`` writes nothing: it fails where an operation costs more CPU than the committed page says.
 """
 
 from __future__ import annotations
@@ -18,7 +18,20 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from benchmarks import cluster, core, durability, joining, large, removed, simulator, storage
+from benchmarks import (
+    cluster,
+    core,
+    durability,
+    guard,
+    joining,
+    large,
+    memory,
+    peers,
+    plot,
+    removed,
+    simulator,
+    storage,
+)
 from benchmarks.figures import Figure
 
 ROOT = Path(__file__).parents[1]
@@ -45,6 +58,7 @@ def _machine() -> dict[str, str]:
         "python": f"{platform.python_implementation()} {platform.python_version()}",
         "system": f"{platform.system()} {platform.release()}",
         "commit": commit or "unknown",
+        "pieces of the guard's work a CPU-second": f"{guard.speed():.0f}",
     }
 
 
@@ -105,6 +119,9 @@ def _write(found: list[Figure], machine: dict[str, str], name: str) -> None:
         "",
         "Medians, spread = (greatest - least) / median; ratio above 1 = target reached.",
         "Figures of state on disk, and of a node that joins, need minutes and millions of keys, so they are measured by themselves.",
+        'Rows that begin with "beside it" are others on the same machine in the same run.',
+        "",
+        "![measured against the targets](benchmarks.svg)",
         "",
     ]
     for other in ("", *_APART):
@@ -112,6 +129,7 @@ def _write(found: list[Figure], machine: dict[str, str], name: str) -> None:
         if held:
             lines += _section(other, [Figure(**_plain(each)) for each in held["figures"]], held["machine"])
     (ROOT / "docs" / "benchmarks.md").write_text("\n".join(lines))
+    plot.draw([Figure(**_plain(each)) for each in document["figures"]], path.with_suffix(".svg"))
 
 
 def _plain(held: dict[str, Any]) -> dict[str, Any]:
@@ -119,35 +137,58 @@ def _plain(held: dict[str, Any]) -> dict[str, Any]:
     return {field.name: held[field.name] for field in fields(Figure)}
 
 
+def _guard(found: list[Figure]) -> None:
+    """Compare with the committed page; end with an error when something became too dear."""
+    held = json.loads((ROOT / "docs" / "benchmarks.json").read_text())
+    then = float(held["machine"].get("pieces of the guard's work a CPU-second", 0))
+    if not then:
+        sys.exit("docs/benchmarks.json does not say how fast its machine was: run make bench and commit it")
+    costs = guard.dearer(found, guard.speed(), held["figures"], then)
+    print(guard.table(costs))
+    if not costs or max(costs.values()) > guard.LIMIT:
+        sys.exit(1)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--directory", type=Path, default=ROOT / "build")
-    parser.add_argument("--only", choices=["core", "large", "storage", "cluster", "simulator", *_APART])
+    parser.add_argument(
+        "--only",
+        choices=["core", "large", "memory", "storage", "cluster", "peers", "simulator", *_APART],
+        action="append",
+    )
     parser.add_argument("--dry-run", action="store_true", help="print only, write no file")
+    parser.add_argument("--guard", action="store_true", help="compare with the committed page, write no file")
     arguments = parser.parse_args()
     arguments.directory.mkdir(parents=True, exist_ok=True)
     machine = _machine()
     machine["disk"] = _refuse_memory_disk(arguments.directory.absolute())
+    chosen: list[str] = arguments.only or []
     found: list[Figure] = []
     with tempfile.TemporaryDirectory(dir=arguments.directory, prefix="bench-") as scratch:
         for name, measure in (
             ("core", lambda: core.figures(arguments.runs)),
             ("large", lambda: large.figures(arguments.runs)),
+            ("memory", lambda: memory.figures(min(3, arguments.runs))),
             ("storage", lambda: storage.figures(arguments.runs, Path(scratch))),
             ("cluster", lambda: cluster.figures(arguments.runs, Path(scratch))),
+            ("peers", lambda: peers.figures(arguments.runs, Path(scratch) / "peers")),
             ("simulator", lambda: simulator.figures(arguments.runs)),
             ("durability", lambda: durability.figures(arguments.runs, Path(scratch))),
             ("members", lambda: chain(removed.figures(1), joining.figures(arguments.runs, Path(scratch)))),
         ):
-            if arguments.only == name or (arguments.only is None and name not in _APART):
+            if name in chosen or (not chosen and name not in _APART):
                 for figure in measure():
                     print(_row(figure), flush=True)
                     if figure.notes:
                         print("    " + ", ".join(f"{key} {value:,}" for key, value in figure.notes.items()), flush=True)
                     found.append(figure)
-    if not arguments.dry_run and (arguments.only is None or arguments.only in _APART):
-        _write(found, machine, arguments.only or "")
+    if arguments.guard:
+        _guard(found)
+        return
+    if not arguments.dry_run and (not chosen or chosen[0] in _APART):
+        _write(found, machine, chosen[0] if chosen else "")
     missed = [figure.name for figure in found if figure.ratio is not None and figure.ratio < 1]
     print(f"\ntargets missed: {', '.join(missed)}" if missed else "\nall targets reached")
 

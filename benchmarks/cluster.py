@@ -118,7 +118,11 @@ async def _durable_adds(directory: Path, runs: int) -> list[Figure]:
     notes = {"syncs": int(syncs), "acknowledged": acknowledged, "read back after kill -9": read_back}
     return [
         Figure(
-            f"HTTP single durable adds, {CONNECTIONS} connections", "1/CPU-s of the server", per_cpu, 6_000, notes=notes
+            f"HTTP single durable adds, {CONNECTIONS} connections",
+            "1/CPU-s of the server",
+            per_cpu,
+            12_000,
+            notes=notes,
         ),
         Figure(
             f"HTTP single durable adds, {CONNECTIONS} connections, three nodes and load on this machine", "1/s", wall
@@ -160,8 +164,8 @@ async def _visibility(directory: Path, runs: int) -> list[Figure]:
     twice = sum(each["commits_received_twice"] for each in gossip)
     notes = {"received": received, "twice": twice, "acknowledged": sum(load["acknowledged"] for load in loads)}
     return [
-        Figure("from acknowledged here to readable there, loopback, median", "ms", medians, 20, is_at_least=False),
-        Figure("from acknowledged here to readable there, loopback, p99", "ms", p99, is_at_least=False),
+        Figure("from acknowledged here to readable there, loopback, median", "ms", medians, 5, is_at_least=False),
+        Figure("from acknowledged here to readable there, loopback, p99", "ms", p99, 30, is_at_least=False),
         Figure(
             "received twice, all three regions under load",
             "%",

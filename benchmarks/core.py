@@ -89,12 +89,12 @@ def figures(runs: int) -> list[Figure]:
     remotes = repeat(runs, lambda: _remote(frames, origin))
     size = sum(map(len, frames)) / COMMITS
     return [
-        Figure(f"local adds, batches of {BATCH}, in memory", "1/CPU-s", locals_, 150_000, notes={"keys": KEYS}),
+        Figure(f"local adds, batches of {BATCH}, in memory", "1/CPU-s", locals_, 250_000, notes={"keys": KEYS}),
         Figure(
             f"remote apply, frames of {FRAME}",
             "1/CPU-s",
             remotes,
-            200_000,
+            400_000,
             notes={"wire bytes a commit, compressed, all alike": round(size, 1)},
         ),
     ]
