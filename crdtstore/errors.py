@@ -29,6 +29,7 @@ __all__ = [
     "Unavailable",
     "UsageError",
     "from_problem",
+    "not_replicated",
     "problem",
 ]
 
@@ -273,6 +274,21 @@ def problem(error: CrdtStoreError) -> dict[str, Any]:
 
 
 def from_problem(document: dict[str, Any]) -> CrdtStoreError:
+def not_replicated(body: dict[str, Any], regions: int) -> NotReplicated | None:
+    """What the answer to a commit means to who asked for so many other regions: None when they have it, else it is answered with 202."""
+    durable_in = body["durable_in"]
+    if len(durable_in) > regions:
+        return None
+    known = {name: body[name] for name in ("dot", "token", "values", "replayed") if name in body}
+    asked = "1 other region" if regions == 1 else f"{regions} other regions"
+    return NotReplicated(
+        f"durable in {', '.join(durable_in)} and asked for {asked}: it goes there as soon as they can be reached, "
+        "and is not to be repeated",
+        durable_in=durable_in,
+        **known,
+    )
+
+
     """The error a problem document stands for; an unknown code becomes a plain ``CrdtStoreError``."""
     fields = dict(document)
     for name in ("type", "title", "status", "effect"):

@@ -39,6 +39,8 @@ __all__ = [
 ]
 
 MAX_OPS = 1_000
+MAX_REGIONS = 255
+"""No cluster has more members; how many there are is looked up before the commit is made."""
 MAX_LIST = 1_000
 _OWN_ID_MS = 600_000
 """How long an idempotency key that the client made by itself is remembered."""
@@ -88,12 +90,9 @@ class CommitRequest(_InDomain, kw_only=True):
         super().check()
         if not 0 < len(self.ops) <= MAX_OPS:
             raise UsageError(f"a commit has 1 to {MAX_OPS} ops, got {len(self.ops)}. Nothing changed.")
-        if self.regions != 0:
-            raise UsageError(
-                f"regions must be 0: this version does not wait for other regions, got {self.regions}. Nothing changed."
-            )
-        for what in ("reason", "trace_id"):
-            text = getattr(self, what)
+        if not 0 <= self.regions <= MAX_REGIONS:
+            raise UsageError(f"regions is 0 to {MAX_REGIONS}, got {self.regions}. Nothing changed.")
+        for what, text in (("reason", self.reason), ("trace_id", self.trace_id)):
             if text is not None and len(check_text(text, what)) > 1024:
                 raise UsageError(f"{what} has at most 1024 characters. Nothing changed.", code="too-large")
         if self.id is not None and not 0 < len(check_text(self.id, "the idempotency key").encode()) <= 128:

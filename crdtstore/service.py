@@ -22,6 +22,7 @@ from crdtstore.engine.output import Committed, Refused
 from crdtstore.errors import CrdtStoreError, ReplicaBehind, Unavailable
 from crdtstore.host import Host, HostOutput
 from crdtstore.reading import Reader, Reading
+from crdtstore.receipts import Receipts
 from crdtstore.requests import (
     CollectionRequest,
     CommitRequest,
@@ -111,7 +112,10 @@ class Service:
         self.now_ms = 0
         """The time of this step."""
         self._drafts: dict[str, list[Draft]] = {}
-        self._pending: dict[int, Callable[[Committed], dict[str, Any]]] = {}
+        self._pending: dict[int, Callable[[Committed], dict[str, Any] | None]] = {}
+        """Writes on their way to the disk, by ticket: what is answered then; None: not yet, or nobody is there any more."""
+        self.receipts = Receipts(host.me.region)
+        """Writes that are durable here and wait for other regions."""
         self._own_ticket = 0
         self._own: dict[int, Callable[[Committed | Refused], None]] = {}
         """Writes that this node makes for a request of another kind, by tickets below zero."""
@@ -145,17 +149,18 @@ class Service:
             elif isinstance(event, PeerChanged):
                 host.peer_changed(event.peer, event.is_connected, now_ms, out)
             else:
-                self._waiting.pop(event.ticket, None)
+                self._forget(event.ticket)
         if self._drafts:
             self._flush()
         if self._waiting and (has_moved or now_ms >= self._next_deadline_ms):
+        self._give_receipts()
             self._resume_waiting()
             self._flush()
         admin = self.administration
         if has_moved or now_ms >= admin.wake_ms:
             admin.on_step(now_ms)
         host.finish(now_ms, out)
-        out.wake_ms = min(out.wake_ms, self._next_deadline_ms, admin.wake_ms)
+        out.wake_ms = min(out.wake_ms, self._next_deadline_ms, admin.wake_ms, self.receipts.wake_ms)
         return out
 
     def status(self, now_ms: int) -> dict[str, Any]:
@@ -192,11 +197,21 @@ class Service:
                 raise Unavailable(REMOVED, code="fenced")  # before it waits for what this node will never have
             match parsed:
                 case CommitRequest():
-                    self._after_token(request, parsed, parsed.domain, lambda now: self._commit(request, parsed))
+                    asked_ms = self.now_ms
+                    self._after_token(
+                        request, parsed, parsed.domain, lambda now: self._commit(request, parsed, asked_ms)
+                    )
                 case DeclareDomainRequest():
                     self._after_token(request, parsed, None, lambda now: self._declare_domain(request, parsed))
                 case DeclareRequest():
                     self._after_token(request, parsed, None, lambda now: self._declare(request, parsed))
+    def _forget(self, ticket: int) -> None:
+        """Who asked is gone."""
+        self._waiting.pop(ticket, None)
+        self.receipts.forget(ticket)
+        if ticket in self._pending:  # it counts among those that wait for the disk, until it is there
+            self._pending[ticket] = lambda committed: None
+
                 case _:
                     self.reply(request.ticket, self.status(self.now_ms))
         except CrdtStoreError as error:
@@ -283,10 +298,12 @@ class Service:
             reply(self.now_ms)
         else:
             self._wait(request.ticket, _Waiting(self.now_ms + self.host.options.max_wait_ms, {}, batches, reply))
+        if parsed.regions:
+            self.receipts.check(engine, parsed.regions)
 
     # --- writes
 
-    def _commit(self, request: Request, parsed: CommitRequest) -> None:
+    def _commit(self, request: Request, parsed: CommitRequest, asked_ms: int) -> None:
         engine = self._reader.engine(parsed.domain)
         drafted = parsed.draft(
             request.ticket,
@@ -295,7 +312,7 @@ class Service:
             self.now_ms,
             self.host.options,
         )
-        self._submit(engine, drafted, lambda committed: self._committed(engine, parsed, committed))
+        self._submit(engine, drafted, lambda committed: self._committed(engine, parsed, committed, asked_ms))
 
     def _submit(self, engine: Engine, draft: Draft, answer: Callable[[Committed], dict[str, Any]]) -> None:
         check_writes(self.host)
@@ -304,10 +321,8 @@ class Service:
         self._drafts.setdefault(engine.group, []).append(draft)
 
     def _check_room(self) -> None:
-        if len(self._pending) + len(self._own) >= self.host.options.max_waiting:
-            raise Unavailable(
-                "too many writes wait for the disk of this node. Nothing changed.", code="overloaded", retry_after=1.0
-            )
+        if len(self._pending) + len(self._own) + len(self.receipts) >= self.host.options.max_waiting:
+            raise Unavailable("too many writes wait on this node. Nothing changed.", code="overloaded", retry_after=1.0)
 
     def engine(self, domain: str) -> Engine:
         """The group of a domain that is declared here.
@@ -339,14 +354,33 @@ class Service:
                 self.fail(reply.ticket, reply.error)
                 continue
             try:
-                self.reply(reply.ticket, answer(reply))
+                body = answer(reply)
+                if body is not None:
+                    self.reply(reply.ticket, body)
             except CrdtStoreError as error:  # declared, but what a later version declared before stands in its way
                 self.fail(reply.ticket, error)
 
-    def _committed(self, engine: Engine, parsed: CommitRequest, committed: Committed) -> dict[str, Any]:
+    def _committed(
+        self, engine: Engine, parsed: CommitRequest, committed: Committed, asked_ms: int
+    ) -> dict[str, Any] | None:
+        """What is answered to a commit that is durable here; None: not before other regions have it too, or it is time."""
         replica = engine.replicas[committed.origin]
-        return {
+        body = {
             "dot": str(Dot(replica, committed.seq)),
+        if parsed.regions:
+            until_ms = asked_ms + min(parsed.wait_ms, self.host.options.max_wait_ms)
+            self.receipts.wait(engine, committed, parsed.regions, until_ms, body)
+            return None
+        if committed.is_replayed:  # of a new one nobody else can have heard yet
+            body["durable_in"] = self.receipts.durable_in(engine, committed.origin, committed.seq)
+        return body
+
+    def _give_receipts(self) -> None:
+        for ticket, answer in self.receipts.on_step(self.now_ms):
+            if isinstance(answer, CrdtStoreError):
+                self.fail(ticket, answer)
+            else:
+                self.reply(ticket, answer)
             "token": self.sessions.token(parsed.token, engine.group, {replica: committed.seq}),
             "values": committed.values,
             "replayed": committed.is_replayed,

@@ -14,7 +14,7 @@ from crdtstore.commit import Commit
 from crdtstore.errors import CrdtStoreError, Unavailable
 from crdtstore.messages import Ack, Digest, Frame, Regroup, Want
 
-__all__ = ["Committed", "Output", "Refused", "in_doubt"]
+__all__ = ["Committed", "Output", "Refused", "doubt", "in_doubt"]
 
 
 class Committed(Struct, gc=False):
@@ -58,10 +58,15 @@ def in_doubt(reply: Committed | Refused) -> Committed | Refused:
     """What is answered when a commit became durable under an id that had come to count no more meanwhile."""
     if isinstance(reply, Refused) or reply.is_replayed:
         return reply
+    return Refused(reply.ticket, doubt())
+
+
+def doubt() -> Unavailable:
+    """What is said of a write that may go with the id that made it."""
     error = Unavailable(
         "this node was fenced or removed while this was written: whether it counts is not known. Try again in another region; with an "
         "operation id it counts once.",
         code="fenced",
     )
     error.effect = "unknown"
-    return Refused(reply.ticket, error)
+    return error

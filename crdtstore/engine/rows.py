@@ -22,7 +22,7 @@ __all__ = ["Rows"]
 class Rows:
     """The newest row of every replica that said one, and per origin the frontier in Unix ms. Mutable."""
 
-    __slots__ = ("_awaited", "_beats", "floor", "frontier", "newest", "others")
+    __slots__ = ("_awaited", "_beats", "floor", "frontier", "moves", "newest", "others")
 
     def __init__(self, replicas: int, me: int) -> None:
         self.others = [at for at in range(replicas) if at != me]
@@ -30,6 +30,8 @@ class Rows:
         self._awaited = self.others
         """Of whom something may be missing here: the others, and who is gone but may have left what others have."""
         self.newest: list[Row | None] = [None] * replicas
+        self.moves = 0
+        """Counts how often more became known of what others have, or who they are: whoever waits for that looks when it changes."""
         self.floor = [0] * replicas
         """What every other member is known to have; one never heard counts as zero (P6)."""
         self.frontier: list[int | None] = [None] * replicas
@@ -54,6 +56,7 @@ class Rows:
         """
         self.others, self._awaited = list(others), [*others, *awaited]
         self.newest = [None] * len(self.newest)
+        self.moves += 1
         self.floor = [0] * len(self.floor)
 
     def take(self, member: int, row: Row, applied: Sequence[int], now_ms: int) -> None:
@@ -74,6 +77,7 @@ class Rows:
                 self.newest[member] = row
         elif known is None or (sum(row.vector), row.hlc) > (sum(known.vector), known.hlc):
             self.newest[member] = row
+            self.moves += 1
             self._raise_floor()
 
     def _raise_floor(self) -> None:

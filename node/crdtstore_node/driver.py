@@ -349,6 +349,8 @@ class Driver:
 
     def _answer_failed(self, ticket: int, why: StorageError) -> None:
         _, is_write = self._waiting[ticket]
+        if ticket in self.service.receipts:  # durable here: no disk of ours is waited for
+            return
         if not is_write:
             what = "This cannot be read here now."
         elif why is self.full:

@@ -197,7 +197,7 @@ def nested(name: str, path: Any, **arguments: Any) -> dict[str, Any]:
             "too-large",
             "at most 4194304 bytes",
         ),
-        (commit(ADD, regions=1), "bad-request", "regions must be 0"),
+        (commit(ADD, regions=-1), "bad-request", "regions is 0 to 255, got -1"),
         (commit(ADD, wait_ms=-1), "bad-request", "must not be negative"),
         (commit(ADD, wait_ms=True), "bad-request", "wait_ms must be an integer, got true or false"),
         (commit(ADD, wait_ms=1.5), "bad-request", "wait_ms must be an integer, got a number"),

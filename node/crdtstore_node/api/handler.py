@@ -106,7 +106,10 @@ class Handler:
         if isinstance(answer, CrdtStoreError):
             return self.refuse(answer, is_msgpack, request.headers.get("traceparent"))
         self.outcomes["ok"] += 1
-        return self._respond(answer, is_msgpack, request.headers.get("If-None-Match"), action.status)
+        status = action.status
+        if action.do == "commit" and not_replicated(answer, asked.get("regions", 0)) is not None:
+            status = 202
+        return self._respond(answer, is_msgpack, request.headers.get("If-None-Match"), status)
 
     async def _read(self, request: web.BaseRequest) -> bytes:
         """The body, once all of it is here."""
