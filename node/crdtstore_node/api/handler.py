@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 from aiohttp import web
 
-from crdtstore.errors import CrdtStoreError, Unavailable, UsageError, problem
+from crdtstore.errors import CrdtStoreError, Unavailable, UsageError, not_replicated, problem
 from crdtstore.values import show
 from crdtstore_node.api import bodies, routes, target
 from crdtstore_node.config import Http
@@ -106,10 +106,7 @@ class Handler:
         if isinstance(answer, CrdtStoreError):
             return self.refuse(answer, is_msgpack, request.headers.get("traceparent"))
         self.outcomes["ok"] += 1
-        status = action.status
-        if action.do == "commit" and not_replicated(answer, asked.get("regions", 0)) is not None:
-            status = 202
-        return self._respond(answer, is_msgpack, request.headers.get("If-None-Match"), status)
+        return self._respond(answer, is_msgpack, request.headers.get("If-None-Match"), _status(action, asked, answer))
 
     async def _read(self, request: web.BaseRequest) -> bytes:
         """The body, once all of it is here."""
@@ -185,6 +182,13 @@ class Handler:
         _log.exception("a request failed", extra={"fields": {"trace_id": trace_id}})
         detail = "this node failed at this request; its log says more under the trace id. Whether anything changed is not known."
         return self.refuse(Unavailable(detail, code="internal", trace_id=trace_id), is_msgpack)
+
+
+def _status(action: routes.Action, asked: dict[str, Any], answer: dict[str, Any]) -> int:
+    if action.do != "commit":
+        return action.status
+    late = not_replicated(answer, asked.get("regions", 0))
+    return action.status if late is None else late.status
 
 
 def _complete_commit(asked: dict[str, Any], request: web.BaseRequest) -> None:
