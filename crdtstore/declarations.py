@@ -12,6 +12,7 @@ collection is a key of an event log with one entry per type: the first event is 
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from msgspec import ValidationError, convert, msgpack
@@ -31,6 +32,10 @@ __all__ = ["DOMAINS", "Declarations", "Declared", "check_name"]
 _COLLECTIONS, DOMAINS, _GROUPS = "collections:event_log", "domains:lww_map", "groups:event_log"
 """Parts of paths in ``_sys``."""
 
+_LONGEST = 63
+_is_name = lru_cache(1_000)(NAME.fullmatch)
+"""Asked several times for each request, mostly of the same few."""
+
 
 class Declared(NamedTuple):
     """A collection as it was declared."""
@@ -38,11 +43,8 @@ class Declared(NamedTuple):
     name: str
     crdt: CrdtType
     options: dict[str, Any]
-
-    @property
-    def path(self) -> str:
-        """The collection's part of a path."""
-        return f"{self.name}:{self.crdt.name}"
+    path: str
+    """The collection's part of a path."""
 
 
 def _shown(crdt: CrdtType, options: dict[str, Any]) -> str:
@@ -62,7 +64,7 @@ def check_name(name: Any, what: str) -> str:
 
     Raises:  UsageError ``bad-request``; nothing changed.
     """
-    if not isinstance(name, str) or not NAME.fullmatch(name):
+    if not isinstance(name, str) or len(name) > _LONGEST or not _is_name(name):
         raise UsageError(
             f"a {what} is named like orders: [a-z][a-z0-9_-]*, at most 63 characters, got {show(name)}. Nothing changed."
         )
@@ -173,7 +175,7 @@ class Declarations:
             crdt = REGISTRY.get(type_name)
             options = event.value.get("options") if isinstance(event.value, dict) else None
             if crdt is not None and isinstance(options, dict) and _are_known(crdt, options):
-                found.append(Declared(name, crdt, options))
+                found.append(Declared(name, crdt, options, f"{name}:{type_name}"))
         return found
 
     def declare_domain(self, domain: str, fields: dict[str, Any]) -> Op | None:

@@ -156,7 +156,7 @@ def conflicting_keys(
             return found, _place(last)
         path, key = at = last = heappop(behind)
         looked += 1
-        name, (_, crdt, options) = readable[path]
+        name, (_, crdt, options, _) = readable[path]
         view = engine.keyspace.view(path, key, now_ms, options)
         work += 1 + (len(view.entry.children) if type(view.entry) is Branch else 0)
         count = crdt.conflicts(view)

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
+
+from msgspec import Struct
 
 from crdtstore.declarations import Declared, check_name
 from crdtstore.engine.events import Op
@@ -24,6 +26,8 @@ MAX_FIELD_BYTES = 512
 MAX_STEPS = 16
 """How deep a path may go: far below what a path in a commit may have, and what is read stays a value that every reader can hold."""
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
+_ADDRESS = frozenset(("collection", "key", "op", "if_match", "path"))
+"""The fields of an operation that are no arguments."""
 _MAP = "or_map"
 
 
@@ -39,6 +43,8 @@ def check_key(key: Any) -> str:
     """
     if not isinstance(key, str):
         raise UsageError(f"a key is text, got a {type(key).__name__}. Nothing changed.")
+    if key.isascii() and key.isprintable() and 2 < len(key) <= MAX_KEY_BYTES:
+        return key  # most are: no more has to be looked at
     try:
         size = len(key.encode())
     except UnicodeEncodeError:
@@ -53,7 +59,7 @@ def check_key(key: Any) -> str:
 # --- fields of maps
 
 
-class _Place(NamedTuple):
+class _Place(Struct, frozen=True, gc=False):
     """Where an operation acts: a key or a field below it."""
 
     crdt: CrdtType
@@ -122,32 +128,30 @@ def check_op(fields: Mapping[str, Any], declared: Callable[[str], Declared]) -> 
 
     Raises:  UsageError with what was wrong; nothing changed.
     """
-    arguments = dict(fields)
-    take = arguments.pop
-    collection, key, name = take("collection", None), take("key", None), take("op", None)
-    if_match, path = take("if_match", None), take("path", None)
+    name, if_match, path = fields.get("op"), fields.get("if_match"), fields.get("path")
     if not isinstance(name, str):
         raise _refused("an op names what to do in the field op")
     if if_match is not None and not isinstance(if_match, str):
         raise UsageError("if_match is an etag as a read returned it. Nothing changed.")
-    what = declared(check_collection(collection))
-    check_key(key)
+    what = declared(check_collection(fields.get("collection")))
+    key = check_key(fields.get("key"))
     place = _Place(what.crdt, what.options, ()) if path is None else _place(what, path)
     crdt = place.crdt
+    arguments = {field: value for field, value in fields.items() if field not in _ADDRESS}
+    mutator = crdt.mutators.get(name)
+    if mutator is not None:
+        checked = mutator.check(arguments)
+        crdt.check(checked, place.options)
+        return Op(crdt, what.path, key, mutator, checked, if_match, place.below, what.options)
     if name in ("delete", "expire") and not crdt.deletable:
         end = "be deleted" if name == "delete" else "expire"
         raise UsageError(f"a key of type {crdt.name} cannot {end}. Nothing changed.", code="not-deletable")
-    if name == "delete":
-        if arguments:
-            raise _refused(f"delete takes no arguments, not {', '.join(sorted(arguments))}")
-        return Op(crdt, what.path, key, None, {}, if_match, place.below, what.options)
-    mutator = crdt.mutators.get(name)
-    if mutator is None:
+    if name != "delete":
         known = ", ".join(sorted([*crdt.mutators, *(["delete"] if crdt.deletable else [])]))
         raise _refused(f"{crdt.name} has the operations {known}, not {name[:100]!r}{_hint(crdt, path)}")
-    checked = mutator.check(arguments)
-    crdt.check(checked, place.options)
-    return Op(crdt, what.path, key, mutator, checked, if_match, place.below, what.options)
+    if arguments:
+        raise _refused(f"delete takes no arguments, not {', '.join(sorted(arguments))}")
+    return Op(crdt, what.path, key, None, {}, if_match, place.below, what.options)
 
 
 def _hint(crdt: CrdtType, path: Any) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from msgspec import Struct
 
@@ -32,7 +32,7 @@ __all__ = [
 ]
 
 
-class Op(NamedTuple):
+class Op(Struct, frozen=True, gc=False):
     """One checked operation on one key; no mutator means delete."""
 
     crdt: CrdtType

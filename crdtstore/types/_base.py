@@ -91,11 +91,10 @@ class Mutator:
                     code="invalid-op",
                 )
             checked[argument.name] = argument.check(value)
-        if not given.keys() <= checked.keys():
-            unknown = sorted(set(given) - set(checked))
+        if unknown := [name for name in given if name not in checked]:
             known = ", ".join(checked) or "no arguments"
             raise UsageError(
-                f"{self.name} takes {known}, not {', '.join(unknown)}. Nothing changed.", code="invalid-op"
+                f"{self.name} takes {known}, not {', '.join(sorted(unknown))}. Nothing changed.", code="invalid-op"
             )
         return checked
 

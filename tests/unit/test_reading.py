@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from crdtstore import members
 from crdtstore.clock import rfc3339
@@ -92,7 +93,7 @@ def test_what_was_asked_under_a_key_before_paths_were_is_known_again() -> None:
     add = REGISTRY["counter"].mutators["add"]
     plain = Op(REGISTRY["counter"], "orders:counter", "de", add, {"amount": 3})
     assert asked_of(plain) == ["orders:counter", "de", "add", {"amount": 3}]
-    assert asked_of(plain._replace(below=("a:counter",)))[4:] == [["a:counter"]]
+    assert asked_of(replace(plain, below=("a:counter",)))[4:] == [["a:counter"]]
     assert request_hash([asked_of(plain)]) == 0xBAA0E6C4D5EB3950
 
 
