@@ -273,7 +273,6 @@ def problem(error: CrdtStoreError) -> dict[str, Any]:
     return document | error.more
 
 
-def from_problem(document: dict[str, Any]) -> CrdtStoreError:
 def not_replicated(body: dict[str, Any], regions: int) -> NotReplicated | None:
     """What the answer to a commit means to who asked for so many other regions: None when they have it, else it is answered with 202."""
     durable_in = body["durable_in"]
@@ -289,6 +288,7 @@ def not_replicated(body: dict[str, Any], regions: int) -> NotReplicated | None:
     )
 
 
+def from_problem(document: dict[str, Any]) -> CrdtStoreError:
     """The error a problem document stands for; an unknown code becomes a plain ``CrdtStoreError``."""
     fields = dict(document)
     for name in ("type", "title", "status", "effect"):
