@@ -153,12 +153,12 @@ class Service:
         if self._drafts:
             self._flush()
         if self._waiting and (has_moved or now_ms >= self._next_deadline_ms):
-        self._give_receipts()
             self._resume_waiting()
             self._flush()
         admin = self.administration
         if has_moved or now_ms >= admin.wake_ms:
             admin.on_step(now_ms)
+        self._give_receipts()
         host.finish(now_ms, out)
         out.wake_ms = min(out.wake_ms, self._next_deadline_ms, admin.wake_ms, self.receipts.wake_ms)
         return out
@@ -205,17 +205,17 @@ class Service:
                     self._after_token(request, parsed, None, lambda now: self._declare_domain(request, parsed))
                 case DeclareRequest():
                     self._after_token(request, parsed, None, lambda now: self._declare(request, parsed))
+                case _:
+                    self.reply(request.ticket, self.status(self.now_ms))
+        except CrdtStoreError as error:
+            self.fail(request.ticket, error)
+
     def _forget(self, ticket: int) -> None:
         """Who asked is gone."""
         self._waiting.pop(ticket, None)
         self.receipts.forget(ticket)
         if ticket in self._pending:  # it counts among those that wait for the disk, until it is there
             self._pending[ticket] = lambda committed: None
-
-                case _:
-                    self.reply(request.ticket, self.status(self.now_ms))
-        except CrdtStoreError as error:
-            self.fail(request.ticket, error)
 
     def reply(self, ticket: int, body: dict[str, Any]) -> None:
         """Answer a request."""
@@ -298,13 +298,13 @@ class Service:
             reply(self.now_ms)
         else:
             self._wait(request.ticket, _Waiting(self.now_ms + self.host.options.max_wait_ms, {}, batches, reply))
-        if parsed.regions:
-            self.receipts.check(engine, parsed.regions)
 
     # --- writes
 
     def _commit(self, request: Request, parsed: CommitRequest, asked_ms: int) -> None:
         engine = self._reader.engine(parsed.domain)
+        if parsed.regions:
+            self.receipts.check(engine, parsed.regions)
         drafted = parsed.draft(
             request.ticket,
             request.principal,
@@ -314,7 +314,7 @@ class Service:
         )
         self._submit(engine, drafted, lambda committed: self._committed(engine, parsed, committed, asked_ms))
 
-    def _submit(self, engine: Engine, draft: Draft, answer: Callable[[Committed], dict[str, Any]]) -> None:
+    def _submit(self, engine: Engine, draft: Draft, answer: Callable[[Committed], dict[str, Any] | None]) -> None:
         check_writes(self.host)
         self._check_room()
         self._pending[draft.ticket] = answer
@@ -367,6 +367,11 @@ class Service:
         replica = engine.replicas[committed.origin]
         body = {
             "dot": str(Dot(replica, committed.seq)),
+            "token": self.sessions.token(parsed.token, engine.group, {replica: committed.seq}),
+            "values": committed.values,
+            "replayed": committed.is_replayed,
+            "durable_in": [self.host.me.region],
+        }
         if parsed.regions:
             until_ms = asked_ms + min(parsed.wait_ms, self.host.options.max_wait_ms)
             self.receipts.wait(engine, committed, parsed.regions, until_ms, body)
@@ -381,11 +386,6 @@ class Service:
                 self.fail(ticket, answer)
             else:
                 self.reply(ticket, answer)
-            "token": self.sessions.token(parsed.token, engine.group, {replica: committed.seq}),
-            "values": committed.values,
-            "replayed": committed.is_replayed,
-            "durable_in": [self.host.me.region],
-        }
 
     # --- declarations
 
