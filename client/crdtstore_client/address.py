@@ -14,12 +14,14 @@ from urllib.parse import quote
 from crdtstore.errors import UsageError
 
 __all__ = [
+    "check_part",
     "collection_path",
     "conflicts_path",
     "data_path",
     "domain_path",
     "explain_path",
     "members_path",
+    "place",
     "split_address",
     "with_query",
 ]
@@ -37,6 +39,29 @@ def _escape(part: str, what: str) -> str:
             f"{what} must be valid Unicode, got a lone surrogate. Nothing changed.", code="bad-request"
         ) from None
     return escaped.replace(".", "%2E") if part in {".", ".."} else escaped
+
+
+def check_part(part: str, what: str) -> None:
+    """Refuse what no URL could carry, where it is named and not at the end of a batch.
+
+    Raises:  UsageError (bad-request); nothing changed.
+    """
+    if not part or type(part) is not str or not part.isascii():
+        _escape(part, what)
+
+
+def place(domain: str, collection: str, *key: str) -> dict[str, str]:
+    """The fields that say which collection, or which key of it, a request is about.
+
+    Raises:  UsageError (bad-request); nothing changed.
+    """
+    check_part(domain, "the domain")
+    check_part(collection, "the collection")
+    fields = {"domain": domain, "collection": collection}
+    for part in key:
+        check_part(part, "the key")
+        fields["key"] = part
+    return fields
 
 
 def data_path(domain: str, collection: str, *key: str) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from crdtstore_client.address import data_path
+from crdtstore_client.address import check_part
 from crdtstore_client.handles import Handle
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ class Collection(Generic[H]):
         value_type: Any = None,
         options: Mapping[str, Any] | None = None,
     ) -> None:
+        check_part(name, "the collection")
         self._domain = domain
         self._handle = handle
         self._value_type = value_type
@@ -44,7 +45,7 @@ class Collection(Generic[H]):
         self.name = name
 
     def __getitem__(self, key: str) -> H:
-        data_path(self._domain.name, self.name, key)  # a key that is no text fails here, not at the end of a batch
+        check_part(key, "the key")
         return self._handle(self._domain, self.name, key, self._value_type, options=self._options)
 
     async def items(self, *, prefix: str = "", after: str = "") -> AsyncIterator[tuple[str, Any]]:

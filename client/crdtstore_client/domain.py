@@ -12,15 +12,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from crdtstore.errors import UsageError
-from crdtstore.values import to_json_bytes
-from crdtstore_client.address import (
-    collection_path,
-    conflicts_path,
-    data_path,
-    domain_path,
-    explain_path,
-    members_path,
-)
+from crdtstore_client.address import check_part, place
 from crdtstore_client.catalogue import Catalogue
 from crdtstore_client.explanation import Conflict
 from crdtstore_client.handles import Consistency
@@ -42,7 +34,7 @@ class Domain(Catalogue):
     __slots__ = ("_store", "name")
 
     def __init__(self, store: Store, name: str) -> None:
-        domain_path(name)
+        check_part(name, "the domain")
         self._store = store
         self.name = name
 
@@ -56,8 +48,8 @@ class Domain(Catalogue):
     async def declare_collection(self, collection: str, type_name: str, options: Mapping[str, Any]) -> dict[str, Any]:
         """``declare`` for options known at run time only; the declaration as it stands."""
         await self._store.ensure_domain(self.name)
-        body = {"type": type_name, "options": dict(options)}
-        return await self._store.call(Call("PUT", collection_path(self.name, collection), body, domain=self.name))
+        fields = {**place(self.name, collection), "type": type_name, "options": dict(options)}
+        return await self._store.call(Call("declare", fields))
 
     async def commit(
         self,
@@ -77,13 +69,12 @@ class Domain(Catalogue):
         if len(targets) != 1:
             what = "without ops" if not ops else f"on {len(targets)} keys: commits of many keys come later"
             raise UsageError(f"a commit {what}. Nothing changed.", code="invalid-op")
-        body: dict[str, Any] = {"ops": sent}
+        fields: dict[str, Any] = {"domain": self.name, "ops": sent, "id": op_id}
         if reason is not None:
-            body["reason"] = reason
+            fields["reason"] = reason
         if regions:
-            body["regions"] = regions
-        collection, key = targets.pop()
-        call = Call("POST", data_path(self.name, collection, key), body, op_id=op_id, domain=self.name)
+            fields["regions"] = regions
+        call = Call("commit", fields)
         call.stays = any(op.stays for op in ops)
         call.prefers = tuple(dict.fromkeys(region for op in ops for region in op.prefers))
         reply = await self._store.call(call, timeout)
@@ -103,32 +94,41 @@ class Domain(Catalogue):
         self, collection: str, key: str, consistency: Consistency, max_staleness: float | timedelta | None
     ) -> dict[str, Any]:
         """The reply to a read as it came."""
-        query: dict[str, Any] = {"consistency": None if consistency == "session" else consistency}
+        fields: dict[str, Any] = place(self.name, collection, key)
+        if consistency != "session":
+            fields["consistency"] = consistency
         if max_staleness is not None:
-            query["max_staleness_ms"] = round(seconds_of(max_staleness) * 1000)
-        call = Call("GET", data_path(self.name, collection, key), query=query, shows_tokens=consistency != "local")
-        return await self._store.call(call)
+            fields["max_staleness_ms"] = round(seconds_of(max_staleness) * 1000)
+        return await self._store.call(Call("read", fields, shows_tokens=consistency != "local"))
 
     async def list_keys(self, collection: str, **query: Any) -> dict[str, Any]:
         """One page of keys as it came; ``query`` as in the API: prefix, after, limit, values."""
-        given = {name: value for name, value in query.items() if value != ""}
-        return await self._store.call(Call("GET", data_path(self.name, collection), query=given))
+        given = {name: value for name, value in query.items() if value not in {None, ""}}
+        return await self._store.call(Call("list", {**place(self.name, collection), **given}))
 
     async def list_members(
         self, collection: str, key: str, *, after: Any = None, has: Any = None, limit: int = PAGE
     ) -> dict[str, Any]:
         """One page of the members of a large key as it came; with ``has``, whether that one is among them."""
-        query = {"after": after, "limit": limit} if has is None else {"has": has}
-        text = {name: value if name == "limit" else _json(value) for name, value in query.items() if value is not None}
-        return await self._store.call(Call("GET", members_path(self.name, collection, key), query=text))
+        fields: dict[str, Any] = place(self.name, collection, key)
+        if has is not None:
+            fields["has"] = has
+        else:
+            fields["limit"] = limit
+            if after is not None:
+                fields["after"] = after
+        return await self._store.call(Call("members", fields))
 
     async def explain_key(self, collection: str, key: str, limit: int) -> dict[str, Any]:
         """The writes behind a value as they came."""
-        return await self._store.call(Call("GET", explain_path(self.name, collection, key), query={"limit": limit}))
+        return await self._store.call(Call("explain", {**place(self.name, collection, key), "limit": limit}))
 
     async def list_conflicts(self, *, after: str | None = None, limit: int = PAGE) -> dict[str, Any]:
         """One page of keys with conflicts as it came, and the declarations that clash."""
-        return await self._store.call(Call("GET", conflicts_path(self.name), query={"after": after, "limit": limit}))
+        fields: dict[str, Any] = {"domain": self.name, "limit": limit}
+        if after is not None:
+            fields["after"] = after
+        return await self._store.call(Call("conflicts", fields))
 
     async def conflicts(self, *, after: str | None = None) -> AsyncIterator[Conflict]:
         """What needs a look, page by page: declarations that clash, then keys whose value does not show all its writes.
@@ -151,7 +151,7 @@ class Domain(Catalogue):
 
     async def describe(self, collection: str) -> dict[str, Any]:
         """The declaration of a collection: ``type`` and ``options``."""
-        return await self._store.call(Call("GET", collection_path(self.name, collection)))
+        return await self._store.call(Call("collection", place(self.name, collection)))
 
     def __repr__(self) -> str:
         return f"<domain {self.name}>"
@@ -160,8 +160,3 @@ class Domain(Catalogue):
 def seconds_of(duration: float | timedelta) -> float:
     """A duration as users give it."""
     return duration.total_seconds() if isinstance(duration, timedelta) else float(duration)
-
-
-def _json(value: Any) -> str:
-    """As the API takes an element in a URL, so that ``"7"`` and 7 stay two."""
-    return to_json_bytes(value).decode()

@@ -14,6 +14,7 @@ import random
 from collections.abc import Awaitable, Callable, Iterable
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from crdtstore.errors import (
@@ -27,10 +28,10 @@ from crdtstore.errors import (
     Unavailable,
     from_problem,
 )
-from crdtstore_client.address import with_query
+from crdtstore_client.over_http import ask_over_http
 from crdtstore_client.regions import Node, Nodes
 from crdtstore_client.session import Session
-from crdtstore_client.transport import NotSent, ReplyLost, Response, Transport
+from crdtstore_client.transport import Asks, NotSent, ReplyLost, Response, Transport
 
 __all__ = ["Auth", "Call", "Link", "traceparent"]
 
@@ -68,17 +69,18 @@ _SAME_EVERYWHERE = frozenset(
 )
 """Refusals that depend on the request alone: an attempt whose reply was lost met the same one."""
 
+_WRITES = frozenset({"commit", "declare", "declare_domain"})
+_MERGES = {"commit": "read", "declare": "collection", "declare_domain": "domain"}
+"""Which request about the same place reads, and so merges tokens; the others are such themselves."""
+_PLACE = ("domain", "collection", "key")
+
 
 @dataclass(slots=True)
 class Call:
-    """One request: what to send, and what is known of its attempts."""
+    """One request, as ``crdtstore/requests.py`` has them: what to send, and what is known of its attempts."""
 
-    method: str
-    path: str
-    body: dict[str, Any] | None = None
-    query: dict[str, Any] = field(default_factory=dict)
-    op_id: str | None = None
-    domain: str | None = None
+    do: str
+    fields: dict[str, Any] = field(default_factory=dict)
     shows_tokens: bool = True
     """False for reads of whatever is there: the token of their reply covers nothing but that reading."""
     stays: bool = False
@@ -93,7 +95,20 @@ class Call:
 
     @property
     def is_write(self) -> bool:
-        return self.method != "GET"
+        return self.do in _WRITES
+
+    @property
+    def op_id(self) -> str | None:
+        return self.fields.get("id")
+
+    def merging(self) -> Call:
+        """A read in the same place that merges tokens, and waits for none."""
+        if self.do == "commit":
+            op = self.fields["ops"][0]
+            place = {"domain": self.fields["domain"], "collection": op["collection"], "key": op["key"]}
+        else:
+            place = {name: self.fields[name] for name in _PLACE if name in self.fields}
+        return Call(_MERGES.get(self.do, self.do), {**place, "wait_ms": 0})
 
 
 class Link:
@@ -101,6 +116,7 @@ class Link:
 
     def __init__(self, urls: Iterable[str], transport: Transport, auth: Auth) -> None:
         self.transport = transport
+        self._ask = transport.ask if isinstance(transport, Asks) else partial(ask_over_http, transport)
         self._auth = auth
         self._secret = auth if isinstance(auth, str) else None
         self.nodes = Nodes(urls, self.probe)
@@ -108,9 +124,8 @@ class Link:
 
     async def probe(self, url: str, seconds: float) -> Response:
         """``GET /v1/status`` of one node, once."""
-        return await self.transport.request(
-            url, "GET", "/v1/status", body=None, headers=await self._headers(), timeout=seconds
-        )
+        headers = _headers(await self._authorization())
+        return await self.transport.request(url, "GET", "/v1/status", body=None, headers=headers, timeout=seconds)
 
     async def once(
         self, url: str, method: str, path: str, body: dict[str, Any] | None, seconds: float
@@ -121,7 +136,11 @@ class Link:
         """
         node = next(node for node in self.nodes if node.url == url)
         try:
-            reply = await self._request(node, method, path, body, await self._headers(), seconds)
+            reply = await self._authorized(
+                lambda authorization: self.transport.request(
+                    url, method, path, body=body, headers=_headers(authorization), timeout=seconds
+                )
+            )
         except NotSent as failure:
             raise Unavailable(f"no answer: {failure}. Nothing changed.", code="unreachable") from failure
         except ReplyLost as failure:
@@ -210,8 +229,7 @@ class Link:
             part = session.part(MAX_TOKEN_BYTES)
             token = None
             try:
-                merged = Call("GET", call.path, query={"wait_ms": 0})
-                reply = await self._send(merged, part, node, deadline - loop.time())
+                reply = await self._send(call.merging(), part, node, deadline - loop.time())
                 token = reply.body.get("token")
                 if not token:
                     return reply if reply.status >= 400 else _no_token(node)
@@ -224,51 +242,35 @@ class Link:
             if reply.status < 300:
                 token, dot = reply.body.get("token"), reply.body.get("dot")
         finally:
-            session.end(shown, token, call.domain, dot)
+            session.end(shown, token, call.fields.get("domain"), dot)
         return reply
 
     async def _send(self, call: Call, shown: Iterable[Any], node: Node, seconds: float) -> Response:
-        headers = await self._headers()
+        fields = dict(call.fields)
         token = ",".join(held.text for held in shown)
         if token:
-            headers["Crdtstore-Token"] = token
-        if call.op_id is not None:
-            headers["Idempotency-Key"] = call.op_id
-        query, body = dict(call.query), call.body
-        if "wait_ms" not in query and seconds * WAIT_SHARE < SERVER_WAIT_SECONDS:
-            wait_ms = int(seconds * WAIT_SHARE * 1000)  # leave the node time to say that it is behind, or lacks rights
-            if body is None and token:
-                query["wait_ms"] = wait_ms
-            elif body is not None and "ops" in body:
-                body = body | {"wait_ms": wait_ms}
-        return await self._request(node, call.method, with_query(call.path, query), body, headers, seconds)
+            fields["token"] = token
+        if seconds * WAIT_SHARE < SERVER_WAIT_SECONDS and (call.do == "commit" or (token and not call.is_write)):
+            # leave the node time to say that it is behind, or lacks rights
+            fields.setdefault("wait_ms", int(seconds * WAIT_SHARE * 1000))
+        if (trace := traceparent.get()) is not None:
+            fields["traceparent"] = trace
+        return await self._authorized(
+            lambda authorization: self._ask(node.url, call.do, fields, authorization, seconds)
+        )
 
-    async def _request(
-        self,
-        node: Node,
-        method: str,
-        path: str,
-        body: dict[str, Any] | None,
-        headers: dict[str, str],
-        seconds: float,
-    ) -> Response:
-        for _ in range(2):
-            reply = await self.transport.request(node.url, method, path, body=body, headers=headers, timeout=seconds)
-            if reply.status != 401 or not callable(self._auth):
-                break
-            self._secret = None  # perhaps it was renewed
-            headers |= await self._headers()
+    async def _authorized(self, send: Callable[[str | None], Awaitable[Response]]) -> Response:
+        """Send with the credential; once more with a new one if it has been renewed meanwhile."""
+        reply = await send(await self._authorization())
+        if reply.status == 401 and callable(self._auth):
+            self._secret = None
+            reply = await send(await self._authorization())
         return reply
 
-    async def _headers(self) -> dict[str, str]:
-        headers: dict[str, str] = {}
+    async def _authorization(self) -> str | None:
         if self._secret is None and callable(self._auth):
             self._secret = await self._auth()
-        if self._secret:
-            headers["Authorization"] = f"Bearer {self._secret}"
-        if (trace := traceparent.get()) is not None:
-            headers["traceparent"] = trace
-        return headers
+        return f"Bearer {self._secret}" if self._secret else None
 
     def _gave_up(self, call: Call, seconds: float) -> CrdtStoreError:
         if call.is_write and call.may_have_reached:
@@ -278,6 +280,13 @@ class Link:
         urls = ", ".join(node.url for node in self.nodes)
         why = f" ({call.lost})" if call.lost else ""
         return Unavailable(f"no answer from {urls} within {seconds:g} s{why}. Nothing changed.", code="unreachable")
+
+
+def _headers(authorization: str | None) -> dict[str, str]:
+    headers = {} if authorization is None else {"Authorization": authorization}
+    if (trace := traceparent.get()) is not None:
+        headers["traceparent"] = trace
+    return headers
 
 
 def _may_have_reached(call: Call, node: Node) -> None:

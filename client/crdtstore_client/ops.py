@@ -111,7 +111,7 @@ class Op(Generic[V_co]):
                 f"an op of domain {self._domain.name} was given to domain {domain.name}. Nothing changed.",
                 code="invalid-op",
             )
-        return self.fields
+        return {"collection": self.collection, "key": self.key, **self.fields}
 
     def discard(self) -> None:
         """Say that this op is left unsent on purpose."""

@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from crdtstore.errors import UsageError
-from crdtstore_client.address import domain_path
+from crdtstore_client.address import check_part
 from crdtstore_client.admin import Admin
 from crdtstore_client.domain import Domain, seconds_of
 from crdtstore_client.http import HttpTransport
@@ -93,7 +93,7 @@ class Store:
 
     async def status(self) -> Status:
         """What the nearest node says about itself."""
-        return Status.of(await self.call(Call("GET", "/v1/status")))
+        return Status.of(await self.call(Call("status")))
 
     async def call(self, call: Call, timeout: float | timedelta | None = None) -> dict[str, Any]:  # noqa: ASYNC109
         """Send one request of this session; the body of its answer."""
@@ -102,7 +102,8 @@ class Store:
     async def ensure_domain(self, name: str) -> None:
         """Declare a domain, once per session: its token makes other regions wait for the declaration."""
         if name not in self._declared:
-            await self.call(Call("PUT", domain_path(name), {}, domain=name))
+            check_part(name, "the domain")
+            await self.call(Call("declare_domain", {"domain": name}))
             self._declared.add(name)
 
     async def close(self) -> None:

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
-__all__ = ["NotSent", "ReplyLost", "Response", "Transport"]
+__all__ = ["Asks", "NotSent", "ReplyLost", "Response", "Transport"]
 
 
 class NotSent(Exception):
@@ -52,4 +52,24 @@ class Transport(Protocol):
 
     async def close(self) -> None:
         """Give connections back."""
+        ...
+
+
+@runtime_checkable
+class Asks(Transport, Protocol):
+    """A transport that carries the requests of the session (API.md 3) as they are; the others get them as HTTP."""
+
+    async def ask(
+        self,
+        url_base: str,
+        do: str,
+        fields: Mapping[str, Any],
+        authorization: str | None,
+        timeout: float,  # noqa: ASYNC109
+    ) -> Response:
+        """Send the request ``do`` to the node at ``url_base``; ``token``, ``id`` and ``traceparent`` are among its fields.
+
+        ``authorization`` is the header of that name.
+        Raises:  NotSent or ReplyLost, after ``timeout`` seconds at the latest.
+        """
         ...

@@ -40,7 +40,7 @@ class Region:
         self._domain = store.domain(DOMAIN)
 
     async def status(self) -> Mapping[str, Any]:
-        return await self._store.call(Call("GET", "/v1/status"))
+        return await self._store.call(Call("status"))
 
     async def group(self) -> Mapping[str, Any]:
         """The demo's group in the status; its vector is empty until the domain is declared here."""
