@@ -122,7 +122,10 @@ def common_options(command: _Command) -> _Command:
             {"type": click.Path(exists=True, dir_okay=False), "help": "File that holds the credential."},
         ),
         (("--reason",), {"help": "Why: recorded with the write."}),
-        (("--regions",), {"type": click.IntRange(min=0), "hidden": True}),  # until nodes can wait for other regions
+        (
+            ("--regions",),
+            {"type": click.IntRange(min=0), "help": "Wait until so many other regions have the write durably (0)."},
+        ),
         (("--token",), {"help": "Continue this session: what it has seen is seen."}),
         (("--timeout",), {"type": click.FloatRange(min=0, min_open=True), "help": "Seconds for all attempts (5)."}),
         (("--json", "as_json"), {"is_flag": True, "help": "One JSON document on stdout, all else on stderr."}),

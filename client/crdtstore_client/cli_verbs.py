@@ -15,7 +15,7 @@ from typing import Any
 import click
 
 from crdtstore.cli import common_options
-from crdtstore.errors import UsageError
+from crdtstore.errors import NotReplicated, UsageError
 from crdtstore.types import REGISTRY, Argument
 from crdtstore_client.address import split_address
 from crdtstore_client.cli_show import echo_json, plain, short_dot
@@ -62,7 +62,16 @@ def _verb(name: str) -> click.Command:
                 handle = field_of(handle, step)
             op = _op(handle, name, given, fields)
             reason, regions = ctx.obj.get("reason"), ctx.obj.get("regions", 0)
-            ack = await target.commit(op, reason=reason, regions=regions, id=op_id)
+            try:
+                ack = await target.commit(op, reason=reason, regions=regions, id=op_id)
+            except NotReplicated as late:
+                if "dot" not in late.more:
+                    raise
+                ack = _ack_of(late, op)
+                click.echo(f"note: {late.detail}", err=True)
+            else:
+                if regions:
+                    click.echo(f"durable in {', '.join(ack.durable_in)}", err=True)
             return handle.type_name, ack
 
         type_name, ack = run(ctx, work)
@@ -81,6 +90,13 @@ def _verb(name: str) -> click.Command:
     arguments = click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="[ARGUMENTS]...")
     make = click.command(name, cls=_Verb, help=_help_of(name), short_help=_short_help_of(name))
     return make(click.argument("address")(arguments(command)))
+
+
+def _ack_of(late: NotReplicated, op: Op[Any]) -> Ack[list[Any]]:
+    """A write that is done, though not in as many regions as was asked for."""
+    known = late.more
+    values = [op.decode(value) for value in known["values"]]
+    return Ack(values, known["dot"], known["token"], known["replayed"], tuple(late.durable_in))
 
 
 def _op(handle: Handle[Any], name: str, given: list[str], fields: tuple[str, ...]) -> Op[Any]:

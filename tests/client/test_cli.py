@@ -112,12 +112,6 @@ def test_a_conflict_is_shown_with_the_value(cluster: FakeCluster) -> None:
     assert done(cluster, "get", "shop/lww_register/tier") == "gold       (conflicts: 1)\n"
 
 
-def test_no_option_is_shown_that_no_node_takes() -> None:
-    text = CliRunner().invoke(main, ["get", "--help"]).output
-    assert "stable" not in text
-    assert "--regions" not in text
-
-
 def test_integers_of_any_size(cluster: FakeCluster) -> None:
     big = 1 << 2000
     assert done(cluster, "add", "shop/counter/big", str(big)) == f"{big}\n"
@@ -323,3 +317,29 @@ def test_an_answer_of_a_node_that_may_not_be_relied_on_is_noted(
         result = run(cluster, *args, *more, urls=US)
         assert (result.exit_code, result.stderr) == (0, note), result.exception
         assert "note:" not in result.stdout
+
+
+def test_no_option_is_shown_that_no_node_takes() -> None:
+    assert "stable" not in CliRunner().invoke(main, ["get", "--help"]).output
+
+
+# --- receipts
+
+DOT = "us-1.0123456789abcdef:1"
+
+
+def test_a_receipt_is_told_beside_the_value(cluster: FakeCluster) -> None:
+    body = {"dot": DOT, "token": "t", "values": [3], "replayed": False, "durable_in": ["us", "eu"]}
+    cluster.fail(US, None, Response(200, body))
+    result = run(cluster, "add", "shop/counter/de", "3", "--regions", "1", urls=US)
+    assert (result.stdout, result.stderr, result.exit_code) == ("3\n", "durable in us, eu\n", 0)
+
+
+def test_a_late_receipt_is_a_note_and_no_failure(cluster: FakeCluster) -> None:
+    body = {"dot": DOT, "token": "t", "values": [3], "replayed": False, "durable_in": ["us"]}
+    cluster.fail(US, None, Response(202, body), None, Response(202, body))
+    result = run(cluster, "add", "shop/counter/de", "3", "--regions", "1", urls=US)
+    assert (result.stdout, result.exit_code) == ("3\n", 0)
+    assert result.stderr.startswith("note: durable in us")
+    result = run(cluster, "add", "shop/counter/de", "3", "--regions", "1", "--json", urls=US)
+    assert json.loads(result.stdout) == body
