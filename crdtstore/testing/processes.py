@@ -41,7 +41,8 @@ SPAWN_ATTEMPTS = 3
 class LocalCluster:
     """Nodes of several regions, their data below ``directory``, the links between them in our hands.
 
-    The first node of a region is known by its region, another of the same region by its name: ``us``, ``eu``, ``us-2``.
+    The first node of a region is known by its region, another of the same region by its name: ``us``, ``eu``, ``us-2``. With ``workers``
+    > 1 each process is one worker, known by its name: ``us-1+0``, ``us-1+1``.
     A directory that was used before continues: same members, same data, the same ports if they are free. ``engine`` and
     ``log`` are the tables of these names in every node's configuration; ``first_port`` is preferred for the API of the
     first region.
@@ -60,8 +61,10 @@ class LocalCluster:
         ready_path: str = "/readyz",
         start_timeout_s: float = 30.0,
         seed: int = 0,
+        workers: int | None = None,
     ) -> None:
         self.directory = Path(directory).absolute()
+        self._workers = workers
         self._links = ClusterLinks(seed=seed)
         self._wanted_regions = regions
         self._command = list(command)
@@ -167,7 +170,7 @@ class LocalCluster:
         """
         self._lock.acquire()
         try:
-            self._files = LocalFiles.open(self.directory, self._wanted_regions, DEFAULT_REGIONS)
+            self._files = LocalFiles.open(self.directory, self._wanted_regions, DEFAULT_REGIONS, self._workers)
             await self._lay_out(self.regions)
             await self._start(self.regions)
         except Unavailable as error:
@@ -188,26 +191,28 @@ class LocalCluster:
         await self._start([region], wait=wait)
 
     async def add(self, region: str, name: str = "", *, wait: bool = True) -> str:
-        """Start a node that joins the running cluster; returns what it is known by. ``wait`` as in ``start``.
+        """Start a node that joins the running cluster; returns what it, or its first worker, is known by. ``wait`` as in ``start``.
 
         Raises:  UsageError when there cannot be one like that; Unavailable when it does not start. Nothing changed then.
         """
-        key = self._open_files.add(region, name).key
+        keys = [each.key for each in self._open_files.add(region, name)]
         try:
-            await self._lay_out([key])
+            await self._lay_out(keys)
             for word, one_way in self._alone:
                 self._cut_off(word, one_way=one_way)
-            await self._start([key], wait=wait)
+            await self._start(keys, wait=wait)
         except BaseException:
-            node = self._nodes.pop(key, None)
-            if node is not None:
-                await node.stop()
-            await self._links.remove(self._name(key))
-            self._release_ports([key])
-            del self._open_files.nodes[key]
+            for key in keys:
+                node = self._nodes.pop(key, None)
+                if node is not None:
+                    await node.stop()
+                await self._links.remove(self._name(key))
+            self._release_ports(keys)
+            for key in keys:
+                del self._open_files.nodes[key]
             self._open_files.save()
             raise
-        return key
+        return keys[0]
 
     async def stop(self, region: str | None = None) -> None:
         """Stop one node in order, or everything: nodes, proxies, and the hold on the directory."""
@@ -278,9 +283,12 @@ class LocalCluster:
             name, links = node.name, self._links
             names = [each.name for each in self._nodes.values() if each is not node]
             peers = {peer: _text(links.address(name, peer)) for peer in names}
-            advertised = _text(links.advertised(name)) if files.nodes[region].joins else ""
+            crew = files.crew(region)
+            advertised = [_text(links.advertised(each.node)) for each in crew] if files.nodes[region].joins else []
             files.save_node(region, peers, self._tables, advertised)
             node.command = [*self._command, "--config", str(files.config_path(region)), "--exit-with-stdin"]
+            if files.nodes[region].worker is not None:
+                node.command += ["--worker", str(files.nodes[region].worker)]
             if not files.nodes[region].is_founded and not files.nodes[region].joins:
                 node.command.append("--bootstrap")
         self._release_ports(regions)

@@ -18,7 +18,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any, Self
 
-from crdtstore.causal import NAME, make_replica_id
+from crdtstore.causal import MAX_WORKERS, NAME, make_replica_id, worker_node
 from crdtstore.errors import StorageError, UsageError
 
 __all__ = ["DirectoryLock", "LocalFiles", "LocalNode", "write_atomically"]
@@ -41,10 +41,17 @@ class LocalNode:
     """Whether it was added while others ran: the cluster file does not name it, and it draws its id itself."""
     name: str = ""
     """Its name where it is not that of the first node of its region."""
+    worker: int | None = None
+    """Which worker of its node this process is; None: its node is one process."""
+
+    @property
+    def machine(self) -> str:
+        """The node that it is, or is a worker of."""
+        return self.name or f"{self.region}-1"
 
     @property
     def node(self) -> str:
-        return self.name or f"{self.region}-1"
+        return self.machine if self.worker is None else worker_node(self.machine, self.worker)
 
     @property
     def key(self) -> str:
@@ -60,9 +67,13 @@ class LocalFiles:
     cluster: str
     nonce: str
     nodes: dict[str, LocalNode] = field(default_factory=dict)  # by key, in the order given
+    workers: int = 1
+    """Of how many processes each node consists."""
 
     @classmethod
-    def open(cls, directory: Path, regions: Sequence[str] | None, default: Sequence[str]) -> Self:
+    def open(
+        cls, directory: Path, regions: Sequence[str] | None, default: Sequence[str], workers: int | None = None
+    ) -> Self:
         """What is there, or a new cluster of ``regions``; UsageError (nothing written) when both exist and differ."""
         path = directory / "local.json"
         if path.exists():
@@ -74,6 +85,11 @@ class LocalFiles:
                     f"{directory} holds a cluster of the regions {', '.join(there)}, not {', '.join(regions)}; "
                     "choose another directory. Nothing changed."
                 )
+            if workers not in (None, files.workers):
+                raise UsageError(
+                    f"{directory} holds a cluster with {files.workers} workers per node, not {workers}: the number never changes. "
+                    "Choose another directory. Nothing changed."
+                )
             return files
         names = list(default if regions is None else regions)
         for name in names:
@@ -83,15 +99,24 @@ class LocalFiles:
             raise UsageError(
                 f"1 to {MAX_REGIONS} different regions are possible, got {', '.join(names)}. Nothing changed."
             )
-        nodes = {name: LocalNode(name, make_replica_id(f"{name}-1", secrets.randbits(64))) for name in names}
-        return cls(directory, "local", secrets.token_hex(16), nodes)
+        count = workers or 1
+        if not 1 <= count <= MAX_WORKERS:
+            raise UsageError(f"a node has 1 to {MAX_WORKERS} workers, got {workers}. Nothing changed.")
+        nodes = [
+            LocalNode(name, make_replica_id(f"{name}-1", bits), worker=worker)
+            for name in names
+            for bits in [secrets.randbits(64)]
+            for worker in _indexes(count)
+        ]
+        return cls(directory, "local", secrets.token_hex(16), {node.key: node for node in nodes}, count)
 
     @classmethod
     def _load(cls, directory: Path, path: Path) -> Self:
         try:
             document = json.loads(path.read_text())
             known = [LocalNode(**each) for each in document["nodes"]]
-            return cls(directory, document["cluster"], document["nonce"], {node.key: node for node in known})
+            nodes = {node.key: node for node in known}
+            return cls(directory, document["cluster"], document["nonce"], nodes, document.get("workers", 1))
         except (ValueError, KeyError, TypeError) as error:
             raise StorageError(f"{path} is not what was written there: {error!r}. Nothing changed.") from error
 
@@ -99,34 +124,41 @@ class LocalFiles:
     def founders(self) -> list[LocalNode]:
         return [node for node in self.nodes.values() if not node.joins]
 
-    def add(self, region: str, name: str = "") -> LocalNode:
-        """Remember a node that is to join; without a name the next one of its region.
+    def add(self, region: str, name: str = "") -> list[LocalNode]:
+        """Remember a node that is to join, each of its workers; without a name the next one of its region.
 
         Raises:  UsageError when that cannot be; nothing changed.
         """
         if not REGION.fullmatch(region):
             raise UsageError(f"a region is named like us or eu-west, got {region!r}. Nothing changed.")
-        taken = {word for node in self.nodes.values() for word in (node.node, node.region)}
+        taken = {word for node in self.nodes.values() for word in (node.machine, node.region)}
         if not name:
             name = next(free for n in count(1) if (free := f"{region}-{n}") not in taken)
         if not NAME.fullmatch(name) or name == region or name in taken:
             raise UsageError(
                 f"a node has a name of its own like sa-2, got {name!r}; there are: "
-                f"{', '.join(node.node for node in self.nodes.values())}. Nothing changed."
+                f"{', '.join(dict.fromkeys(node.machine for node in self.nodes.values()))}. Nothing changed."
             )
-        if region in {node.node for node in self.nodes.values()}:
+        if region in {node.machine for node in self.nodes.values()}:
             raise UsageError(f"a node is named {region}, choose another name for the region. Nothing changed.")
-        if len(self.nodes) >= MAX_REGIONS:
+        if len(self.nodes) >= MAX_REGIONS * self.workers:
             raise UsageError(f"there are {MAX_REGIONS} nodes, and no more are possible. Nothing changed.")
-        node = LocalNode(region, "", joins=True, name="" if name == f"{region}-1" else name)
-        self.nodes[node.key] = node
-        return node
+        name = "" if name == f"{region}-1" else name
+        added = [LocalNode(region, "", joins=True, name=name, worker=worker) for worker in _indexes(self.workers)]
+        self.nodes |= {node.key: node for node in added}
+        return added
+
+    def crew(self, region: str) -> list[LocalNode]:
+        """All workers of the node that a process belongs to."""
+        machine = self.nodes[region].machine
+        return [node for node in self.nodes.values() if node.machine == machine]
 
     def config_path(self, region: str) -> Path:
         return self.directory / f"{self.nodes[region].node}.toml"
 
     def data_path(self, region: str) -> Path:
-        return self.directory / self.nodes[region].node
+        node = self.nodes[region]
+        return self.directory / node.machine / ("" if node.worker is None else f"worker-{node.worker}")
 
     def log_path(self, region: str) -> Path:
         return self.directory / f"{self.nodes[region].node}.log"
@@ -138,44 +170,60 @@ class LocalFiles:
             "cluster": self.cluster,
             "nonce": self.nonce,
             "nodes": [asdict(node) for node in self.nodes.values()],
+            "workers": self.workers,
         }
         write_atomically(self.directory / "local.json", json.dumps(document, indent=1) + "\n")
         lines = [NOTE, f"cluster = {_toml(self.cluster)}", f"nonce = {_toml(self.nonce)}"]
+        if self.workers > 1:
+            lines.append(f"workers = {self.workers}")
         for node in self.founders:
+            if node.worker:
+                continue
             lines += [
                 "",
                 "[[member]]",
-                f"node = {_toml(node.node)}",
+                f"node = {_toml(node.machine)}",
                 f"region = {_toml(node.region)}",
                 f"replica = {_toml(node.replica)}",
-                f"gossip = {_toml(f'127.0.0.1:{node.gossip_port}')}",
+                f"gossip = {self._listeners(node, 'gossip_port')}",
             ]
         write_atomically(self.directory / "cluster.toml", "\n".join(lines) + "\n")
 
-    def save_node(
-        self, region: str, peers: Mapping[str, str], tables: Mapping[str, Mapping[str, Any]], advertise: str = ""
-    ) -> None:
-        """Write the configuration of one node; ``peers`` by node name, ``tables`` such as engine and log.
+    def _listeners(self, node: LocalNode, what: str) -> str:
+        """Where a node listens, or each of its workers."""
+        found = [_toml(f"127.0.0.1:{getattr(each, what)}") for each in self.crew(node.key)]
+        return found[0] if node.worker is None else f"[{', '.join(found)}]"
 
-        ``advertise``: where a node that joins tells others to dial it.
+    def save_node(
+        self,
+        region: str,
+        peers: Mapping[str, str],
+        tables: Mapping[str, Mapping[str, Any]],
+        advertise: Sequence[str] = (),
+    ) -> None:
+        """Write the configuration of one node, as this worker of it is to have it; ``peers`` by name, ``tables`` such as engine and log.
+
+        ``advertise``: where a node that joins tells others to dial it, each of its workers.
         """
         node = self.nodes[region]
         lines = [
             NOTE,
-            f"node = {_toml(node.node)}",
+            f"node = {_toml(node.machine)}",
             f"cluster_file = {_toml(str(self.directory / 'cluster.toml'))}",
-            f"data = {_toml(str(self.data_path(region)))}",
-            f"api = {_toml(f'127.0.0.1:{node.api_port}')}",
-            f"gossip = {_toml(f'127.0.0.1:{node.gossip_port}')}",
+            f"data = {_toml(str(self.directory / node.machine))}",
+            f"api = {self._listeners(node, 'api_port')}",
+            f"gossip = {self._listeners(node, 'gossip_port')}",
         ]
+        if node.worker is not None:
+            lines.append(f"workers = {self.workers}")
         if node.joins:
             lines += [
                 f"region = {_toml(node.region)}",
                 f"join = {json.dumps(list(peers.values()))}",
-                f"gossip_advertise = {_toml(advertise)}",
+                f"gossip_advertise = {json.dumps(list(advertise)) if node.worker is not None else _toml(advertise[0])}",
             ]
         for name, table in {"peers": peers, **tables}.items():
-            lines += ["", f"[{name}]", *(f"{key} = {_toml(value)}" for key, value in table.items())]
+            lines += ["", f"[{name}]", *(f"{json.dumps(key)} = {_toml(value)}" for key, value in table.items())]
         write_atomically(self.config_path(region), "\n".join(lines) + "\n")
 
 
@@ -230,6 +278,11 @@ def write_atomically(path: Path, text: str, mode: int = 0o644) -> None:
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:
         file.write(text)
     draft.replace(path)
+
+
+def _indexes(workers: int) -> list[int | None]:
+    """The workers of a node by index; one that is one process has none."""
+    return [None] if workers == 1 else list(range(workers))
 
 
 def _toml(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""``crdtstore node``: one node, in the foreground, until it is told to stop.
+"""``crdtstore node``: one node, in the foreground, until it is told to stop; of several workers the crew that starts them.
 
 The question: who ends it? SIGTERM and SIGINT do, in order; with ``--exit-with-stdin`` also the end of its standard input, so that a node
 does not outlive the supervisor that holds the other end.
@@ -16,15 +16,18 @@ import stat
 import sys
 from contextlib import suppress
 from pathlib import Path
+from typing import NoReturn
 
 import click
 import uvloop
 
+from crdtstore.causal import machine_of
 from crdtstore.errors import CrdtStoreError, UsageError
 from crdtstore_node import logs
 from crdtstore_node.backup import cli as backup
 from crdtstore_node.cli_log import log
-from crdtstore_node.config import load
+from crdtstore_node.config import NodeConfig, load_workers
+from crdtstore_node.crew import Crew
 from crdtstore_node.dev import dev
 from crdtstore_node.lives import Lives
 from crdtstore_node.opening import Opened
@@ -44,21 +47,36 @@ _log = logging.getLogger(__name__)
     is_flag=True,
     help="Go on under the id of a directory that was copied or moved: no other copy of it runs, or ever will.",
 )
+@click.option("--worker", type=click.IntRange(min=0), help="Run this worker of the node alone, instead of all of them.")
 @click.option("--exit-with-stdin", is_flag=True, help="Stop when standard input ends.")
-def node(path: Path, bootstrap: bool, only_copy: bool, exit_with_stdin: bool) -> None:
+def node(path: Path, bootstrap: bool, only_copy: bool, worker: int | None, exit_with_stdin: bool) -> None:
     """Run one node of a cluster."""
+    try:
+        configs = load_workers(path, os.environ)
+        if worker is None and len(configs) > 1:
+            options = [*(["--bootstrap"] if bootstrap else ()), *(["--only-copy"] if only_copy else ())]
+            sys.exit(uvloop.run(_supervise(path, configs, options, exit_with_stdin)))
+        if worker is not None and worker >= len(configs):
+            raise UsageError(
+                f"--worker: the node has {len(configs)}, counted from 0; there is no {worker}. Nothing changed."
+            )
+    except CrdtStoreError as error:
+        _fail(error)
     gc.disable()  # what a start reads stays; walking it again and again would take longer than reading it
     try:
-        opened = _open(path, bootstrap, only_copy)
+        opened = _open(configs[worker or 0], bootstrap, only_copy)
         code = uvloop.run(_serve(opened, exit_with_stdin))
     except CrdtStoreError as error:
-        click.echo(f"error: {error.detail}", err=True)
-        sys.exit(2 if isinstance(error, UsageError) else 1)
+        _fail(error)
     sys.exit(code)
 
 
-def _open(path: Path, bootstrap: bool, only_copy: bool) -> Opened:
-    config = load(path, os.environ)
+def _fail(error: CrdtStoreError) -> NoReturn:
+    click.echo(f"error: {error.detail}", err=True)
+    sys.exit(2 if isinstance(error, UsageError) else 1)
+
+
+def _open(config: NodeConfig, bootstrap: bool, only_copy: bool) -> Opened:
     opened = Opened(config, is_bootstrap=bootstrap, is_vouched=only_copy)
     logs.configure(opened.me.node, opened.me.region)
     if bootstrap and not opened.is_new:
@@ -67,13 +85,24 @@ def _open(path: Path, bootstrap: bool, only_copy: bool) -> Opened:
 
 
 async def _serve(opened: Opened, exit_with_stdin: bool) -> int:
+    stop = _told_to_stop(exit_with_stdin)
+    _raise_file_limit()
+    return await Lives(opened, _settle).run(stop)
+
+
+async def _supervise(path: Path, configs: list[NodeConfig], options: list[str], exit_with_stdin: bool) -> int:
+    logs.configure(machine_of(configs[0].node), configs[0].region)
+    return await Crew(path, configs, options).run(_told_to_stop(exit_with_stdin))
+
+
+def _told_to_stop(exit_with_stdin: bool) -> asyncio.Event:
+    """Set when somebody ends this process."""
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     if exit_with_stdin:
         _watch_stdin(loop, stop)
-    _raise_file_limit()
-    return await Lives(opened, _settle).run(stop)
+    return stop
 
 
 def _settle() -> None:

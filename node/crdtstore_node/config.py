@@ -5,27 +5,28 @@ Hence unknown fields are refused, every limit carries its unit and bounds, and a
 ``insecure = true`` beside it, because nothing here is encrypted yet. Each error names the file, the field and what was expected.
 
 Environment: CRDTSTORE_NODE, CRDTSTORE_DATA, CRDTSTORE_API, CRDTSTORE_GOSSIP, CRDTSTORE_GOSSIP_ADVERTISE, CRDTSTORE_CLUSTER_FILE,
-CRDTSTORE_REGION, CRDTSTORE_JOIN (with commas between), CRDTSTORE_IDENTITY_WAIT_MS, CRDTSTORE_INSECURE, and for the tables
-CRDTSTORE_ENGINE_…, CRDTSTORE_LOG_…, CRDTSTORE_STATE_…, CRDTSTORE_LINKS_…, CRDTSTORE_HTTP_… . Relative paths in the file are relative
+CRDTSTORE_REGION, CRDTSTORE_JOIN (with commas between), CRDTSTORE_WORKERS, CRDTSTORE_IDENTITY_WAIT_MS, CRDTSTORE_INSECURE, and for the
+tables CRDTSTORE_ENGINE_…, CRDTSTORE_LOG_…, CRDTSTORE_STATE_…, CRDTSTORE_LINKS_…, CRDTSTORE_HTTP_… . Relative paths in the file are relative
 to the file, those in the environment to the working directory.
 """
 
 from __future__ import annotations
 
 import ipaddress
-import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any
 
 from msgspec import Meta, Struct, ValidationError, convert
 
-from crdtstore.causal import NAME, ReplicaId, node_of, parse_replica_id
-from crdtstore.configuration import Cluster, Member
+from crdtstore.causal import MAX_WORKERS, NAME, machine_of
 from crdtstore.engine.options import Options
 from crdtstore.errors import UsageError
 from crdtstore.storage.log import SEGMENT_BYTES
+from crdtstore_node.cluster_file import load_cluster
+from crdtstore_node.fields import Address, parse_address, read_toml, where
 from crdtstore_node.identity import Joining
+from crdtstore_node.worker_config import kept_by, of_worker
 
 __all__ = [
     "UNSAVED_BYTES",
@@ -37,6 +38,7 @@ __all__ = [
     "State",
     "load",
     "load_cluster",
+    "load_workers",
     "parse_address",
 ]
 
@@ -51,21 +53,12 @@ _PLAIN = (
     "cluster_file",
     "region",
     "join",
+    "workers",
     "identity_wait_ms",
     "insecure",
 )
 _Ms = Annotated[int, Meta(ge=1, le=3_600_000)]
 _Bytes = Annotated[int, Meta(ge=1024, le=1 << 32)]
-
-
-class Address(NamedTuple):
-    """Where something listens."""
-
-    host: str
-    port: int
-
-    def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
 class Log(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -111,6 +104,14 @@ class Http(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """An idle connection of a client is closed after so long."""
     shutdown_ms: _Ms = 5_000
     """How long requests in flight may take to end when the node stops."""
+    sessions: Annotated[int, Meta(ge=0, le=1_000_000)] = 5_000
+    """Sessions (``GET /v1/session``) at a time; beyond it they are refused as overloaded."""
+    session_credits: Annotated[int, Meta(ge=1, le=100_000)] = 1_024
+    """Requests that may be unanswered on one session."""
+    session_silence_ms: _Ms = 20_000
+    """A session on which nothing was heard for so long is asked for a sign of life, and closed after as long again."""
+    session_buffer_bytes: _Bytes = 64 << 20
+    """Replies that a client does not read; beyond it its session is dropped."""
 
 
 class NodeConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -128,6 +129,11 @@ class NodeConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Where a node is that joins; founders have theirs in the cluster file."""
     join: Annotated[list[str], Meta(max_length=256)] | None = None
     """Whom a node asks to let it join under a new id; empty: the founders. None: it does not join."""
+    workers: Annotated[int, Meta(ge=1, le=MAX_WORKERS)] = 1
+    """Of how many processes the node consists; the same at all nodes of the cluster, and as its file says. This is the configuration of
+    one of them (``load_workers``)."""
+    api_advertise: list[str] = []
+    """Where users reach each worker of this node, as urls, by index; empty: not told."""
     identity_wait_ms: Annotated[int, Meta(ge=0, le=600_000)] = 5_000
     """So long a node that was restarted waits for a peer to contradict, when nothing proves that its data is its own; 0: no wait."""
     peers: dict[str, str] = {}
@@ -164,43 +170,59 @@ _TABLES: dict[str, type[Struct]] = {"engine": Options, "log": Log, "state": Stat
 
 
 def load(path: Path, environ: Mapping[str, str]) -> NodeConfig:
-    """The checked configuration.
+    """The checked configuration of a node that is one process.
+
+    Raises:  UsageError naming file, field and what was expected, or when the node consists of several workers; nothing changed.
+    """
+    configs = load_workers(path, environ)
+    if len(configs) > 1:
+        raise UsageError(
+            f"{path}: the node consists of {len(configs)} workers, and this takes one at a time: name the directory of one of them, "
+            f"such as {configs[0].data}. Nothing changed."
+        )
+    return configs[0]
+
+
+def load_workers(path: Path, environ: Mapping[str, str]) -> list[NodeConfig]:
+    """The checked configurations of all workers of a node, by index; of a node that is one process its own.
 
     Raises:  UsageError naming file, field and what was expected; nothing changed.
     """
-    document = _read_toml(path)
+    document = read_toml(path)
     for field in ("cluster_file", "data"):
         if isinstance(document.get(field), str):
             document[field] = str(path.absolute().parent / document[field])
     sources = _override(document, environ)
+    count = document.get("workers", 1)
+    count = count if isinstance(count, int) and 1 <= count <= MAX_WORKERS else 1  # else it is refused below
     try:
-        config = convert(document, NodeConfig)
+        documents = [document] if count == 1 else [of_worker(document, worker, count) for worker in range(count)]
+        configs = [convert(each, NodeConfig) for each in documents]
+        for config in configs:
+            _check(config)
+        _check_together(configs, document)
     except ValidationError as error:
-        raise UsageError(f"{path}: {_where(error, sources)}. Nothing changed.") from None
-    try:
-        _check(config)
+        raise UsageError(f"{path}: {where(error, sources)}. Nothing changed.") from None
     except UsageError as error:
         raise UsageError(f"{path}: {error.detail}. Nothing changed.") from None
-    return config
+    return configs
 
 
-def _read_toml(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError(f"{path}: {error.strerror}; expected a TOML file. Nothing changed.") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path}: not TOML: {error}. Nothing changed.") from None
-
-
-def _where(error: ValidationError, sources: Mapping[str, str]) -> str:
-    """The sentence of msgspec with the field in our words, and the environment variable when it came from there."""
-    sentence, _, at = str(error).partition(" - at ")
-    field = at.strip("`").removeprefix("$.") or None
-    if field is None:
-        return sentence
-    said = f" ({sources[field]})" if field in sources else ""
-    return f"{field}{said}: {sentence[:1].lower()}{sentence[1:]}"
+def _check_together(configs: list[NodeConfig], document: Mapping[str, Any]) -> None:
+    """What no worker can say by itself."""
+    data, kept = Path(document["data"]), kept_by(Path(document["data"]))
+    count = "one process" if len(configs) == 1 else f"{len(configs)} workers"
+    if kept > len(configs) or (kept and len(configs) == 1):
+        raise UsageError(f"data: {data} is that of a node of several workers, not of {count}: the number never changes")
+    if len(configs) == 1:
+        return
+    if (data / "identity.json").exists():
+        raise UsageError(f"data: {data} is that of a node of one process, not of {count}: the number never changes")
+    listens = [getattr(config, field) for field in ("api", "gossip") for config in configs]
+    if twice := sorted({each for each in listens if listens.count(each) > 1}):
+        raise UsageError(
+            f"api, gossip: two workers would listen at {twice[0]}; give a list with one address for each worker"
+        )
 
 
 def _override(document: dict[str, Any], environ: Mapping[str, str]) -> dict[str, str]:
@@ -237,14 +259,30 @@ def _list(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
-_PARSED: dict[str, Callable[[str], Any]] = {"insecure": _truth, "identity_wait_ms": _number, "join": _list}
+def _addresses(text: str) -> str | list[str]:
+    """One address, or one for each worker."""
+    return _list(text) if "," in text else text
+
+
+_PARSED: dict[str, Callable[[str], Any]] = {
+    "insecure": _truth,
+    "identity_wait_ms": _number,
+    "join": _list,
+    "workers": _number,
+    "api": _addresses,
+    "gossip": _addresses,
+    "gossip_advertise": _addresses,
+}
 
 
 def _check(config: NodeConfig) -> None:
-    try:
-        parse_replica_id(f"{config.node}.{'0' * 16}")
-    except ValueError:
-        raise UsageError(f"node: expected a name like us-1, got {config.node[:100]!r}") from None
+    if not NAME.fullmatch(config.node if config.workers == 1 else machine_of(config.node)):
+        raise UsageError(f"node: expected a name like us-1, got {config.node[:100]!r}")
+    if config.api_advertise and len(config.api_advertise) != config.workers:
+        raise UsageError(f"api_advertise: expected a url for each worker, got {len(config.api_advertise)}")
+    for url in config.api_advertise:
+        if not url.startswith(("http://", "https://")):
+            raise UsageError(f"api_advertise: expected urls such as http://us.example:7401, got {url[:100]!r}")
     for field in ("api", "gossip"):
         address = parse_address(getattr(config, field), field)
         if not config.insecure and not _is_loopback(address.host):
@@ -296,63 +334,3 @@ def _is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
-
-
-def parse_address(text: str, field: str) -> Address:
-    """``host:port``.
-
-    Raises:  UsageError naming the field; nothing changed.
-    """
-    host, colon, port = text.rpartition(":")
-    host = host[1:-1] if host.startswith("[") and host.endswith("]") else host
-    if not colon or not host or not (port.isascii() and port.isdigit()) or int(port) > 65535:
-        raise UsageError(f"{field}: expected host:port such as 127.0.0.1:7400, got {text[:100]!r}")
-    return Address(host, int(port))
-
-
-# --- the cluster file ---------------------------------------------------------------------------------------------------------------
-
-
-class _Founder(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    node: str
-    region: str
-    replica: str
-    gossip: str
-
-
-class _ClusterFile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    cluster: str
-    nonce: str
-    member: Annotated[list[_Founder], Meta(min_length=1, max_length=256)]
-
-
-def load_cluster(path: Path) -> Cluster:
-    """The founding members, from the file that all nodes share.
-
-    Raises:  UsageError naming file, field and what was expected; nothing changed.
-    """
-    try:
-        file = convert(_read_toml(path), _ClusterFile)
-    except ValidationError as error:
-        raise UsageError(f"{path}: {_where(error, {})}. Nothing changed.") from None
-    try:
-        return Cluster(file.cluster, _nonce(file.nonce), tuple(_member(founder) for founder in file.member))
-    except UsageError as error:
-        raise UsageError(f"{path}: {error.detail}. Nothing changed.") from None
-
-
-def _nonce(text: str) -> bytes:
-    if len(text) != 32 or any(char not in "0123456789abcdef" for char in text):
-        raise UsageError(f"nonce: expected 32 hex digits in lower case, got {text[:100]!r}")
-    return bytes.fromhex(text)
-
-
-def _member(founder: _Founder) -> Member:
-    try:
-        parse_replica_id(founder.replica)
-    except ValueError as error:
-        raise UsageError(f"member {founder.node[:100]!r}: replica: {error}") from None
-    if node_of(ReplicaId(founder.replica)) != founder.node:
-        raise UsageError(f"member {founder.node[:100]!r}: replica: expected {founder.node[:100]}.<16 hex digits>")
-    parse_address(founder.gossip, f"member {founder.node}: gossip")
-    return Member(ReplicaId(founder.replica), founder.region, founder.gossip)

@@ -15,7 +15,7 @@ from secrets import randbits
 
 from crdtstore.causal import ReplicaId, make_replica_id
 from crdtstore.configuration import Cluster, Member
-from crdtstore.errors import PUT_BACK, DecodeError, ProtocolError, StorageError
+from crdtstore.errors import PUT_BACK, DecodeError, ProtocolError, StorageError, UsageError
 from crdtstore.host import Host
 from crdtstore.storage.log import SegmentedLog
 from crdtstore.storage.sqlite import SqliteState
@@ -69,6 +69,11 @@ class Opened:
         self.seeds = seeds
         self.places = anchor_places(os.environ)
         self.cluster: Cluster = load_cluster(Path(config.cluster_file))
+        if self.cluster.workers != config.workers:
+            raise UsageError(
+                f"workers: {config.workers}, but the cluster file {config.cluster_file} says {self.cluster.workers}: the number is the "
+                "same at all nodes of a cluster and never changes. Nothing changed."
+            )
         self.data = Path(config.data)
         check_identity(self.data, self.cluster, config.node, is_bootstrap=is_bootstrap, joining=config.joining)
         self.log = SegmentedLog.open(self.data / LOG_NAME, config.log.segment_bytes)
@@ -93,7 +98,8 @@ class Opened:
         return Member(me.replica, me.region, config.gossip_advertise or me.gossip), is_new
 
     def _recover(self, store: SqliteState) -> tuple[Host, int]:
-        engine, random_, data = self.config.engine, random.SystemRandom(), self.data
+        config, random_, data = self.config, random.SystemRandom(), self.data
+        engine = config.engine
         try:
             identity = read_identity(data)
             assert identity is not None, "it was taken"
@@ -105,6 +111,7 @@ class Opened:
                     ReplicaId(source.replica), self.me.region
                 )
                 host = Host(self.cluster, whose, engine, random_, store, self.log.read, self.me)
+            host.workers.addresses = tuple(config.api_advertise)
             left = identity.left[-1] if identity.left else None
             if left is not None and not left.reason.startswith(_MAY_LIVE):
                 host.roster.leaves = ReplicaId(left.replica)
@@ -138,7 +145,8 @@ class Opened:
     @property
     def _is_alone(self) -> bool:
         founders = [member for member in self.cluster.members if member.node != self.config.node]
-        return not (founders or self.config.join or self.host.roster.peers)
+        others = [member for member in (*founders, *self.host.roster.peers) if member.worker == self.me.worker]
+        return not (others or self.config.join)
 
     def go_on(self) -> Anchor | None:
         """Let this id go on here from now: before the first write.

@@ -152,7 +152,7 @@ def test_the_example_names_every_field_with_its_default() -> None:
     example = convert(document, NodeConfig)
     least = convert(tomllib.loads(NODE), NodeConfig)
     assert example == least
-    optional = {"region", "join", "gossip_advertise"}
+    optional = {"region", "join", "gossip_advertise", "api_advertise"}
     assert set(document) | optional == set(NodeConfig.__struct_fields__)
     assert all(f"\n# {field} = " in EXAMPLE.read_text() for field in optional)
     for table in ("engine", "log", "state", "links", "http"):

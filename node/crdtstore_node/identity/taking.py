@@ -118,6 +118,8 @@ def _founder(cluster: Cluster, node: str) -> Member | None:
 
 def _check_same(data: Path, identity: Identity, cluster: Cluster, node: str, founder: Member | None) -> None:
     if identity.nonce != cluster.nonce.hex():
+        if (other := cluster.what_else(_bytes(identity.nonce))) != "another cluster":
+            raise UsageError(f"{data} belongs to {other}. Nothing changed.")
         raise UsageError(
             f"{data} belongs to the cluster {identity.cluster} (nonce {identity.nonce[:4]}…), "
             f"not to {cluster.name} (nonce {cluster.nonce.hex()[:4]}…) of the cluster file. Nothing changed."
@@ -132,6 +134,13 @@ def _check_same(data: Path, identity: Identity, cluster: Cluster, node: str, fou
             f"{data} belongs to {identity.replica}, but the cluster file gives {node} the id {founder.replica}. "
             "Nothing changed."
         )
+
+
+def _bytes(text: str) -> bytes:
+    try:
+        return bytes.fromhex(text)
+    except ValueError:
+        return b""
 
 
 def _has_segments(directory: Path) -> bool:
