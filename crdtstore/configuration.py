@@ -27,7 +27,17 @@ from crdtstore.causal import MAX_WORKERS, NAME, ReplicaId, machine_of, node_of, 
 from crdtstore.errors import ProtocolError, UsageError
 from crdtstore.leaves import SEQ_MASK
 
-__all__ = ["SYSTEM_GROUP", "Cluster", "Configuration", "ConfigurationId", "Member", "Removed", "group_of", "nonce_with"]
+__all__ = [
+    "SYSTEM_GROUP",
+    "Cluster",
+    "Configuration",
+    "ConfigurationId",
+    "Member",
+    "Removed",
+    "group_named",
+    "group_of",
+    "nonce_with",
+]
 
 SYSTEM_GROUP = "_sys/0"
 MAX_MEMBERS = 256
@@ -292,6 +302,11 @@ class Cluster:
 def group_of(domain: str, shard: int = 0) -> str:
     """The name of a domain's group."""
     return f"{domain}/{shard}"
+
+
+def group_named(name: str) -> str:
+    """The group that ``domain``, which has one shard, or ``domain/shard`` stands for."""
+    return name if "/" in name else group_of(name)
 
 
 def nonce_with(shared: bytes, workers: int) -> bytes:

@@ -5,13 +5,15 @@ is part of every path; the earlier declaration in (HLC, replica) order serves, t
 collection is a key of an event log with one entry per type: the first event is what serves.
 
 * ``collections:event_log / <domain>/<collection> / <type>`` = {"type", "options"}
-* ``domains:lww_map / <domain>`` = {"owner", "description"}
-* ``groups:event_log / <domain> / 0`` = the configuration in which its group begins, where that is not the founders' (of two that were
-  declared while cut apart the earlier counts; groups that began otherwise have parted, which is an alarm)
+* ``domains:lww_map / <domain>`` = {"owner", "description", "shards"}; the last is written once, by who declares the domain, so that the
+  writes that are there are all numbers it was declared with: the first one serves (``shards``), though a map would read the last
+* ``groups:event_log / <domain> / <shard>`` = the configuration in which this group begins, where that is not the founders' (of two that
+  were declared while cut apart the earlier counts; groups that began otherwise have parted, which is an alarm)
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -23,14 +25,17 @@ from crdtstore.configuration import Configuration
 from crdtstore.engine.engine import Engine
 from crdtstore.engine.events import Op
 from crdtstore.errors import ProtocolError, UsageError
+from crdtstore.shards import MAX_SHARDS, Division
 from crdtstore.types import REGISTRY, CrdtType
 from crdtstore.types.event_log import first_events
 from crdtstore.values import pack, show
 
-__all__ = ["DOMAINS", "Declarations", "Declared", "check_name"]
+__all__ = ["DOMAINS", "Declarations", "Declared", "check_name", "declared_groups"]
 
 _COLLECTIONS, DOMAINS, _GROUPS = "collections:event_log", "domains:lww_map", "groups:event_log"
 """Parts of paths in ``_sys``."""
+_SHARDS = "shards"
+
 
 _LONGEST = 63
 _is_name = lru_cache(1_000)(NAME.fullmatch)
@@ -49,6 +54,10 @@ class Declared(NamedTuple):
 
 def _shown(crdt: CrdtType, options: dict[str, Any]) -> str:
     return f"{crdt.name} {show(options)}" if options else crdt.name
+
+
+def _count(shards: int) -> str:
+    return "1 shard" if shards == 1 else f"{shards} shards"
 
 
 def _are_known(crdt: CrdtType, options: dict[str, Any]) -> bool:
@@ -71,6 +80,12 @@ def check_name(name: Any, what: str) -> str:
     return name
 
 
+def declared_groups(path: Sequence[Any], value: Any) -> tuple[str, ...]:
+    """The groups that are declared by what a commit of ``_sys`` writes to a path below ``DOMAINS``."""
+    is_number = len(path) == 3 and path[2] == _SHARDS and type(value) is int and 0 < value <= MAX_SHARDS
+    return Division.of(path[1], value if is_number else 1).groups
+
+
 class Declarations:
     """What ``_sys`` declares, as this node sees it. Cached until ``_sys`` changes."""
 
@@ -78,10 +93,12 @@ class Declarations:
         self._system = system
         self._cache: dict[tuple[str, str], Declared | None] = {}
         self._readable: dict[str, dict[str, tuple[str, Declared]]] = {}
+        self._divisions: dict[str, Division] = {}
 
     def forget_cache(self) -> None:
         self._cache.clear()
         self._readable.clear()
+        self._divisions.clear()
 
     def domains_in(self, commit: Commit) -> list[str]:
         """Names of the domains that this commit declares, in order; what cannot be a name is passed over."""
@@ -95,14 +112,43 @@ class Declarations:
         return [name for name in names if NAME.fullmatch(name) and self.domain(name) is not None]
 
     def domain(self, domain: str) -> dict[str, Any] | None:
-        """Owner and description of a domain, None when it is not declared here."""
+        """Owner, description and shards of a domain, None when it is not declared here."""
         view = self._system.keyspace.view(DOMAINS, domain)
-        return dict(REGISTRY["lww_map"].read(view)) if view.exists else None
+        return {**REGISTRY["lww_map"].read(view), _SHARDS: self.numbers(domain)[0]} if view.exists else None
 
-    def configuration(self, domain: str) -> Configuration | None:
-        """The configuration in which a domain's group begins, if it was declared when others than the founders held ``_sys``."""
+    # --- shards
+
+    def numbers(self, domain: str) -> list[int]:
+        """All numbers of shards that a domain was declared with, the one that serves first; none was before there were several: one."""
+        live = self._system.keyspace.view(DOMAINS, domain).child(_SHARDS).live()
+        found = [each.value for each in live if type(each.value) is int and 0 < each.value <= MAX_SHARDS]
+        return list(dict.fromkeys(found)) or [1]
+
+    def division(self, name: str) -> Division | None:
+        """How a domain is divided by the number that serves, or for ``domain@number`` by that one; None: it is not declared so here."""
+        found = self._divisions.get(name)
+        if found is None:
+            domain, at, number = name.partition("@")
+            if self.domain(domain) is None:
+                return None
+            numbers = self.numbers(domain)
+            wanted = next((each for each in numbers if str(each) == number), 0) if at else numbers[0]
+            if not wanted:
+                return None
+            found = self._divisions[name] = Division.of(domain, wanted)
+        return found
+
+    def groups(self, domain: str) -> tuple[str, ...]:
+        """The groups of a domain, by shard: of the greatest number, so that what was written under any of them is held everywhere."""
+        return Division.of(domain, max(self.numbers(domain))).groups
+
+    def configuration(self, group: str) -> Configuration | None:
+        """The configuration in which a group begins, if it was declared when others than the founders held ``_sys``."""
+        domain, _, shard = group.partition("/")
         view = self._system.keyspace.view(_GROUPS, domain)
-        for _, event in first_events(view):
+        for name, event in first_events(view):
+            if name != shard:
+                continue
             try:
                 configuration = convert(event.value, Configuration)
                 configuration.check()
@@ -133,9 +179,13 @@ class Declarations:
     def clashes(self, domain: str) -> list[dict[str, Any]]:
         """Collections that regions declared differently while they could not hear each other: what serves, and the types of the others.
 
-        The type that serves is among these when it was also declared with other options.
+        The type that serves is among these when it was also declared with other options. The domain itself, when it was declared with
+        several numbers of shards: without a collection, and with numbers.
         """
-        found = []
+        found: list[dict[str, Any]] = []
+        numbers = self.numbers(domain)
+        if len(numbers) > 1:
+            found.append({"collection": None, "serves": numbers[0], "also": sorted(numbers[1:])})
         for name in self._names(domain):
             view = self._system.keyspace.view(_COLLECTIONS, f"{domain}/{name}")
             types = [declared.crdt.name for declared in self.all_of(domain, name)]
@@ -179,22 +229,33 @@ class Declarations:
         return found
 
     def declare_domain(self, domain: str, fields: dict[str, Any]) -> Op | None:
-        """The operation that declares a domain, None when nothing would change."""
+        """The operation that declares a domain, None when nothing would change.
+
+        Raises:  UsageError ``type-mismatch`` when it has another number of shards; nothing changed.
+        """
         known = self.domain(domain)
+        shards = fields.get(_SHARDS)
+        if known is not None and shards not in (None, known[_SHARDS]):
+            raise UsageError(
+                f"the domain {domain} has {_count(known[_SHARDS])}, not {shards}: their number is fixed when a domain is declared. "
+                "Nothing changed.",
+                code="type-mismatch",
+            )
         new = {name: value for name, value in fields.items() if known is None or known.get(name) != value}
         if known is not None and not new:
             return None
         crdt = REGISTRY["lww_map"]
         mutator = crdt.mutators["set"]
-        full = new if known is not None else {"owner": None, "description": None, **new}
+        full = new if known is not None else {"owner": None, "description": None, **new, _SHARDS: shards or 1}
         return Op(crdt, DOMAINS, domain, mutator, mutator.check({"fields": full}))
 
-    def begin(self, domain: str, configuration: Configuration) -> Op:
-        """The operation that says with which members a domain's group begins."""
+    def begin(self, group: str, configuration: Configuration) -> Op:
+        """The operation that says with which members a group begins."""
+        domain, _, shard = group.partition("/")
         log = REGISTRY["event_log"]
         mutator = log.mutators["append"]
         body = msgpack.decode(msgpack.encode(configuration))
-        return Op(log, _GROUPS, domain, mutator, mutator.check({"id": "0", "body": body}))
+        return Op(log, _GROUPS, domain, mutator, mutator.check({"id": shard, "body": body}))
 
     def declare_collection(self, domain: str, name: str, crdt: CrdtType, options: dict[str, Any]) -> Op | None:
         """The operation that declares a collection, None when it is declared so already.

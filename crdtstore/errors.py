@@ -248,6 +248,7 @@ CODES: dict[str, Code] = {
     "storage-full": Code(Unavailable, 507, "The disk of this node is full", retryable=True),
     "rate-limited": Code(Unavailable, 429, "Too many requests", retryable=True),
     "unreachable": Code(Unavailable, 503, "No region answered", retryable=True),
+    "wrong-worker": Code(Unavailable, 421, "Another worker of this region holds the key", retryable=True),
     "not-replicated": Code(NotReplicated, 202, "Durable here, not yet elsewhere", effect="applied"),
     "outcome-unknown": Code(OutcomeUnknown, 504, "The reply was lost", effect="unknown", retryable=True),
     "internal": Code(Unavailable, 500, "The node failed; its log says why", effect="unknown", retryable=True),

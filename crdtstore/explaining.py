@@ -22,6 +22,7 @@ from crdtstore.declarations import Declared
 from crdtstore.engine.engine import Engine
 from crdtstore.leaves import Branch
 from crdtstore.roster import Roster
+from crdtstore.shards import Division
 from crdtstore.types import CrdtType, Live, View, Write
 from crdtstore.values import ext_hook
 
@@ -134,7 +135,8 @@ def _not_yet_in(engine: Engine, roster: Roster, lives: Iterable[Live]) -> list[s
 
 
 def conflicting_keys(
-    engine: Engine,
+    engines: Mapping[int, Engine],
+    division: Division,
     readable: Mapping[str, tuple[str, Declared]],
     now_ms: int,
     after: tuple[str, str],
@@ -142,11 +144,19 @@ def conflicting_keys(
 ) -> tuple[list[dict[str, Any]], str | None]:
     """The keys behind whose values concurrent writes stand, in the order of (collection's path, key), and where to go on.
 
-    Shape:  ``readable`` maps the paths of declared collections to the names they are read under and their declarations.
+    Shape:  ``engines`` by shard; ``readable`` maps the paths of declared collections to the names they are read under, and how they are
+            declared.
     Cost:   O(candidates) to find the next, then what the keys looked at hold, bounded.
     """
-    tree = engine.keyspace.tree
-    behind = [at for at in tree.contested if at[0] in readable and at[1] is not None and at > after]
+    behind = [
+        (*at, shard)
+        for shard, engine in engines.items()
+        for at in engine.keyspace.tree.contested
+        if at[0] in readable
+        and at[1] is not None
+        and at > after
+        and division.shard_of(readable[at[0]][1].name, at[1]) == shard
+    ]
     found: list[dict[str, Any]] = []
     heapify(behind)  # only as much of it is sorted as the page needs
     looked = work = 0
@@ -154,16 +164,18 @@ def conflicting_keys(
     while behind:
         if len(found) == limit or looked == MAX_CANDIDATES or work >= MAX_WORK:
             return found, _place(last)
-        path, key = at = last = heappop(behind)
+        path, key, shard = heappop(behind)
+        at = last = path, key
+        keyspace = engines[shard].keyspace
         looked += 1
         name, (_, crdt, options, _) = readable[path]
-        view = engine.keyspace.view(path, key, now_ms, options)
+        view = keyspace.view(path, key, now_ms, options)
         work += 1 + (len(view.entry.children) if type(view.entry) is Branch else 0)
         count = crdt.conflicts(view)
         if count:
             found.append({"collection": name, "key": key, "type": crdt.name, "conflicts": count})
-        elif not crdt.conflicts(engine.keyspace.view(path, key, None, options)):  # what has expired may come back
-            tree.contested.discard(at)
+        elif not crdt.conflicts(keyspace.view(path, key, None, options)):  # what has expired may come back
+            keyspace.tree.contested.discard(at)
     return found, None
 
 

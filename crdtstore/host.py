@@ -55,6 +55,7 @@ from crdtstore.recovering import Recovering
 from crdtstore.roster import Roster
 from crdtstore.saving import Saved, Saving
 from crdtstore.storage.protocol import NO_ORIGIN, Entry, StateStore
+from crdtstore.workers import Workers
 
 __all__ = ["Host", "HostOutput", "Rejected"]
 
@@ -88,7 +89,7 @@ class Host:
         member = me if isinstance(me, Member) else cluster.member(me)
         if member is None:
             raise ProtocolError(f"{me} is not a member of the cluster {cluster.name}")
-        self.cluster = cluster
+        self.cluster, self.workers = cluster, Workers(cluster, reader or member)
         self.replica = member.replica
         """Whose state this is."""
         self.me: Member = reader or member
@@ -201,8 +202,12 @@ class Host:
         """Let something happen to one group."""
         self._step_all([self.groups[group]], event, now_ms, out)
 
-    def engine_of(self, domain: str) -> Engine | None:
-        return self.groups.get(group_of(domain))
+    def engine_of(self, domain: str, shard: int = 0) -> Engine | None:
+        return self.groups.get(group_of(domain, shard))
+
+    def holds(self, group: str) -> bool:
+        """Whether this node is to hold a group of a domain that is declared; ``_sys`` it always holds."""
+        return self.workers.holds(group)
 
     # --- start
 
@@ -426,10 +431,11 @@ class Host:
         )
 
     def open_declared(self, domains: list[str], now_ms: int = 0, out: HostOutput | None = None) -> None:
-        """Open the groups of domains that are not open yet."""
+        """Open the groups of domains that this node holds and that are not open yet."""
         for domain in domains:
-            if group_of(domain) in self.groups:
-                continue
-            engine = self.open(group_of(domain), self.declarations.configuration(domain))
-            if out is not None:
-                self._meet_again(engine, now_ms, out)
+            for group in self.declarations.groups(domain):
+                if group in self.groups or not self.holds(group):
+                    continue
+                engine = self.open(group, self.declarations.configuration(group))
+                if out is not None:
+                    self._meet_again(engine, now_ms, out)

@@ -6,8 +6,10 @@ are on disk here. So every reading is taken at once, as of now (what has expired
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from itertools import islice
+from collections.abc import Iterator, Mapping
+from heapq import merge
+from itertools import groupby, islice, repeat
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 from msgspec import UNSET
@@ -30,6 +32,9 @@ from crdtstore.requests import (
     MembersRequest,
     ReadRequest,
 )
+from crdtstore.routing import IN_DOMAIN, touched
+from crdtstore.shards import Division
+from crdtstore.tokens import Seen
 from crdtstore.types import CrdtType, View
 from crdtstore.types.or_map import split_part
 from crdtstore.values import show
@@ -38,10 +43,11 @@ __all__ = ["Reader", "Reading"]
 
 
 class Reading(NamedTuple):
-    """What a reader is shown as soon as the batches it came from are durable; the first is of the group that the token is to name."""
+    """What a reader is shown as soon as the batches it came from are durable; the token names the groups of the first ``named``."""
 
     body: dict[str, Any]
     batches: list[tuple[Engine, int]]
+    named: int = 1
 
 
 class Reader:
@@ -52,22 +58,68 @@ class Reader:
 
     # --- what is declared
 
-    def engine(self, domain: str) -> Engine:
-        """The group of a domain.
+    def division(self, name: str) -> Division:
+        """How a domain is divided; the name may be ``domain@number``.
 
         Raises:  UsageError ``not-declared``, Unavailable ``not-ready`` while this node takes over what the others hold; nothing changed.
         """
-        engine = self._host.engine_of(domain)
-        if engine is not None and engine.is_installed:
-            return engine
+        division = self._host.declarations.division(name)
+        if division is not None:
+            return division
         if not self._host.groups[SYSTEM_GROUP].is_installed:
             raise self.not_ready("what is declared")
-        if engine is not None or self._host.declarations.domain(domain) is not None:
-            raise self.not_ready(f"the domain {domain}")
+        if self._host.engine_of(name) is not None:  # its group is open, though its declaration has not come
+            return Division.of(name, 1)
+        domain, at, number = name.partition("@")
+        how = f" with {number} shards" if at else ""
         raise UsageError(
-            f"the domain {domain} is not declared in region {self._host.me.region}. Nothing changed.",
+            f"the domain {domain} is not declared{how} in region {self._host.me.region}. Nothing changed.",
             code="not-declared",
         )
+
+    def at(self, division: Division, shard: int) -> Engine:
+        """The group of a shard.
+
+        Raises:  Unavailable ``wrong-worker`` when this node does not hold it, ``not-ready`` while it takes it over; nothing changed.
+        """
+        engine = self._host.groups.get(division.groups[shard])
+        if engine is not None and engine.is_installed:
+            return engine
+        if not self._host.holds(division.groups[shard]):
+            raise self._host.workers.wrong(division.domain, division.shards, division.groups[shard])
+        raise self.not_ready(f"the domain {division.domain}")
+
+    def all_of(self, division: Division) -> dict[int, Engine]:
+        """All groups of a domain, by shard.
+
+        Raises:  as ``at``; nothing changed.
+        """
+        return {shard: self.at(division, shard) for shard in range(division.shards)}
+
+    def touched(self, asked: Any, seen: Seen) -> Seen:
+        """What of a token a request waits for: the groups that it touches, or, of a domain that is not known here yet, all of them.
+
+        Raises:  Unavailable ``wrong-worker`` when this node does not hold one; nothing changed.
+        """
+        if type(asked) not in IN_DOMAIN:
+            return {SYSTEM_GROUP: seen[SYSTEM_GROUP]} if SYSTEM_GROUP in seen else {}
+        division = self._host.declarations.division(asked.domain)
+        if division is None:
+            domains = (SYSTEM_GROUP.partition("/")[0], asked.domain.partition("@")[0])
+            return {group: vector for group, vector in seen.items() if group.partition("/")[0] in domains}
+        groups = touched(asked, division)
+        for group in groups:
+            if group not in self._host.groups and not self._host.holds(group):
+                raise self._host.workers.wrong(division.domain, division.shards, group)
+        return {group: seen[group] for group in groups if group in seen}
+
+    def at_key(self, domain: str, collection: str, key: str) -> Engine:
+        """The group of a key.
+
+        Raises:  as ``division`` and ``at``; nothing changed.
+        """
+        division = self.division(domain)
+        return self.at(division, division.shard_of(collection, key))
 
     def not_ready(self, what: str) -> Unavailable:
         """Why nothing can be said here that the others could say."""
@@ -81,6 +133,7 @@ class Reader:
 
         Raises:  UsageError ``not-declared``; nothing changed.
         """
+        domain = domain.partition("@")[0]
         declared = self._host.declarations.collection(domain, name)
         if declared is None:
             raise UsageError(
@@ -91,12 +144,12 @@ class Reader:
 
     def domain(self, asked: DomainRequest, now_ms: int) -> Reading:
         """What is declared of a domain."""
-        self.engine(asked.domain)
+        self.division(asked.domain)
         return self.of_system(self.domain_body(asked.domain))
 
     def collection(self, asked: CollectionRequest, now_ms: int) -> Reading:
         """What is declared of a collection."""
-        self.engine(asked.domain)
+        self.division(asked.domain)
         return self.of_system(self.collection_body(asked.domain, asked.collection))
 
     def of_system(self, body: dict[str, Any]) -> Reading:
@@ -120,11 +173,11 @@ class Reader:
 
     def _batches(self, engine: Engine, domain: str, declared: Declared, key: str | None) -> list[tuple[Engine, int]]:
         number = engine.durability.waits_for(declared.path, key)
-        return [(engine, number), self._host.declarations.batch_of(domain, declared.name)]
+        return [(engine, number), self._host.declarations.batch_of(domain.partition("@")[0], declared.name)]
 
     def read(self, asked: ReadRequest, now_ms: int) -> Reading:
         """The value of one key."""
-        engine = self.engine(asked.domain)
+        engine = self.at_key(asked.domain, asked.collection, asked.key)
         declared = self.declared(asked.domain, asked.collection)
         staleness_ms = engine.rows.staleness_ms(now_ms)
         if asked.max_staleness_ms is not None and (staleness_ms is None or staleness_ms > asked.max_staleness_ms):
@@ -147,12 +200,13 @@ class Reader:
 
     def keys(self, asked: ListRequest, now_ms: int) -> Reading:
         """Keys of which anything can be read, in the order of their bytes."""
-        engine = self.engine(asked.domain)
+        division = self.division(asked.domain)
+        engines = self.all_of(division)
         declared = self.declared(asked.domain, asked.collection)
         page = Page(asked.limit)
-        for key in _keys(engine, declared.path, asked):
-            view = self._view(engine, declared, key, now_ms)
-            if view.exists:
+        for key, engine in _keys(engines, division, declared, asked):
+            view = None if engine is None else self._view(engine, declared, key, now_ms)
+            if view is not None and view.exists:
                 if page.ends_before():
                     break
                 item = {"key": key}
@@ -162,11 +216,13 @@ class Reader:
             if page.ends_after(key):
                 break
         body = {"items": page.items, "next": page.following}
-        return Reading(body, self._batches(engine, asked.domain, declared, None))
+        batches = [(engine, engine.durability.waits_for(declared.path, None)) for engine in engines.values()]
+        declared_by = self._host.declarations.batch_of(division.domain, declared.name)
+        return Reading(body, [*batches, declared_by], len(batches))
 
     def members(self, asked: MembersRequest, now_ms: int) -> Reading:
         """A page of what one key holds, or whether it holds one thing."""
-        engine = self.engine(asked.domain)
+        engine = self.at_key(asked.domain, asked.collection, asked.key)
         declared = self.declared(asked.domain, asked.collection)
         view = self._view(engine, declared, asked.key, now_ms)
         body: dict[str, Any]
@@ -181,7 +237,7 @@ class Reader:
 
     def explain(self, asked: ExplainRequest, now_ms: int) -> Reading:
         """The writes behind the value of one key."""
-        engine = self.engine(asked.domain)
+        engine = self.at_key(asked.domain, asked.collection, asked.key)
         declared = self.declared(asked.domain, asked.collection)
         view = self._view(engine, declared, asked.key, now_ms)
         body = explained(engine, self._host.roster, declared.crdt, view, asked.limit)
@@ -189,23 +245,43 @@ class Reader:
 
     def conflicts(self, asked: ConflictsRequest, now_ms: int) -> Reading:
         """The keys of a domain behind whose values concurrent writes stand, and on the first page what was declared twice."""
-        engine = self.engine(asked.domain)
+        division = self.division(asked.domain)
+        engines = self.all_of(division)
         declarations = self._host.declarations
-        readable = declarations.readable(asked.domain)
+        readable = declarations.readable(division.domain)
         after = ("", "")
         if asked.after is not None:
             name, _, key = asked.after.partition("/")
             after = (self.declared(asked.domain, name).path, key)
-        items, following = conflicting_keys(engine, readable, now_ms, after, asked.limit)
-        clashes = declarations.clashes(asked.domain) if asked.after is None else []
+        items, following = conflicting_keys(engines, division, readable, now_ms, after, asked.limit)
+        clashes = declarations.clashes(division.domain) if asked.after is None else []
         body = {"items": items, "declarations": clashes, "next": following}
         system = self._host.groups[SYSTEM_GROUP]
-        return Reading(body, [(engine, engine.durability.number), (system, system.durability.number)])
+        batches = [(engine, engine.durability.number) for engine in engines.values()]
+        return Reading(body, [*batches, (system, system.durability.number)], len(batches))
 
 
-def _keys(engine: Engine, path: str, asked: ListRequest) -> Iterator[str]:
-    """Keys in order, taken in pieces: looking at one may carry out drops, which changes what is behind it."""
-    after, count = asked.after, asked.limit + 1
+def _keys(
+    engines: Mapping[int, Engine], division: Division, declared: Declared, asked: ListRequest
+) -> Iterator[tuple[str, Engine | None]]:
+    """Keys in order, each once and with the group that it is in; None: it is only in one that is not its own (``shards``)."""
+    if division.shards == 1:
+        for key in _keys_of(engines[0], declared.path, asked, asked.limit + 1):
+            yield key, engines[0]
+        return
+    share = 2 * asked.limit // len(engines) + 8
+    parts = [
+        zip(_keys_of(engine, declared.path, asked, share), repeat(shard), strict=False)
+        for shard, engine in engines.items()
+    ]
+    for key, found in groupby(merge(*parts), itemgetter(0)):
+        own = division.shard_of(declared.name, key)
+        yield key, next((engines[shard] for _, shard in found if shard == own), None)
+
+
+def _keys_of(engine: Engine, path: str, asked: ListRequest, count: int) -> Iterator[str]:
+    """Keys in order, taken in pieces of ``count``: looking at one may carry out drops, which changes what is behind it."""
+    after = asked.after
     while True:
         piece = list(islice(engine.keyspace.tree.keys(path, after, asked.prefix), count))
         yield from piece

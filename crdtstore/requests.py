@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from msgspec import UNSET, Struct, UnsetType, ValidationError, convert
 
@@ -18,6 +18,7 @@ from crdtstore.engine.events import Draft
 from crdtstore.engine.options import Options
 from crdtstore.errors import UsageError
 from crdtstore.ops import asked_of, check_collection, check_key, check_op
+from crdtstore.shards import MAX_SHARDS
 from crdtstore.types import REGISTRY
 from crdtstore.values import check_text, show
 
@@ -38,9 +39,9 @@ __all__ = [
 ]
 
 MAX_OPS = 1_000
+MAX_LIST = 1_000
 MAX_REGIONS = 255
 """No cluster has more members; how many there are is looked up before the commit is made."""
-MAX_LIST = 1_000
 _OWN_ID_MS = 600_000
 """How long an idempotency key that the client made by itself is remembered."""
 _AHEAD_MS = 300_000
@@ -61,10 +62,20 @@ class Base(Struct, forbid_unknown_fields=True, kw_only=True):
 
 class _InDomain(Base, kw_only=True):
     domain: str
+    is_reading: ClassVar[bool] = False
+    """Whether the domain may be named with a number of shards, ``domain@number``: one that it has, but does not serve by (``shards``)."""
 
     def check(self) -> None:
         super().check()
-        check_name(self.domain, "domain")
+        if self.is_reading and "@" in self.domain:
+            domain, _, number = self.domain.partition("@")
+            if not (number.isascii() and number.isdigit() and len(number) <= 3):
+                raise UsageError(
+                    f"behind {domain[:63]}@ stands a number of shards, got {show(number)}. Nothing changed."
+                )
+            check_name(domain, "domain")
+        else:
+            check_name(self.domain, "domain")
 
 
 class _InCollection(_InDomain, kw_only=True):
@@ -139,6 +150,8 @@ def _check_limit(limit: int) -> None:
 class ReadRequest(_InCollection, kw_only=True):
     """The value of one key."""
 
+    is_reading = True
+
     key: str
     consistency: str = "session"
     max_staleness_ms: int | None = None
@@ -157,6 +170,8 @@ class ReadRequest(_InCollection, kw_only=True):
 class ListRequest(_InCollection, kw_only=True):
     """Keys of a collection, in the order of their bytes."""
 
+    is_reading = True
+
     prefix: str = ""
     after: str = ""
     limit: int = 100
@@ -172,6 +187,8 @@ class ListRequest(_InCollection, kw_only=True):
 class MembersRequest(_InCollection, kw_only=True):
     """A page of the elements, fields or events of one key, or whether one of them is there."""
 
+    is_reading = True
+
     key: str
     after: Any = None
     limit: int = 100
@@ -186,6 +203,8 @@ class MembersRequest(_InCollection, kw_only=True):
 class ExplainRequest(_InCollection, kw_only=True):
     """The writes behind the value of one key."""
 
+    is_reading = True
+
     key: str
     limit: int = 100
 
@@ -198,6 +217,7 @@ class ExplainRequest(_InCollection, kw_only=True):
 class ConflictsRequest(_InDomain, kw_only=True):
     """The keys of a domain behind whose values concurrent writes stand; ``after`` is the ``next`` of the page before."""
 
+    is_reading = True
     after: str | None = None
     limit: int = 100
 
@@ -218,13 +238,19 @@ class ConflictsRequest(_InDomain, kw_only=True):
 
 
 class DeclareDomainRequest(_InDomain, kw_only=True):
-    """Declare a domain, or change its owner or description."""
+    """Declare a domain, or change its owner or description; ``shards`` is fixed when it is declared, and 1 when it is not given."""
 
     owner: str | UnsetType | None = UNSET
     description: str | UnsetType | None = UNSET
+    shards: int | UnsetType = UNSET
+
+    def check(self) -> None:
+        super().check()
+        if self.shards is not UNSET and not 0 < self.shards <= MAX_SHARDS:
+            raise UsageError(f"a domain has 1 to {MAX_SHARDS} shards, got {self.shards}. Nothing changed.")
 
     def given(self) -> dict[str, Any]:
-        pairs = (("owner", self.owner), ("description", self.description))
+        pairs = (("owner", self.owner), ("description", self.description), ("shards", self.shards))
         return {name: value for name, value in pairs if value is not UNSET}
 
 

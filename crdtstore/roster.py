@@ -12,6 +12,7 @@ A node that holds nothing asks the nodes it reaches, again and again, until a co
 
 from __future__ import annotations
 
+import re
 from random import Random
 from typing import TYPE_CHECKING
 
@@ -22,8 +23,9 @@ from crdtstore.engine.engine import Engine
 from crdtstore.engine.events import Left, Opened
 from crdtstore.engine.membership.changes import Change, Evict, Join
 from crdtstore.engine.membership.notes import Adopted, decode_kept, decode_note
-from crdtstore.errors import ProtocolError
+from crdtstore.errors import ProtocolError, UsageError
 from crdtstore.messages import Ask, Configure, Message
+from crdtstore.shards import MAX_SHARDS, Division
 
 if TYPE_CHECKING:
     from crdtstore.host import Host, HostOutput
@@ -38,6 +40,7 @@ _TURN_MS = 500
 _MAX_ASKING = 64
 """So many that ask to be let in wait at one time."""
 _MAX_GROUPS = 4_096
+_SHARD = re.compile("0|[1-9][0-9]{0,3}")
 
 
 class Roster:
@@ -112,6 +115,38 @@ class Roster:
         """Something changed."""
         self.wake_ms = 0
 
+    # --- new groups
+
+    def beginning(self, group: str) -> Configuration | None:
+        """In which configuration a group begins that is declared now; None: in that of the founders. If it is open already, though whoever
+        declared it was removed with the declaration, it is the one that goes on."""
+        host, system = self._host, self._system.configuration
+        founders, is_open = host.cluster.configuration(group), group in host.groups
+        beginning = host.groups[group].configuration if is_open else host.cluster.beginning(group, system)
+        return beginning if beginning != founders and (is_open or system.number) else None
+
+    def check_new(self, division: Division) -> None:
+        """Can a domain that is declared nowhere get these groups?
+
+        Raises:  UsageError ``too-large`` when there are too many; ``type-mismatch`` when more are open, of a declaration that went with
+                 whoever made it: their keys would be looked for where they are not. Nothing changed.
+        """
+        host, domain = self._host, division.domain
+        there = sum(len(host.declarations.groups(each)) for each in host.declarations.domains())
+        if there + division.shards > _MAX_GROUPS:
+            raise UsageError(
+                f"all domains of a cluster have at most {_MAX_GROUPS} shards; there are {there}, and {domain} asks for "
+                f"{division.shards} more. Nothing changed.",
+                code="too-large",
+            )
+        left = [int(shard) for name, _, shard in (group.partition("/") for group in host.groups) if name == domain]
+        if left and max(left) >= division.shards:
+            raise UsageError(
+                f"the domain {domain} was declared with more than {max(left)} shards, by a member that was removed before others knew; its "
+                f"data is still here. Declare it with that number, not with {division.shards}. Nothing changed.",
+                code="type-mismatch",
+            )
+
     # --- what peers say
 
     def hear(self, peer: ReplicaId, message: Message, now_ms: int, out: HostOutput) -> None:
@@ -156,7 +191,7 @@ class Roster:
         host = self._host
         message.value.check()
         domain, _, shard = message.group.rpartition("/")
-        if not NAME.fullmatch(domain) or not shard.isdigit() or not shard.isascii() or len(shard) > 4:
+        if not NAME.fullmatch(domain) or not _SHARD.fullmatch(shard) or int(shard) >= MAX_SHARDS:
             raise ProtocolError(f"no group is named {message.group[:80]!r}")
         if message.value.member(host.me.replica) is None or self._system.configuration.member(peer) is None:
             return

@@ -8,6 +8,7 @@ durable yet) waits here, bounded in number and time.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from msgspec import Struct
@@ -15,7 +16,7 @@ from msgspec import Struct
 from crdtstore.admin.administration import ADMIN, Administration
 from crdtstore.admin.identity import check_writes, mark_of
 from crdtstore.causal import Dot, ReplicaId
-from crdtstore.configuration import SYSTEM_GROUP, Configuration, group_of
+from crdtstore.configuration import SYSTEM_GROUP
 from crdtstore.engine.engine import REMOVED, Engine
 from crdtstore.engine.events import Draft, Op, Persisted, Tick
 from crdtstore.engine.output import Committed, Refused
@@ -24,20 +25,15 @@ from crdtstore.host import Host, HostOutput
 from crdtstore.reading import Reader, Reading
 from crdtstore.receipts import Receipts
 from crdtstore.requests import (
-    CollectionRequest,
     CommitRequest,
-    ConflictsRequest,
     DeclareDomainRequest,
     DeclareRequest,
-    DomainRequest,
-    ExplainRequest,
-    ListRequest,
-    MembersRequest,
-    ReadRequest,
     parse,
 )
+from crdtstore.routing import shard_of_all
 from crdtstore.saving import Saved
 from crdtstore.sessions import Sessions, durable
+from crdtstore.shards import Division
 from crdtstore.status import status
 from crdtstore.tokens import Seen
 from crdtstore.types import REGISTRY
@@ -98,14 +94,14 @@ class Service:
         self.host = host
         self.sessions = Sessions(host)
         self._reader = reader = Reader(host)
-        self._looks: dict[type, Callable[[Any, int], Reading]] = {
-            CollectionRequest: reader.collection,
-            ConflictsRequest: reader.conflicts,
-            DomainRequest: reader.domain,
-            ExplainRequest: reader.explain,
-            ListRequest: reader.keys,
-            MembersRequest: reader.members,
-            ReadRequest: reader.read,
+        self._looks: dict[str, Callable[[Any, int], Reading]] = {
+            "collection": reader.collection,
+            "conflicts": reader.conflicts,
+            "domain": reader.domain,
+            "explain": reader.explain,
+            "list": reader.keys,
+            "members": reader.members,
+            "read": reader.read,
         }
         host.on_replies = self._on_replies
         self._out = HostOutput()
@@ -183,12 +179,9 @@ class Service:
                 self.administration.on_request(request, self.now_ms, self._out)
                 return
             parsed: Any = parse(request.do, request.fields) if request.parsed is None else request.parsed
-            look = self._looks.get(type(parsed))
+            look = self._looks.get(request.do)
             if look is not None:
-                domain = None if isinstance(parsed, DomainRequest | CollectionRequest) else parsed.domain
-                self._after_token(
-                    request, parsed, domain, lambda now: self._show(request, parsed.token, look(parsed, now))
-                )
+                self._after_token(request, parsed, lambda now: self._show(request, parsed.token, look(parsed, now)))
                 return
             if (
                 isinstance(parsed, CommitRequest | DeclareDomainRequest | DeclareRequest)
@@ -198,13 +191,11 @@ class Service:
             match parsed:
                 case CommitRequest():
                     asked_ms = self.now_ms
-                    self._after_token(
-                        request, parsed, parsed.domain, lambda now: self._commit(request, parsed, asked_ms)
-                    )
+                    self._after_token(request, parsed, lambda now: self._commit(request, parsed, asked_ms))
                 case DeclareDomainRequest():
-                    self._after_token(request, parsed, None, lambda now: self._declare_domain(request, parsed))
+                    self._after_token(request, parsed, lambda now: self._declare_domain(request, parsed))
                 case DeclareRequest():
-                    self._after_token(request, parsed, None, lambda now: self._declare(request, parsed))
+                    self._after_token(request, parsed, lambda now: self._declare(request, parsed))
                 case _:
                     self.reply(request.ticket, self.status(self.now_ms))
         except CrdtStoreError as error:
@@ -229,19 +220,20 @@ class Service:
 
     # --- waiting
 
-    def _after_token(self, request: Request, parsed: Any, domain: str | None, go: Callable[[int], None]) -> None:
-        """Go on as soon as this region has seen what the token names, in the groups that this request touches."""
+    def _after_token(
+        self, request: Request, parsed: Any, go: Callable[[int], None], until_ms: int | None = None
+    ) -> None:
+        """Go on as soon as this region has seen what the token names, in the groups that this request touches. Which these are may turn out
+        to be others while it waits."""
         seen = self.sessions.seen(parsed.token)
-        if seen:
-            groups = (SYSTEM_GROUP,) if domain is None else (SYSTEM_GROUP, group_of(domain))
-            needed = {group: vector for group, vector in seen.items() if group in groups}
-        else:
-            needed = seen
+        needed = self._reader.touched(parsed, seen) if seen else seen
         if self.sessions.has_seen(needed):
             go(self.now_ms)
-        else:
-            wait_ms = min(parsed.wait_ms, self.host.options.max_wait_ms)
-            self._wait(request.ticket, _Waiting(self.now_ms + wait_ms, needed, [], go))
+            return
+        if until_ms is None:
+            until_ms = self.now_ms + min(parsed.wait_ms, self.host.options.max_wait_ms)
+        again = partial(self._after_token, request, parsed, go, until_ms)
+        self._wait(request.ticket, _Waiting(until_ms, needed, [], lambda now: again()))
 
     def _wait(self, ticket: int, waiting: _Waiting) -> None:
         if len(self._waiting) >= self.host.options.max_waiting:
@@ -282,16 +274,18 @@ class Service:
 
     def _show(self, request: Request, token: str | None, reading: Reading) -> None:
         """Reply with what was read as soon as the batches it came from are durable; the value is that of now, so no writer starves it."""
-        body, batches = reading
-        engine = batches[0][0]
+        body, batches, named = reading
+        engines = [engine for engine, _ in batches[:named]]
         read_ms = self.now_ms
 
         def reply(now_ms: int) -> None:
             if body.get("staleness_ms") is not None:
                 body["staleness_ms"] += now_ms - read_ms  # it has grown older meanwhile
-            answer = {**body, "token": self.sessions.token(token, engine.group, durable(engine))}
-            if (mark := mark_of(self.host, engine)) is not None:
-                answer["identity"] = mark
+            shown = {engine.group: durable(engine) for engine in engines}
+            answer = {**body, "token": self.sessions.token_of(token, shown)}
+            for engine in engines:
+                if (mark := mark_of(self.host, engine)) is not None:
+                    answer["identity"] = mark
             self.reply(request.ticket, answer)
 
         if _are_durable(batches):
@@ -302,9 +296,7 @@ class Service:
     # --- writes
 
     def _commit(self, request: Request, parsed: CommitRequest, asked_ms: int) -> None:
-        engine = self._reader.engine(parsed.domain)
-        if parsed.regions:
-            self.receipts.check(engine, parsed.regions)
+        division = self._reader.division(parsed.domain)
         drafted = parsed.draft(
             request.ticket,
             request.principal,
@@ -312,6 +304,9 @@ class Service:
             self.now_ms,
             self.host.options,
         )
+        engine = self._reader.at(division, shard_of_all(division, drafted.ops))
+        if parsed.regions:
+            self.receipts.check(engine, parsed.regions)
         self._submit(engine, drafted, lambda committed: self._committed(engine, parsed, committed, asked_ms))
 
     def _submit(self, engine: Engine, draft: Draft, answer: Callable[[Committed], dict[str, Any] | None]) -> None:
@@ -324,12 +319,12 @@ class Service:
         if len(self._pending) + len(self._own) + len(self.receipts) >= self.host.options.max_waiting:
             raise Unavailable("too many writes wait on this node. Nothing changed.", code="overloaded", retry_after=1.0)
 
-    def engine(self, domain: str) -> Engine:
-        """The group of a domain that is declared here.
+    def check_domain(self, domain: str) -> None:
+        """Can anything be said of this domain here?
 
         Raises:  UsageError ``not-declared``, Unavailable ``not-ready``; nothing changed.
         """
-        return self._reader.engine(domain)
+        self._reader.division(domain)
 
     def submit_own(self, engine: Engine, draft: Draft, judged: Callable[[Committed | Refused], None]) -> None:
         """Let a write of this node's own be judged; what became of it is told at once or when it is durable.
@@ -395,22 +390,16 @@ class Service:
         is_new = declarations.domain(parsed.domain) is None
         op = declarations.declare_domain(parsed.domain, parsed.given())
         ops = [] if op is None else [op]
-        if is_new and (beginning := self._beginning(group_of(parsed.domain))) is not None:
-            ops.append(declarations.begin(parsed.domain, beginning))
+        if is_new:
+            wanted = Division.of(parsed.domain, parsed.shards or 1)
+            self.host.roster.check_new(wanted)
+            begins = ((group, self.host.roster.beginning(group)) for group in wanted.groups)
+            ops += [declarations.begin(group, beginning) for group, beginning in begins if beginning is not None]
         self._declare_by(request, parsed, ops, lambda: self._reader.domain_body(parsed.domain))
-
-    def _beginning(self, group: str) -> Configuration | None:
-        """In which configuration a domain's group begins; None: in that of the founders. If it is open already, though whoever declared it
-        was removed with the declaration, it is the one that goes on."""
-        host = self.host
-        founders, system = host.cluster.configuration(group), host.groups[SYSTEM_GROUP].configuration
-        is_open = group in host.groups
-        beginning = host.groups[group].configuration if is_open else host.cluster.beginning(group, system)
-        return beginning if beginning != founders and (is_open or system.number) else None
 
     def _declare(self, request: Request, parsed: DeclareRequest) -> None:
         self._check_declares()
-        self._reader.engine(parsed.domain)
+        self._reader.division(parsed.domain)
         crdt = REGISTRY[parsed.type]
         op = self.host.declarations.declare_collection(
             parsed.domain, parsed.collection, crdt, crdt.check_options(parsed.options)

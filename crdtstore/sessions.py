@@ -127,8 +127,12 @@ class Sessions:
 
     def token(self, text: str | None, group: str, new: dict[ReplicaId, int]) -> str:
         """The token of a reply: what the session had seen joined with what this reply shows, less what all members have."""
+        return self.token_of(text, {group: new})
+
+    def token_of(self, text: str | None, shown: Seen) -> str:
+        """The token of a reply that shows something of several groups."""
         before = self.seen(text)
-        seen = {**before, group: join((before[group], new)) if group in before else new}
+        seen = before | {group: join((before[group], new)) if group in before else new for group, new in shown.items()}
         number = self._host.groups[SYSTEM_GROUP].membership.told.number
         if number:  # who does not know of it may be no member any more, and lack what all members have
             seen[SYSTEM_GROUP] = join((seen.get(SYSTEM_GROUP, {}), {NO_ORIGIN: number}))

@@ -109,7 +109,7 @@ class OrphanApplyRequest(Base, kw_only=True):
     def check(self) -> None:
         super().check()
         if self.domain != "_sys":
-            check_name(self.domain, "domain")
+            check_name(self.domain.partition("/")[0], "domain")
         if not 0 < len(self.commits) <= MAX_APPLIED:
             raise UsageError(f"commits are 1 to {MAX_APPLIED}, got {len(self.commits)}. Nothing changed.")
 

@@ -15,7 +15,7 @@ from crdtstore.admin.asked import OrphanApplyRequest, OrphansRequest
 from crdtstore.admin.identity import check_writes
 from crdtstore.causal import Dot, ReplicaId
 from crdtstore.commit import head_of
-from crdtstore.configuration import SYSTEM_GROUP, group_of
+from crdtstore.configuration import SYSTEM_GROUP, group_named, group_of
 from crdtstore.engine.output import Committed, Refused
 from crdtstore.errors import CrdtStoreError, StorageError, UsageError
 from crdtstore.leaves import SEQ_BITS, SEQ_MASK
@@ -103,8 +103,14 @@ class Orphaned:
             count = max(made.get(group, 0), final or 0)
             if count:
                 orphans = 0 if final is None else count - final
-                found[group.partition("/")[0]] = {"final": final, "made": count, "orphans": orphans}
+                found[self._name(group)] = {"final": final, "made": count, "orphans": orphans}
         return found
+
+    def _name(self, group: str) -> str:
+        """A group in the words of operators: the name of its domain, and where that has several shards the shard, as in ``shop/3``."""
+        domain, _, shard = group.partition("/")
+        is_alone = shard == "0" and group_of(domain, 1) not in self._host.groups
+        return domain if is_alone else group
 
     def show(self, request: Request, parsed: OrphansRequest, now_ms: int, out: HostOutput) -> None:
         """All ids with their counts, or the orphans of one id in one domain."""
@@ -117,7 +123,7 @@ class Orphaned:
             self._service.reply(request.ticket, {"replicas": replicas})
             return
         life = next((life for life in lives if life.replica == parsed.replica), None)
-        engine = self._host.groups.get(group_of(parsed.domain))
+        engine = self._host.groups.get(group_named(parsed.domain))
         if life is None or engine is None:
             what = f"the id {parsed.replica[:100]}" if life is None else f"the domain {parsed.domain[:100]}"
             known = ", ".join(each.replica for each in lives) or "none"
@@ -166,7 +172,9 @@ class Orphaned:
 
     def apply(self, request: Request, parsed: OrphanApplyRequest, now_ms: int, out: HostOutput) -> None:
         """Do again what these commits did, as new commits of who asks; what cannot be done again is said."""
-        engine = self._service.engine(parsed.domain) if parsed.domain != "_sys" else self._host.groups[SYSTEM_GROUP]
+        domain = parsed.domain.partition("/")[0]
+        if domain != "_sys":
+            self._service.check_domain(domain)
         check_writes(self._host)
         orphans = [decode_orphan(text) for text in parsed.commits]
         if not parsed.yes:
@@ -182,7 +190,7 @@ class Orphaned:
             )
         applying = _Applying(request.ticket, len(orphans))
         for orphan in orphans:
-            self._apply_one(applying, engine, orphan, request.principal, now_ms)
+            self._apply_one(applying, domain, orphan, request.principal, now_ms)
         self._answer_when_done(applying)
 
     def _all_changes(self, orphans: list[Orphan]) -> list[dict[str, Any]]:
@@ -192,22 +200,35 @@ class Orphaned:
             for change in shown(orphan.group, orphan.dot.replica, orphan.data, None)["changes"]
         ]
 
-    def _apply_one(self, applying: _Applying, engine: Engine, orphan: Orphan, author: str, now_ms: int) -> None:
+    def _apply_one(self, applying: _Applying, domain: str, orphan: Orphan, author: str, now_ms: int) -> None:
         def judged(reply: Committed | Refused) -> None:
             applying.left -= 1
             if isinstance(reply, Refused):
                 applying.refused.append({"orphan": str(orphan.dot), "why": reply.error.detail})
             else:
-                dot = Dot(engine.replicas[reply.origin], reply.seq)
+                dot = Dot(self._host.groups[orphan.group].replicas[reply.origin], reply.seq)
                 applying.applied.append({"orphan": str(orphan.dot), "dot": str(dot)})
             self._answer_when_done(applying)
 
         try:
+            engine = self._engine_of(domain, orphan)
             self._check_orphan(engine, orphan)
             self._service.submit_own(engine, draft_of(orphan, 0, author, now_ms), judged)
         except CrdtStoreError as error:
             applying.left -= 1
             applying.refused.append({"orphan": str(orphan.dot), "why": error.detail})
+
+    def _engine_of(self, domain: str, orphan: Orphan) -> Engine:
+        """The group that a commit belongs to.
+
+        Raises:  UsageError when that is none of the domain, or not held here; nothing changed.
+        """
+        engine = self._host.groups.get(orphan.group)
+        if orphan.group.partition("/")[0] != domain:
+            raise UsageError(f"it belongs to {orphan.group.partition('/')[0]}. Nothing changed.")
+        if engine is None or not engine.is_installed:
+            raise UsageError(f"this node does not hold {orphan.group}. Nothing changed.")
+        return engine
 
     def _check_orphan(self, engine: Engine, orphan: Orphan) -> None:
         """Whether this commit counts nowhere: one that does must not be done twice.
@@ -215,8 +236,6 @@ class Orphaned:
         Raises:  UsageError; nothing changed.
         """
         dot = orphan.dot
-        if orphan.group != engine.group:
-            raise UsageError(f"it belongs to {orphan.group.partition('/')[0]}. Nothing changed.")
         final, removal = self._final(engine, dot.replica), engine.configuration.removal(dot.replica)
         if final is None and removal is None:
             raise UsageError(

@@ -21,7 +21,7 @@ from crdtstore.admin.orphaned import final_of
 from crdtstore.causal import ReplicaId, parse_replica_id
 from crdtstore.clock import rfc3339
 from crdtstore.commit import head_of
-from crdtstore.configuration import group_of
+from crdtstore.configuration import group_named
 from crdtstore.errors import DecodeError, StorageError
 from crdtstore.host import Host
 from crdtstore.orphans import Life, last_of, orphans_of
@@ -109,7 +109,7 @@ class LeftLives:
             self.is_known = True
             replica, domain = asked.get("replica"), asked.get("domain")
             if isinstance(domain, str) and replica in self._made:
-                await self._read_page(host, ReplicaId(replica), group_of(domain), asked)
+                await self._read_page(host, ReplicaId(replica), group_named(domain), asked)
 
     async def _read_page(self, host: Host, replica: ReplicaId, group: str, asked: dict[str, Any]) -> None:
         after, limit = asked.get("after", 0), asked.get("limit", 100)

@@ -65,6 +65,7 @@ TABLE = {
     "storage-full": (Unavailable, 507, "none", True),
     "rate-limited": (Unavailable, 429, "none", True),
     "unreachable": (Unavailable, 503, "none", True),
+    "wrong-worker": (Unavailable, 421, "none", True),
     "not-replicated": (NotReplicated, 202, "applied", False),
     "outcome-unknown": (OutcomeUnknown, 504, "unknown", True),
     "internal": (Unavailable, 500, "unknown", True),

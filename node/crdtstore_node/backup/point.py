@@ -18,8 +18,8 @@ from typing import Protocol
 from crdtstore.causal import ReplicaId, covers
 from crdtstore.clock import physical_ms, rfc3339
 from crdtstore.commit import decode_commit
-from crdtstore.configuration import SYSTEM_GROUP, group_of
-from crdtstore.declarations import DOMAINS
+from crdtstore.configuration import SYSTEM_GROUP
+from crdtstore.declarations import DOMAINS, declared_groups
 from crdtstore.errors import StorageError, UsageError
 from crdtstore.storage.protocol import NO_ORIGIN, Entry
 from crdtstore.storage.snapshot import Manifest
@@ -236,9 +236,10 @@ class InstantPoint:
 
     def _declare(self, entry: Entry) -> None:
         """A commit of ``_sys`` may declare domains, whose groups begin with it."""
-        for path in decode_commit(entry.data).effects[1::3]:
+        effects = decode_commit(entry.data).effects
+        for path, value in zip(effects[1::3], effects[2::3], strict=True):
             if len(path) > 1 and path[0] == DOMAINS:
-                self._declared.add(group_of(path[1]))
+                self._declared.update(declared_groups(path, value))
 
     def finish(self) -> None:
         pass
