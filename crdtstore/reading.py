@@ -32,7 +32,7 @@ from crdtstore.requests import (
     MembersRequest,
     ReadRequest,
 )
-from crdtstore.routing import IN_DOMAIN, touched
+from crdtstore.routing import IN_DOMAIN, OF_DOMAIN, touched
 from crdtstore.shards import Division
 from crdtstore.tokens import Seen
 from crdtstore.types import CrdtType, View
@@ -89,12 +89,23 @@ class Reader:
             raise self._host.workers.wrong(division.domain, division.shards, division.groups[shard])
         raise self.not_ready(f"the domain {division.domain}")
 
-    def all_of(self, division: Division) -> dict[int, Engine]:
-        """All groups of a domain, by shard.
+    def all_of(self, division: Division, shards_of: int | None) -> dict[int, Engine]:
+        """All groups of a domain, by shard, or those that one worker holds.
 
         Raises:  as ``at``; nothing changed.
         """
-        return {shard: self.at(division, shard) for shard in range(division.shards)}
+        return {shard: self.at(division, shard) for shard in self._held(division, shards_of)}
+
+    def _held(self, division: Division, shards_of: int | None) -> list[int]:
+        """The shards of a domain that a request about all of it is answered from.
+
+        Raises:  Unavailable ``wrong-worker`` unless this worker holds all of them, or those of this worker are asked for; nothing changed.
+        """
+        host = self._host
+        held = [shard for shard, group in enumerate(division.groups) if host.holds(group)]
+        if held and (len(held) == division.shards if shards_of is None else shards_of == host.workers.index):
+            return held
+        raise host.workers.wrong(division.domain, division.shards)
 
     def touched(self, asked: Any, seen: Seen) -> Seen:
         """What of a token a request waits for: the groups that it touches, or, of a domain that is not known here yet, all of them.
@@ -107,6 +118,9 @@ class Reader:
         if division is None:
             domains = (SYSTEM_GROUP.partition("/")[0], asked.domain.partition("@")[0])
             return {group: vector for group, vector in seen.items() if group.partition("/")[0] in domains}
+        if type(asked) in OF_DOMAIN:
+            held = [division.groups[shard] for shard in self._held(division, asked.shards_of)]
+            return {group: seen[group] for group in (SYSTEM_GROUP, *held) if group in seen}
         groups = touched(asked, division)
         for group in groups:
             if group not in self._host.groups and not self._host.holds(group):
@@ -201,7 +215,7 @@ class Reader:
     def keys(self, asked: ListRequest, now_ms: int) -> Reading:
         """Keys of which anything can be read, in the order of their bytes."""
         division = self.division(asked.domain)
-        engines = self.all_of(division)
+        engines = self.all_of(division, asked.shards_of)
         declared = self.declared(asked.domain, asked.collection)
         page = Page(asked.limit)
         for key, engine in _keys(engines, division, declared, asked):
@@ -246,7 +260,7 @@ class Reader:
     def conflicts(self, asked: ConflictsRequest, now_ms: int) -> Reading:
         """The keys of a domain behind whose values concurrent writes stand, and on the first page what was declared twice."""
         division = self.division(asked.domain)
-        engines = self.all_of(division)
+        engines = self.all_of(division, asked.shards_of)
         declarations = self._host.declarations
         readable = declarations.readable(division.domain)
         after = ("", "")

@@ -176,6 +176,8 @@ class ListRequest(_InCollection, kw_only=True):
     after: str = ""
     limit: int = 100
     values: bool = False
+    shards_of: int | None = None
+    """Only those shards that this worker of a node holds; None: all of them, or none of it is answered."""
 
     def check(self) -> None:
         super().check()
@@ -220,6 +222,8 @@ class ConflictsRequest(_InDomain, kw_only=True):
     is_reading = True
     after: str | None = None
     limit: int = 100
+    shards_of: int | None = None
+    """As in a list."""
 
     def check(self) -> None:
         super().check()

@@ -23,10 +23,12 @@ from crdtstore.requests import (
 )
 from crdtstore.shards import Division
 
-__all__ = ["IN_DOMAIN", "shard_of_all", "touched"]
+__all__ = ["IN_DOMAIN", "OF_DOMAIN", "shard_of_all", "touched"]
 
 _OF_KEYS = frozenset((ExplainRequest, MembersRequest, ReadRequest))
-IN_DOMAIN = frozenset((CommitRequest, ConflictsRequest, ListRequest)) | _OF_KEYS
+OF_DOMAIN = frozenset((ConflictsRequest, ListRequest))
+"""Requests about all shards of a domain."""
+IN_DOMAIN = frozenset((CommitRequest,)) | OF_DOMAIN | _OF_KEYS
 """Requests about what a domain holds; all others are about what is declared."""
 _SHOWN = 3
 """So many shards, and so many ops in each, are named when a commit is refused."""

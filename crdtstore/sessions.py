@@ -57,6 +57,8 @@ class Sessions:
         has_all = not (seen and self._host.roster.is_removed)
         for group, vector in seen.items():
             engine = self._host.groups.get(group)
+            if engine is None and not self._host.holds(group):
+                continue  # another worker has it, or not
             if engine is None or not engine.is_installed:
                 return False
             here = {**durable(engine), NO_ORIGIN: engine.membership.told.number}

@@ -24,6 +24,7 @@ def status(host: Host, now_ms: int) -> dict[str, Any]:
         "ready": state == "member",
         "why": why,
         "now_ms": now_ms,
+        "workers": host.workers.directory(),
         "domains": {name: host.declarations.numbers(name)[0] for name in host.declarations.domains()},
         "groups": groups,
         "peers": [_peer(host, member, now_ms) for member in host.roster.peers if member.replica != host.replica],
