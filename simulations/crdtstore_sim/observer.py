@@ -25,6 +25,7 @@ from crdtstore_sim.checkers import (
     Durability,
     Pages,
     Progress,
+    Receipts,
     Refusals,
     Restarts,
     Sessions,
@@ -48,6 +49,7 @@ class Observer:
         self.causality = Causality(facts)
         self.convergence = Convergence(facts)
         self.durability = Durability(facts)
+        self.receipts = Receipts(facts)
         self.stability = Stability(facts)
         self.bounds = Bounds(facts)
         self.stamps = Stamps(facts)
@@ -126,11 +128,17 @@ class Observer:
         group = self.facts.group(f"{domain}/0")
         dot = Dot.parse(body["dot"])
         self.durability.on_acknowledged(group, node, dot)
+        self.receipts.on_acknowledged(group, node, dot, body["durable_in"])
         self.sessions.on_written(session, group, dot)
         origin = self.facts.index[dot.replica]
         keys = {(op.collection, op.key) for op in ops}
         if not body["replayed"] and len(keys) == len(ops) and dot.seq <= len(group.records[origin]):
             self.values.on_written(group, node, ops, body["values"], (origin, dot.seq), span)
+
+    def on_awaited(self, node: int, asked: dict[str, Any], body: dict[str, Any], span: Span) -> None:
+        """A commit was answered that was to wait for other regions."""
+        group = self.facts.group(f"{asked['domain']}/0")
+        self.receipts.on_awaited(group, node, body["durable_in"], asked["regions"], asked["wait_ms"], span)
 
     def on_matched(self, domain: str, op: AskedOp, body: dict[str, Any], read: dict[str, Any]) -> None:
         """A commit on the condition that a key is as it was read was taken."""
@@ -200,6 +208,7 @@ class Observer:
     def on_crash(self, node: int, survived: list[list[Entry]]) -> None:
         self.facts.note_crash(node, [[entry for entry in entries if entry.origin] for entries in survived])
         self.durability.on_crash(node)
+        self.receipts.on_crash(node)
         self.convergence.forget()
         self.stability.forget(node)
 

@@ -100,6 +100,8 @@ class Work(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Share of those that are sent again, to this or another replica, as if the reply had been lost."""
     reuse: _Rate = 0.01
     """Share of those whose key was used for another request."""
+    receipts: _Rate = 0.0
+    """Share of commits that wait for other regions."""
     is_declared_everywhere: bool = False
     """Every replica declares the collections by itself, at once."""
     mix: Literal["basic", "all-types"] = "basic"

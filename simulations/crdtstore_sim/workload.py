@@ -245,6 +245,8 @@ class Workload:
                 fields["id"] = session.last_id = self._new_id(session, node)
             if random.random() < options.retry:
                 self._retry_later(fields, node.index)
+        if options.receipts and random.random() < options.receipts and len(self._nodes) > 1:
+            fields["regions"] = random.randint(1, len(self._nodes) - 1)
         return self._commit(session, node.index, fields)
 
     def _new_id(self, session: _Session, node: Node) -> str:
@@ -333,6 +335,8 @@ class Workload:
             self.replayed += body["replayed"]
             span = node.span(asked.since_us, asked.since_ms)
             observer.on_committed(node.index, session.index if session else -1, fields["domain"], asked.ops, body, span)
+            if "regions" in fields:
+                observer.on_awaited(node.index, fields, body, span)
             self._work.note(node.index, fields["domain"], fields["ops"], body["values"])
             if session is not None and session.last_read is not None and "if_match" in fields["ops"][0]:
                 observer.on_matched(fields["domain"], asked.ops[0], body, session.last_read[1])

@@ -7,9 +7,12 @@ from typing import Any
 
 import pytest
 
-from crdtstore_sim.checkers import Bounds, Pages, Stability, Values
+from crdtstore.causal import Dot
+from crdtstore_sim.checkers import Bounds, Pages, Receipts, Stability, Values
 from crdtstore_sim.facts import Asked, AskedOp, Facts, Group, Span
+from crdtstore_sim.plants import plant_of
 from crdtstore_sim.reader import Record
+from crdtstore_sim.simulation import run
 
 MEMBERS = ["a-1.0000000000000001", "b-1.0000000000000002", "c-1.0000000000000003"]
 SPAN = Span(0, 0, 0, 0)
@@ -172,3 +175,55 @@ def test_an_operation_that_counts_twice_is_noticed() -> None:
     world.have(2, 0, 1)
     with pytest.raises(ValueError, match="had commit 1 of the same operation"):
         world.group.use_of("x", world.make(2, second))
+
+
+class TestReceipts:
+    DOT = Dot.parse(f"{MEMBERS[0]}:1")
+
+    def test_whoever_has_it_on_disk_may_be_named(self) -> None:
+        world = World()
+        checker = Receipts(world.facts)
+        world.make(0)
+        world.have(1, 0, 1)
+        checker.on_acknowledged(world.group, 0, self.DOT, ["a", "b"])
+        checker.on_awaited(world.group, 0, ["a", "b"], 1, 1_500, SPAN)
+        checker.on_awaited(world.group, 0, ["a", "b"], 2, 1_500, Span(0, 0, 1_500, 1_500))
+        checker.on_crash(1)
+        assert not world.said
+
+    def test_whoever_has_only_applied_it_may_not(self) -> None:
+        world = World()
+        checker = Receipts(world.facts)
+        world.make(0)
+        world.group.applied[1][0] = 1
+        checker.on_acknowledged(world.group, 0, self.DOT, ["a", "b"])
+        assert world.said == [f"receipts: d/0: {MEMBERS[0]} says that b has {self.DOT}, where 0 is durable"]
+
+    def test_whoever_was_named_has_it_after_a_crash(self) -> None:
+        world = World()
+        checker = Receipts(world.facts)
+        world.make(0)
+        world.have(1, 0, 1)
+        checker.on_acknowledged(world.group, 0, self.DOT, ["a", "b"])
+        world.have(1, 0, 0)
+        checker.on_crash(2)
+        assert not world.said
+        checker.on_crash(1)
+        assert world.said == [f"receipts: d/0: {MEMBERS[1]} has {MEMBERS[0]}:0 after a crash, and was said to have 1"]
+
+    def test_nobody_gives_up_early_and_names_stand_in_order(self) -> None:
+        world = World()
+        checker = Receipts(world.facts)
+        world.make(0)
+        for node in (1, 2):
+            world.have(node, 0, 1)
+        checker.on_awaited(world.group, 0, ["a", "b"], 2, 1_500, Span(0, 0, 1_499, 1_499))
+        checker.on_acknowledged(world.group, 0, self.DOT, ["a", "c", "b"])
+        checker.on_acknowledged(world.group, 0, self.DOT, ["b", "a"])
+        assert len(world.said) == 3
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_receipts_are_true_whatever_happens(seed: int) -> None:
+    result = run(plant_of("receipt-when-sent").scenario(seed), seed)
+    assert result.is_ok, result.violations

@@ -13,6 +13,7 @@ from crdtstore_sim.checkers.dots import Dots
 from crdtstore_sim.checkers.durability import Durability
 from crdtstore_sim.checkers.pages import Pages
 from crdtstore_sim.checkers.progress import Progress
+from crdtstore_sim.checkers.receipts import Receipts
 from crdtstore_sim.checkers.refusals import Refusals
 from crdtstore_sim.checkers.restarts import Restarts
 from crdtstore_sim.checkers.sessions import Sessions
@@ -31,6 +32,7 @@ __all__ = [
     "Durability",
     "Pages",
     "Progress",
+    "Receipts",
     "Refusals",
     "Restarts",
     "Sessions",
@@ -45,6 +47,7 @@ NAMES = (
     "dots",
     "causality",
     "durability",
+    "receipts",
     "stability",
     "model values",
     "bounds",

@@ -16,11 +16,12 @@ from crdtstore_sim.plants.catalogue import IN_CATALOGUE
 from crdtstore_sim.plants.engine import IN_ENGINE
 from crdtstore_sim.plants.identity import IN_IDENTITY
 from crdtstore_sim.plants.members import IN_MEMBERS
+from crdtstore_sim.plants.receipts import IN_RECEIPTS
 from crdtstore_sim.plants.stores import IN_STORES
 
 __all__ = ["PLANTS", "Plant", "plant_of", "planted"]
 
-PLANTS: dict[str, Plant] = IN_ENGINE | IN_CATALOGUE | IN_STORES | IN_MEMBERS | IN_IDENTITY
+PLANTS: dict[str, Plant] = IN_ENGINE | IN_CATALOGUE | IN_STORES | IN_RECEIPTS | IN_MEMBERS | IN_IDENTITY
 """By name."""
 
 
