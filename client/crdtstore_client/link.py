@@ -250,8 +250,9 @@ class Link:
         token = ",".join(held.text for held in shown)
         if token:
             fields["token"] = token
-        if seconds * WAIT_SHARE < SERVER_WAIT_SECONDS and (call.do == "commit" or (token and not call.is_write)):
-            # leave the node time to say that it is behind, or lacks rights
+        is_short = seconds * WAIT_SHARE < SERVER_WAIT_SECONDS
+        if fields.get("regions") or (is_short and (call.do == "commit" or (token and not call.is_write))):
+            # leave the node time to say that it is behind, or lacks rights, or which regions have the write
             fields.setdefault("wait_ms", int(seconds * WAIT_SHARE * 1000))
         if (trace := traceparent.get()) is not None:
             fields["traceparent"] = trace

@@ -361,3 +361,14 @@ async def test_ids_of_this_client_may_be_given_back() -> None:
     with pytest.raises(UsageError, match="an id that begins with ~"):
         await shop.commit(shop.counter("orders")["de"].add(), id="~mine")
     await store.close()
+
+
+async def test_other_regions_are_waited_for_as_long_as_the_user_waits() -> None:
+    store, shop = await open_shop(cluster := FakeCluster(), US, timeout=10.0)
+    await shop.commit(shop.counter("orders")["de"].add())
+    assert "wait_ms" not in cluster.writes[-1].body  # type: ignore[operator]
+    with pytest.raises(NotReplicated) as caught:
+        await shop.commit(shop.counter("orders")["de"].add(), regions=2)
+    assert (caught.value.durable_in, caught.value.more["values"]) == (["us"], [2])
+    assert 5_000 < cluster.writes[-1].body["wait_ms"] <= 7_000  # type: ignore[index]
+    await store.close()
