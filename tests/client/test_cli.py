@@ -11,7 +11,6 @@ from crdtstore.errors import (
     AccessError,
     Compacted,
     CrdtStoreError,
-    NotReplicated,
     OutcomeUnknown,
     PreconditionFailed,
     ReplicaBehind,
@@ -202,7 +201,6 @@ def test_wrong_use(cluster: FakeCluster, args: list[str], message: str) -> None:
         (Compacted("x"), 3),
         (ReplicaBehind("x", regions=["eu"], retryable=False), 4),
         (OutcomeUnknown("x", retryable=False), 5),
-        (NotReplicated("x", durable_in=["us"]), 0),
         (CrdtStoreError("x", code="never-heard-of", retryable=False), 1),
     ],
 )
