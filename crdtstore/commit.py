@@ -93,23 +93,16 @@ class Commit(msgspec.Struct, array_like=True, gc=False):
         return (id_, request) if isinstance(id_, bytes) and len(id_) == 16 and isinstance(request, int) else None
 
 
+_encode = msgspec.msgpack.Encoder(order="deterministic").encode
 _decoder = msgspec.msgpack.Decoder(Commit, ext_hook=ext_hook)
 
 
 def encode_commit(commit: Commit) -> bytes:
     """The bytes of a commit; called once in its life, at its origin."""
-    return pack(
-        [
-            commit.format,
-            commit.origin,
-            commit.seq,
-            commit.hlc,
-            commit.deps,
-            commit.author,
-            commit.attributes,
-            commit.effects,
-        ]
-    )
+    try:
+        return _encode(commit)
+    except OverflowError:  # an integer beyond 64 bits
+        return pack(msgspec.structs.astuple(commit))
 
 
 def decode_commit(data: bytes) -> Commit:
@@ -262,6 +255,8 @@ def request_hash(ops: list[Any]) -> int:
 
 def with_operation(attributes: list[Any], operation: tuple[bytes, int], expires_ms: int) -> list[Any]:
     """Attributes with the operation id and its expiry, keys ascending."""
+    if not attributes:  # most have no others
+        return [OPERATION, list(operation), EXPIRY, expires_ms << COUNTER_BITS]
     pairs = [(attributes[at], attributes[at + 1]) for at in range(0, len(attributes), 2)]
     pairs += [(OPERATION, list(operation)), (EXPIRY, expires_ms << COUNTER_BITS)]
     return [part for pair in sorted(pairs, key=lambda pair: pair[0]) for part in pair]

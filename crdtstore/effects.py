@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from xxhash import xxh3_128_intdigest
+from xxhash import xxh3_128_digest
 
 from crdtstore.leaves import ADD, BEST, DEADLINE, DROP
 from crdtstore.values import check_integer, pack
@@ -27,13 +27,13 @@ class Sibling(NamedTuple):
     dot: int
 
 
-Siblings = Mapping[int, list[Sibling]]
+Siblings = Mapping[bytes, list[Sibling]]
 """The other commits of an operation, by the leaves they put something at (``leaf_name``)."""
 
 
-def leaf_name(path: list[Any], kind: int) -> int:
-    """A leaf as one number: its path and class hashed."""
-    return xxh3_128_intdigest(pack([path, kind]))
+def leaf_name(path: list[Any], kind: int) -> bytes:
+    """A leaf in 16 bytes: its path and class hashed."""
+    return xxh3_128_digest(pack([path, kind]))
 
 
 def normal_form(effects: Effects) -> list[Any]:

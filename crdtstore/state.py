@@ -232,9 +232,9 @@ class State:
         levels = walk(self.root, path)
         return levels[-1].children.get(path[-1]) if levels else None
 
-    def entry(self, collection: str, key: Any) -> Entry | None:
-        """What stands at a key, or None; not to be changed."""
-        if self.residence is not None:
+    def entry(self, collection: str, key: Any, *, is_brought: bool = False) -> Entry | None:
+        """What stands at a key, or None; not to be changed. ``is_brought``: the key was brought in before, as for ``here``."""
+        if self.residence is not None and not is_brought:
             self.residence.bring(collection, key)
         branch = self.root.children.get(collection)
         if type(branch) is not Branch:

@@ -258,41 +258,47 @@ class Engine:
     # --- local writes
 
     def _on_local_commit(self, drafts: list[Draft], now_ms: int, out: Output) -> None:
-        first_own_hlc = 0
+        first = len(out.changed)
         replies: list[Committed | Refused] = []
         judged: list[tuple[Committed | Refused, list[Op]]] = []
         """Answers that write nothing but show what is here: an etag, an operation that is known."""
+        may_issue = self.fenced_by is None and self.membership.may_issue
         for draft in drafts:
             try:
-                if (known := self._find_operation(draft, now_ms)) is not None:
+                if draft.operation is not None and (known := self._find_operation(draft, now_ms)) is not None:
                     judged.append((known, draft.ops))
-                    continue
-                committed, commit = self._make_commit(draft, now_ms, out)
+                elif may_issue:
+                    replies.append(self._make_commit(draft, now_ms, out))
+                else:
+                    raise self._why_no_writes()
             except CrdtStoreError as error:
                 if isinstance(error, InsufficientRights) and self.rights.park(draft, error, now_ms, out):
                     continue
                 judged.append((Refused(draft.ticket, error), draft.ops))
-                continue
-            first_own_hlc = first_own_hlc or commit.hlc
-            replies.append(committed)
         if out.persist:
-            out.number = self.durability.hold(self.applied, first_own_hlc, replies, out.changed)
+            self._close_batch(first, replies, now_ms, out)
         out.replies += [reply for reply, ops in judged if not self.durability.hold_reply(reply, ops)]
+
+    def _close_batch(self, first: int, replies: list[Committed | Refused], now_ms: int, out: Output) -> None:
+        """The own commits from ``first`` on of those that were made in this step become a batch."""
+        made = out.changed[first:]
+        if made:
+            self.history.extend(self.me, [data for _, data in out.persist[-len(made) :]])
+            self.measures.note_issued(now_ms, len(made))
+        out.number = self.durability.hold(self.applied, made[0][1].hlc if made else 0, replies, out.changed)
 
     def _find_operation(self, draft: Draft, now_ms: int) -> Committed | None:
         """The answer to a request that was heard before, None when it is new.
 
-        Raises:  what ``Operations.heard`` raises, Unavailable ``fenced``; nothing changed.
+        Raises:  what ``Operations.heard`` raises; nothing changed.
         """
-        if draft.operation is not None:
-            clock_ms = physical_ms(self.clock.last)
-            heard = self.keyspace.operations.heard(draft.operation, draft.expires_ms, now_ms, clock_ms)
-            if heard is not None:
-                values = self.keyspace.shown(draft.ops, heard.dot, draft.operation[0], now_ms)
-                return Committed(draft.ticket, heard.dot >> SEQ_BITS, heard.dot & SEQ_MASK, values, is_replayed=True)
-        if self.fenced_by is not None or not self.membership.may_issue:
-            raise self._why_no_writes()
-        return None
+        assert draft.operation is not None
+        clock_ms = physical_ms(self.clock.last)
+        heard = self.keyspace.operations.heard(draft.operation, draft.expires_ms, now_ms, clock_ms)
+        if heard is None:
+            return None
+        values = self.keyspace.shown(draft.ops, heard.dot, draft.operation[0], now_ms)
+        return Committed(draft.ticket, heard.dot >> SEQ_BITS, heard.dot & SEQ_MASK, values, is_replayed=True)
 
     def _why_no_writes(self) -> Unavailable:
         membership = self.membership
@@ -306,40 +312,39 @@ class Engine:
             "a peer holds writes under this node's id that this node does not have. Nothing changed.", code="fenced"
         )
 
-    def _make_commit(self, draft: Draft, now_ms: int, out: Output) -> tuple[Committed, Commit]:
-        attributes = draft.attributes
+    def _make_commit(self, draft: Draft, now_ms: int, out: Output) -> Committed:
+        attributes, operation = draft.attributes, None
         if draft.operation is not None:
+            operation = draft.operation[0]
             attributes = with_operation(attributes, draft.operation, draft.expires_ms)
-        last, me, keyspace = self.clock.last, self.me, self.keyspace
-        hlc = self.clock.tick(now_ms)
-        dot = me << SEQ_BITS | self.applied[me] + 1
+        clock, me, keyspace = self.clock, self.me, self.keyspace
+        last = clock.last
+        hlc = clock.tick(now_ms)
+        seq = self.applied[me] + 1
+        dot = me << SEQ_BITS | seq
         try:
-            operation = draft.operation[0] if draft.operation else None
             effects, values = keyspace.judge(draft.ops, dot, hlc, self.applied, operation)
-            commit = self._write(hlc, draft.author, attributes, effects, out)
+            self._write(seq, hlc, draft.author, attributes, effects, out)
         except CrdtStoreError:
-            self.clock.last = last
+            clock.last = last
             raise
-        self.measures.note_issued(now_ms)
         if values is None:
             values = keyspace.shown(draft.ops, dot, operation, now_ms, is_brought=True)
-        return Committed(draft.ticket, me, commit.seq, values), commit
+        return Committed(draft.ticket, me, seq, values)
 
     def issue(self, effects: list[Any], reason: str, now_ms: int, out: Output) -> None:
         """Make a commit of the store's own, which is an ordinary one to everybody else."""
-        hlc = self.clock.tick(now_ms)
-        self._write(hlc, SYSTEM_AUTHOR, [REASON, reason], normal_form(effects), out)
-        self.measures.note_issued(now_ms)
-        out.number = self.durability.hold(self.applied, hlc, [], out.changed)
+        first, hlc = len(out.changed), self.clock.tick(now_ms)
+        self._write(self.applied[self.me] + 1, hlc, SYSTEM_AUTHOR, [REASON, reason], normal_form(effects), out)
+        self._close_batch(first, [], now_ms, out)
 
-    def _write(self, hlc: int, author: str, attributes: list[Any], effects: list[Any], out: Output) -> Commit:
-        """Apply a commit of this replica and have it written.
+    def _write(self, seq: int, hlc: int, author: str, attributes: list[Any], effects: list[Any], out: Output) -> None:
+        """Apply the next commit of this replica and have it written; ``_close_batch`` is to follow.
 
         Raises:  UsageError ``too-large``, StorageError; nothing changed.
         """
         me = self.me
         self.keyspace.tree.bring_all(effects)
-        seq = self.applied[me] + 1
         deps, resolved = self.causality.increase(me, self.applied)
         origin = self.replicas[me] if seq == 1 else 0
         commit = Commit(FORMAT, origin, seq, hlc, deps, author, attributes, effects)
@@ -348,10 +353,9 @@ class Engine:
             raise UsageError(
                 f"a commit has at most {MAX_COMMIT_BYTES} bytes, got {len(data)}. Nothing changed.", code="too-large"
             )
-        self.apply(me, commit, data, resolved)
+        self._change(me, commit, resolved)
         out.persist.append((me, data))
         out.changed.append((me, commit))
-        return commit
 
     # --- what peers say
 
@@ -362,11 +366,15 @@ class Engine:
 
     def apply(self, origin: int, commit: Commit, data: bytes, resolved: list[tuple[int, int]]) -> None:
         """The one place where state changes: vector, history, keys and clock knowledge move together."""
+        self._change(origin, commit, resolved)
+        self.history.append(origin, data)
+
+    def _change(self, origin: int, commit: Commit, resolved: list[tuple[int, int]]) -> None:
+        """The same but for the history, into which own commits go by batches."""
         seq = commit.seq
         cut = self.causality.advance(origin, seq, resolved)
         reaches_further = self.keyspace.apply(origin << SEQ_BITS | seq, commit, cut)
         self.applied[origin] = seq
-        self.history.append(origin, data)
         if reaches_further:  # rights stand below their key
             self.rights.note(origin, commit)
         if self.early:

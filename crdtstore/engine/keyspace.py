@@ -78,8 +78,11 @@ class Keyspace:
         """
         shown: list[Any] = []
         for index, op in enumerate(ops):
-            entry = self.tree.here([op.collection, op.key]) if is_brought else self.tree.entry(op.collection, op.key)
-            shown.append(self._shown(op, entry, now_ms, (dot, 0, operation, index)) if op.crdt.shows_value else None)
+            if op.crdt.shows_value:
+                entry = self.tree.entry(op.collection, op.key, is_brought=is_brought)
+                shown.append(self._shown(op, entry, now_ms, (dot, 0, operation, index)))
+            else:
+                shown.append(None)
         return shown
 
     def _shown(self, op: Op, entry: Entry | None, now_ms: int | None, issued: _Issued) -> Any:

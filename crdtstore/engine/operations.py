@@ -26,16 +26,13 @@ from crdtstore.storage.rows import OPERATIONS
 __all__ = ["Attempt", "Operations"]
 
 
-_LEAF_BYTES = 16
-
-
 class Attempt(Struct, frozen=True, gc=False):
     """One commit of an operation: its dot (index form), its stamp, what was asked, the leaves it put something at, when its id expires."""
 
     dot: int
     hlc: int
     request: int
-    leaves: tuple[int, ...]
+    leaves: tuple[bytes, ...]
     expiry_hlc: int
 
 
@@ -67,11 +64,10 @@ class Operations:
                  expiry: a region whose clock did not run ahead can take it. Nothing changed.
         """
         name, request = operation
-        attempts = self.attempts(name)
-        for attempt in attempts:
-            if attempt.request == request:
-                return attempt
-        if attempts:
+        if name in self._attempts:
+            for attempt in self.attempts(name):
+                if attempt.request == request:
+                    return attempt
             raise UsageError("this idempotency key was used for another request. Nothing changed.", code="key-reused")
         if expires_ms <= now_ms:
             raise UsageError(
@@ -94,19 +90,23 @@ class Operations:
         """
         name, request = operation
         effects = commit.effects
-        leaves = tuple(
-            [leaf_name(effects[at + 1], effects[at]) for at in range(0, len(effects), 3) if effects[at] != DROP]
-        )
+        if len(effects) == 3 and effects[0] != DROP:  # by far the most frequent
+            leaves: tuple[bytes, ...] = (leaf_name(effects[1], effects[0]),)
+        else:
+            leaves = tuple(
+                [leaf_name(effects[at + 1], effects[at]) for at in range(0, len(effects), 3) if effects[at] != DROP]
+            )
         expiry = commit.attribute(EXPIRY)
-        attempt = Attempt(dot, commit.hlc, request, leaves, expiry if isinstance(expiry, int) else commit.hlc)
+        expiry_hlc = expiry if isinstance(expiry, int) else commit.hlc
+        attempt = Attempt(dot, commit.hlc, request, leaves, expiry_hlc)
         self.ledger.note((name,))
-        heappush(self._expiries, (attempt.expiry_hlc, name))
-        known = [other for other in self.attempts(name) if not covers(cut, other.dot)]
+        heappush(self._expiries, (expiry_hlc, name))
+        known = [other for other in self.attempts(name) if not covers(cut, other.dot)] if name in self._attempts else []
         if not known:
             self._attempts[name] = attempt
             return None
         self._attempts[name] = [*known, attempt]
-        siblings: dict[int, list[Sibling]] = {}
+        siblings: dict[bytes, list[Sibling]] = {}
         for other in known:
             for leaf in other.leaves if other.request == request else ():
                 siblings.setdefault(leaf, []).append(Sibling(other.hlc, other.dot))
@@ -115,8 +115,7 @@ class Operations:
     def load(self, name: list[Any], attempts: list[list[Any]]) -> None:
         """Take in what a checkpoint holds."""
         known = [
-            Attempt(dot, hlc, request, tuple([int.from_bytes(leaf, "big") for leaf in leaves]), expiry_hlc)
-            for dot, hlc, request, expiry_hlc, *leaves in attempts
+            Attempt(dot, hlc, request, tuple(leaves), expiry_hlc) for dot, hlc, request, expiry_hlc, *leaves in attempts
         ]
         self._attempts[name[0]] = known if len(known) > 1 else known[0]
         for attempt in known:
@@ -146,5 +145,4 @@ class Operations:
 
 def _fields(attempt: Attempt) -> list[Any]:
     """An attempt as a checkpoint holds it."""
-    leaves = [leaf.to_bytes(_LEAF_BYTES, "big") for leaf in attempt.leaves]
-    return [attempt.dot, attempt.hlc, attempt.request, attempt.expiry_hlc, *leaves]
+    return [attempt.dot, attempt.hlc, attempt.request, attempt.expiry_hlc, *attempt.leaves]

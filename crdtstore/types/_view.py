@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from msgspec import Struct
+
 from crdtstore.causal import Dot, ReplicaId
 from crdtstore.leaves import (
     ADD,
@@ -74,28 +76,18 @@ class Write(NamedTuple):
     why: str
 
 
-class View:
+class View(Struct, gc=False):
     """A path in the tree, read only: what types read from.
 
     ``now_ms``: what has expired by then is not shown; None shows it. ``options`` are those of the collection. ``issuer`` is there while
     an operation is judged.
     """
 
-    __slots__ = ("entry", "issuer", "now_ms", "options", "replicas")
-
-    def __init__(
-        self,
-        replicas: Sequence[ReplicaId],
-        entry: Entry | None,
-        now_ms: int | None = None,
-        options: Mapping[str, Any] = _NO_OPTIONS,
-        issuer: Issuer | None = None,
-    ) -> None:
-        self.replicas = replicas
-        self.entry = entry
-        self.now_ms = now_ms
-        self.options = options
-        self.issuer = issuer
+    replicas: Sequence[ReplicaId]
+    entry: Entry | None
+    now_ms: int | None = None
+    options: Mapping[str, Any] = {}
+    issuer: Issuer | None = None
 
     @property
     def exists(self) -> bool:
