@@ -36,6 +36,7 @@ __all__ = [
     "Removed",
     "group_named",
     "group_of",
+    "name_of",
     "nonce_with",
 ]
 
@@ -307,6 +308,12 @@ def group_of(domain: str, shard: int = 0) -> str:
 def group_named(name: str) -> str:
     """The group that ``domain``, which has one shard, or ``domain/shard`` stands for."""
     return name if "/" in name else group_of(name)
+
+
+def name_of(group: str, groups: Collection[str]) -> str:
+    """A group in the words of operators: its domain, and, where that has several shards among these groups, the shard: ``shop/3``."""
+    domain, _, shard = group.partition("/")
+    return domain if shard == "0" and group_of(domain, 1) not in groups else group
 
 
 def nonce_with(shared: bytes, workers: int) -> bytes:

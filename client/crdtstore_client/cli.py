@@ -8,6 +8,8 @@ from typing import Any
 import click
 
 from crdtstore.cli import common_options
+from crdtstore.errors import UsageError
+from crdtstore.shards import MAX_SHARDS
 from crdtstore.types import REGISTRY
 from crdtstore_client.address import split_address
 from crdtstore_client.cli_doctor import doctor
@@ -30,23 +32,45 @@ def _options_help() -> str:
     return f"An option of the type; the defaults are {'; '.join(options)}."
 
 
-@click.command(short_help="Make a collection of a type; again is harmless.")
-@click.argument("address", metavar="DOMAIN/COLLECTION")
-@click.argument("type_name", metavar="TYPE", type=click.Choice(sorted(REGISTRY)))
+@click.command(short_help="Make a collection of a type, or a domain; again is harmless.")
+@click.argument("address", metavar="DOMAIN[/COLLECTION]")
+@click.argument("type_name", metavar="[TYPE]", required=False, type=click.Choice(sorted(REGISTRY)))
 @click.option("--option", "options", multiple=True, metavar="NAME=VALUE", help=_options_help())
+@click.option(
+    "--shards",
+    type=click.IntRange(1, MAX_SHARDS),
+    help="Into how many groups the domain divides its keys: fixed when it is declared, and 1 if not given.",
+)
 @common_options
 @click.pass_context
-def declare(ctx: click.Context, address: str, type_name: str, options: tuple[str, ...]) -> None:
-    """Make a collection, and its domain if need be; again is harmless."""
-    domain, collection = split_address(address, 2)
+def declare(
+    ctx: click.Context, address: str, type_name: str | None, options: tuple[str, ...], shards: int | None
+) -> None:
+    """Make a collection, and its domain if need be; or a domain only; again is harmless.
+
+    A commit is atomic within one shard of its domain.
+    """
+    is_domain = "/" not in address
+    if is_domain == (type_name is not None) or (is_domain and options):
+        form = "crdtstore declare DOMAIN [--shards N], or crdtstore declare DOMAIN/COLLECTION TYPE"
+        raise UsageError(f"what is declared is a domain, or a collection with its type: {form}. Nothing changed.")
+    domain, collection = (address, "") if is_domain else split_address(address, 2)
     given = dict(map(option_of, options))
 
     async def work(store: Store) -> dict[str, Any]:
-        return await store.domain(domain).declare_collection(collection, type_name, given)
+        body = {}
+        if is_domain or shards is not None:
+            body = await store.domain(domain).declare_domain(shards=shards)
+        return (
+            body if type_name is None else await store.domain(domain).declare_collection(collection, type_name, given)
+        )
 
     body = run(ctx, work)
     if ctx.obj.get("as_json"):
         echo_json(body)
+        return
+    if is_domain:
+        click.echo(f"{domain}  {body['shards']} {'shard' if body['shards'] == 1 else 'shards'}")
         return
     chosen = ", ".join(f"{name}={plain(value)}" for name, value in sorted(body["options"].items()) if value)
     click.echo(f"{domain}/{collection}  {body['type']}{f'  ({chosen})' if chosen else ''}")

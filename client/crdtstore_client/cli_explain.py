@@ -172,8 +172,15 @@ def conflicts(ctx: click.Context, domain: str, after: str | None, limit: int) ->
         echo_json(body)
         return
     for clash in body["declarations"]:
-        others = [f"also as {name}" if name != clash["serves"] else "with other options" for name in clash["also"]]
-        click.echo(f"{domain}/{clash['collection']}   serves as {clash['serves']}, was declared {' and '.join(others)}")
+        if clash["collection"] is None:
+            under = ", ".join(f"{domain}@{number}" for number in clash["also"])
+            others = " and ".join(map(str, clash["also"]))
+            click.echo(
+                f"{domain}   has {clash['serves']} shards, was declared also with {others}: read that as {under}"
+            )
+            continue
+        also = [f"also as {name}" if name != clash["serves"] else "with other options" for name in clash["also"]]
+        click.echo(f"{domain}/{clash['collection']}   serves as {clash['serves']}, was declared {' and '.join(also)}")
     rows = [
         (plain(f"{domain}/{item['collection']}/{item['key']}"), item["type"], item["conflicts"])
         for item in body["items"]

@@ -45,6 +45,20 @@ class Domain(Catalogue):
         """
         await self.declare_collection(collection, type, options)
 
+    async def declare_domain(
+        self, *, shards: int | None = None, owner: str | None = None, description: str | None = None
+    ) -> dict[str, Any]:
+        """Declare the domain, or change its owner or description; what is not given stays as it is. Its declaration as it stands.
+
+        ``shards``: into how many groups its keys are divided, 1 if it is not given; fixed when the domain is declared. A
+        commit is atomic within one of them.
+
+        Raises:  UsageError type-mismatch when it has another number of shards; nothing changed.
+        """
+        given = {"shards": shards, "owner": owner, "description": description}
+        fields = {name: value for name, value in given.items() if value is not None}
+        return await self._store.call(Call("declare_domain", {"domain": self.name, **fields}))
+
     async def declare_collection(self, collection: str, type_name: str, options: Mapping[str, Any]) -> dict[str, Any]:
         """``declare`` for options known at run time only; the declaration as it stands."""
         await self._store.ensure_domain(self.name)
@@ -139,9 +153,9 @@ class Domain(Catalogue):
         while True:
             body = await self.list_conflicts(after=following)
             for clash in body["declarations"] if is_first else ():
-                also = tuple(clash["also"])
+                also = tuple(map(str, clash["also"]))
                 yield Conflict(
-                    collection=clash["collection"], key=None, type=clash["serves"], conflicts=len(also), also=also
+                    collection=clash["collection"], key=None, type=str(clash["serves"]), conflicts=len(also), also=also
                 )
             for item in body["items"]:
                 yield msgspec.convert(item, Conflict)

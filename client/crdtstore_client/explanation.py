@@ -64,10 +64,11 @@ class Conflict(msgspec.Struct, frozen=True, kw_only=True):
     """A key behind whose value stand ``conflicts`` writes that it does not show; ``explain`` of its handle names them.
 
     Or, with no key, a collection that regions declared differently: ``type`` is the one that serves, ``also`` are the
-    others, whose data is read under ``collection@type``.
+    others, whose data is read under ``collection@type``. Or, with no collection, the domain, declared with several
+    numbers of shards: ``type`` and ``also`` are these, and data is read under ``domain@number``.
     """
 
-    collection: str
+    collection: str | None
     key: str | None
     type: str
     conflicts: int

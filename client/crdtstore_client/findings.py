@@ -13,7 +13,22 @@ from crdtstore_client.looking import Finding, Look
 
 __all__ = ["CHECKS", "examine"]
 
-CHECKS: tuple[Callable[[Look], Iterator[Finding]], ...] = MEMBER_CHECKS
+
+def _shards(look: Look) -> Iterator[Finding]:
+    """A domain that regions declared with different numbers of shards while they could not hear each other."""
+    clashes = {clash.domain: clash for each in look.views for clash in each.shards}
+    for domain, clash in sorted(clashes.items()):
+        others = " and ".join(map(str, clash.also))
+        name = f"{domain}@{clash.also[0]}"
+        yield Finding(
+            "shards",
+            f"the domain {domain} was declared with {clash.serves} shards, which serve, and also with {others}: what was written to keys "
+            f"that are elsewhere now is read under {name}",
+            f"crdtstore list {name}/COLLECTION shows it; write again under {domain} what is missing there",
+        )
+
+
+CHECKS: tuple[Callable[[Look], Iterator[Finding]], ...] = (*MEMBER_CHECKS, _shards)
 
 
 def examine(look: Look) -> list[Finding]:

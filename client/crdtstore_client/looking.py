@@ -142,16 +142,17 @@ class Look:
         ]
         if elsewhere:
             return []
-        listed = [domain for each in self.views for domain in {group.domain for group in each.groups}]
-        wanted = {domain for domain in listed if listed.count(domain) > 1}
+        listed = [name for each in self.views for name in {group.name for group in each.groups}]
+        wanted = {name for name in listed if listed.count(name) > 1}
         held = {
-            group.domain
+            group.name
             for each in others
             if each.state in {"member", "leaving"}
             for group in each.groups
             if group.installing is None
         }
-        return sorted({group.domain for each in leaving for group in each.groups} & wanted - held)
+        only_here = {group.name: group.domain for each in leaving for group in each.groups}
+        return sorted({domain for name, domain in only_here.items() if name in wanted - held})
 
     @cached_property
     def deaf(self) -> list[Members]:

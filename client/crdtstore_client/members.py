@@ -26,6 +26,7 @@ __all__ = [
     "OrphansOfDomain",
     "Quorum",
     "Removed",
+    "ShardClash",
     "Split",
     "life_dot",
     "matching",
@@ -113,6 +114,14 @@ class MemberGroup(msgspec.Struct, frozen=True, kw_only=True):
         return replica not in self.waits_for and replica not in self.members
 
 
+class ShardClash(msgspec.Struct, frozen=True, kw_only=True):
+    """A domain that was declared with several numbers of shards: the one that serves, and the others."""
+
+    domain: str
+    serves: int
+    also: list[int] = []
+
+
 class Members(msgspec.Struct, frozen=True, kw_only=True):
     """The whole answer of one node; ``state``: member, joining, leaving, removed, fenced, unproven."""
 
@@ -128,6 +137,7 @@ class Members(msgspec.Struct, frozen=True, kw_only=True):
     quorum: Quorum = Quorum()
     split: list[Split] = []
     orders: list[str] = []
+    shards: list[ShardClash] = []
     groups: list[MemberGroup] = []
     what_now: list[str] = []
 

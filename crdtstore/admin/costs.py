@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from crdtstore.admin.heard import heard_ms, only_there
-from crdtstore.configuration import SYSTEM_GROUP
+from crdtstore.configuration import SYSTEM_GROUP, name_of
 
 if TYPE_CHECKING:
     from crdtstore.causal import ReplicaId
@@ -122,7 +122,7 @@ def rejoin_costs(host: Host, orphans: int | None) -> list[str]:
     else:
         said.append("all commits made here count: nothing is lost")
     held = [
-        engine.group.partition("/")[0]
+        name_of(engine.group, host.groups)
         for engine in host.groups.values()
         if engine.takes_part and all(engine.rows.newest[other] is None for other in engine.others)
     ]
@@ -212,5 +212,5 @@ def _stuck(host: Host) -> list[str]:
         ids = engine.configuration.ids
         reached = [replica for replica in ids if replica == host.me.replica or host.is_connected(replica)]
         if not removed.isdisjoint(ids) and not engine.configuration.is_quorum(reached):
-            found.add(group.partition("/")[0])
+            found.add(name_of(group, host.groups))
     return sorted(found)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from crdtstore.configuration import SYSTEM_GROUP
+from crdtstore.configuration import SYSTEM_GROUP, name_of
 from crdtstore.errors import Unavailable
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def state_of(host: Host) -> tuple[State, str | None]:
         return "joining", "it is not a member yet, or does not hold what the others declared"
     if removed:
         return "removed", f"its id was removed from {', '.join(removed[:5])}"
-    missing = sorted(group.partition("/")[0] for group, engine in host.groups.items() if not engine.is_installed)
+    missing = sorted(name_of(group, host.groups) for group, engine in host.groups.items() if not engine.is_installed)
     if missing:
         return "joining", f"it does not hold {', '.join(missing[:5])} yet{' and others' if len(missing) > 5 else ''}"
     return "member", None

@@ -15,7 +15,7 @@ from crdtstore.admin.asked import OrphanApplyRequest, OrphansRequest
 from crdtstore.admin.identity import check_writes
 from crdtstore.causal import Dot, ReplicaId
 from crdtstore.commit import head_of
-from crdtstore.configuration import SYSTEM_GROUP, group_named, group_of
+from crdtstore.configuration import SYSTEM_GROUP, group_named, name_of
 from crdtstore.engine.output import Committed, Refused
 from crdtstore.errors import CrdtStoreError, StorageError, UsageError
 from crdtstore.leaves import SEQ_BITS, SEQ_MASK
@@ -103,14 +103,8 @@ class Orphaned:
             count = max(made.get(group, 0), final or 0)
             if count:
                 orphans = 0 if final is None else count - final
-                found[self._name(group)] = {"final": final, "made": count, "orphans": orphans}
+                found[name_of(group, self._host.groups)] = {"final": final, "made": count, "orphans": orphans}
         return found
-
-    def _name(self, group: str) -> str:
-        """A group in the words of operators: the name of its domain, and where that has several shards the shard, as in ``shop/3``."""
-        domain, _, shard = group.partition("/")
-        is_alone = shard == "0" and group_of(domain, 1) not in self._host.groups
-        return domain if is_alone else group
 
     def show(self, request: Request, parsed: OrphansRequest, now_ms: int, out: HostOutput) -> None:
         """All ids with their counts, or the orphans of one id in one domain."""

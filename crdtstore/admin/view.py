@@ -12,7 +12,7 @@ from crdtstore.admin.costs import what_now
 from crdtstore.admin.heard import heard_ms, only_there
 from crdtstore.admin.holding import held_back
 from crdtstore.admin.identity import state_of
-from crdtstore.configuration import SYSTEM_GROUP, Configuration, Member
+from crdtstore.configuration import SYSTEM_GROUP, Configuration, Member, name_of
 from crdtstore.engine.membership.changes import Change, Evict, Join
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ def members_body(host: Host, now_ms: int) -> dict[str, Any]:
         "orders": [
             _order(host, engine, change) for engine in host.groups.values() for change in engine.membership.orders
         ][:_MOST_ORDERS],
+        "shards": _shards(host),
         "groups": [_group(host, engine) for _, engine in sorted(host.groups.items())],
     }
     body["what_now"] = what_now(host, body)
@@ -109,7 +110,7 @@ def _removed(host: Host, configuration: Configuration) -> list[dict[str, Any]]:
         for group, engine in sorted(host.groups.items()):
             there = engine.configuration.removal(removed.replica)
             if there is not None:
-                finals[_domain(group)] = there.final
+                finals[name_of(group, host.groups)] = there.final
         member = removed.member
         found.append({"replica": member.replica, "node": member.node, "region": member.region, "final": finals})
     return found
@@ -135,6 +136,16 @@ def _quorum(host: Host, configuration: Configuration) -> dict[str, Any]:
     }
 
 
+def _shards(host: Host) -> list[dict[str, Any]]:
+    """Domains that were declared with several numbers of shards by regions that could not hear each other."""
+    declared = ((domain, host.declarations.numbers(domain)) for domain in host.declarations.domains())
+    return [
+        {"domain": domain, "serves": numbers[0], "also": sorted(numbers[1:])}
+        for domain, numbers in declared
+        if len(numbers) > 1
+    ]
+
+
 def _splits(host: Host) -> list[dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for engine in host.groups.values():
@@ -147,7 +158,7 @@ def _splits(host: Host) -> list[dict[str, Any]]:
 
 
 def _order(host: Host, engine: Engine, change: Change) -> str:
-    where = _domain(engine.group)
+    where = name_of(engine.group, host.groups)
     if isinstance(change, Join):
         return f"let {change.member.replica} join {where}"
     if isinstance(change, Evict):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import deque
+from collections.abc import Iterable
 
 __all__ = ["Histogram", "Measures"]
 
@@ -32,6 +33,18 @@ class Histogram:
         self.count = 0
         self.total = 0
         self.greatest = 0
+
+    @classmethod
+    def joined(cls, parts: Iterable[Histogram]) -> Histogram:
+        """One that has counted what these have."""
+        whole = cls()
+        for part in parts:
+            for upper, times in part.counts.items():
+                whole.counts[upper] = whole.counts.get(upper, 0) + times
+            whole.count += part.count
+            whole.total += part.total
+            whole.greatest = max(whole.greatest, part.greatest)
+        return whole
 
     def note(self, value: int, times: int = 1) -> None:
         """Count a value; a negative one (two clocks that differ) counts as zero."""

@@ -45,6 +45,8 @@ class _OfDomain(NamedTuple):
     kind: str
     what: str
     value: Callable[[Engine, int], float | None]
+    join: Callable[[list[float]], float] = sum
+    """What stands for several shards."""
 
 
 class _OfLink(NamedTuple):
@@ -55,6 +57,10 @@ class _OfLink(NamedTuple):
 
 def _per_sync(node: Node) -> float | None:
     return node.driver.commits_logged / node.log.syncs if node.driver.commits_logged else None
+
+
+def _domains(node: Node) -> float:
+    return len({group.partition("/")[0] for group in node.host.groups}) - 1
 
 
 def _not_installed(node: Node) -> float:
@@ -77,7 +83,7 @@ def _age(node: Node) -> float | None:
 
 _NODE = (
     _OfNode("crdtstore_ready", "gauge", "1 when this node takes requests.", lambda n: n.why_not_ready() is None),
-    _OfNode("crdtstore_domains", "gauge", "Declared domains.", lambda n: len(n.host.groups) - 1),
+    _OfNode("crdtstore_domains", "gauge", "Domains held here.", _domains),
     _OfNode("crdtstore_steps", "counter", "Steps of the service.", lambda n: n.driver.steps),
     _OfNode("crdtstore_requests_waiting", "gauge", "Requests not answered yet.", lambda n: n.driver.waiting),
     _OfNode("crdtstore_api_connections", "gauge", "Connections of users.", lambda n: n.server.connections),
@@ -157,12 +163,14 @@ _DOMAIN = (
         "gauge",
         "The commits known to be missing here are at most so old; absent when that cannot be told.",
         lambda e, now: _seconds(e.rows.lag_ms(e.durability.vector, now)),
+        max,
     ),
     _OfDomain(
         "crdtstore_staleness_seconds",
         "gauge",
         "No write older than this can be missing here; absent until every member was heard.",
         lambda e, now: _seconds(e.rows.staleness_ms(now)),
+        max,
     ),
     _OfDomain("crdtstore_stamps_ahead", "counter", "Further than max_drift_ms.", lambda e, now: e.clock.drifted),
     _OfDomain(
@@ -175,12 +183,14 @@ _DOMAIN = (
     _OfDomain("crdtstore_rights_given", "counter", "Peers' wants served.", lambda e, now: e.rights.wants_served),
     _OfDomain("crdtstore_rights_waiting", "gauge", "Writes that wait for rights.", lambda e, now: e.rights.waiting),
     _OfDomain("crdtstore_holds_open", "gauge", "Made here, not ended.", lambda e, now: e.rights.holds.open),
-    _OfDomain("crdtstore_members", "gauge", "Who holds it.", lambda e, now: len(e.configuration.members)),
-    _OfDomain("crdtstore_configuration_number", "gauge", "Of its members.", lambda e, now: e.configuration.number),
+    _OfDomain("crdtstore_members", "gauge", "Who holds it.", lambda e, now: len(e.configuration.members), max),
+    _OfDomain("crdtstore_configuration_number", "gauge", "Of its members.", lambda e, now: e.configuration.number, max),
     _OfDomain("crdtstore_adoptions", "counter", "Configurations adopted.", lambda e, now: e.membership.adoptions),
     _OfDomain("crdtstore_ballots", "counter", "Begun here.", lambda e, now: e.membership.decision.ballots),
-    _OfDomain("crdtstore_split", "gauge", "Members of a line that parted.", lambda e, now: len(e.membership.splits)),
-    _OfDomain("crdtstore_fenced", "gauge", "1 when this node may not write here.", lambda e, now: e.is_fenced),
+    _OfDomain(
+        "crdtstore_split", "gauge", "Members of a line that parted.", lambda e, now: len(e.membership.splits), max
+    ),
+    _OfDomain("crdtstore_fenced", "gauge", "1 when this node may not write here.", lambda e, now: e.is_fenced, max),
 )
 
 _LINK = (
@@ -258,22 +268,29 @@ class Metrics(Collector):
             yield _family(name, "gauge", what, ("peer",), samples)
 
     def _of_domains(self) -> Iterator[Metric]:
+        """By domain, however many shards it has: their number would multiply that of the series."""
         now_ms = self._node.driver.clock.now_ms()
-        engines = [
-            (group.partition("/")[0], engine) for group, engine in sorted(self._node.host.groups.items())[:MAX_DOMAINS]
-        ]
-        for name, kind, what, value in _DOMAIN:
-            yield _family(
-                name, kind, what, ("domain",), [((domain,), value(engine, now_ms)) for domain, engine in engines]
-            )
+        domains = dict[str, list[Engine]]()
+        for group, engine in sorted(self._node.host.groups.items()):
+            domains.setdefault(group.partition("/")[0], []).append(engine)
+        shown = list(domains.items())[:MAX_DOMAINS]
+        for name, kind, what, value, join in _DOMAIN:
+            samples = [
+                ((domain,), _joined([value(each, now_ms) for each in engines], join)) for domain, engines in shown
+            ]
+            yield _family(name, kind, what, ("domain",), samples)
         name = "crdtstore_divergence_window_seconds"
         windows = HistogramMetricFamily(name, _OTHER[name], labels=("domain",))
         name = "crdtstore_visibility_seconds"
         visible = HistogramMetricFamily(name, _OTHER[name], labels=("domain", "peer"))
-        for domain, engine in engines:
-            _add(windows, (domain,), engine.measures.window_ms)
-            for node, origin in {node_of(engine.replicas[origin]): origin for origin in engine.others}.items():
-                _add(visible, (domain, node), engine.measures.visibility_ms[origin])
+        for domain, engines in shown:
+            _add(windows, (domain,), [engine.measures.window_ms for engine in engines])
+            peers = dict[str, list[Histogram]]()
+            for engine in engines:
+                for node, origin in {node_of(engine.replicas[origin]): origin for origin in engine.others}.items():
+                    peers.setdefault(node, []).append(engine.measures.visibility_ms[origin])
+            for node, histograms in peers.items():
+                _add(visible, (domain, node), histograms)
         yield windows
         yield visible
 
@@ -290,8 +307,15 @@ def _family(name: str, kind: str, what: str, labels: tuple[str, ...], samples: _
     return family
 
 
-def _add(family: HistogramMetricFamily, labels: tuple[str, ...], histogram: Histogram) -> None:
-    """The counts of a fine histogram below coarser bounds; a value is off by less than 7 %."""
+def _joined(values: list[float | None], join: Callable[[list[float]], float]) -> float | None:
+    """What stands for all shards of a domain; None where that of one is not known."""
+    known = [value for value in values if value is not None]
+    return join(known) if len(known) == len(values) else None
+
+
+def _add(family: HistogramMetricFamily, labels: tuple[str, ...], histograms: list[Histogram]) -> None:
+    """The counts of fine histograms, together, below coarser bounds; a value is off by less than 7 %."""
+    histogram = histograms[0] if len(histograms) == 1 else Histogram.joined(histograms)
     buckets, fine, total = [], iter(histogram.buckets()), 0
     upper, times = next(fine, (None, 0))
     for bound in _BOUNDS_MS:

@@ -91,11 +91,11 @@ async def test_labels_are_bounded(shop: Node, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_a_fine_histogram_below_coarser_bounds() -> None:
-    histogram = Histogram()
-    for value in (0, 1, 1, 3, 50, 51, 10_000_000):
-        histogram.note(value)
+    parts = [Histogram(), Histogram()]
+    for at, value in enumerate((0, 1, 1, 3, 50, 51, 10_000_000)):
+        parts[at % 2].note(value)
     family = metrics.HistogramMetricFamily("x", "x", labels=())
-    metrics._add(family, (), histogram)
+    metrics._add(family, (), parts)
     counts = {sample.labels["le"]: sample.value for sample in family.samples if sample.name == "x_bucket"}
     assert (counts["0.001"], counts["0.002"], counts["0.005"], counts["0.05"], counts["0.1"]) == (3, 3, 4, 4, 6)
     assert (counts["3600.0"], counts["+Inf"]) == (6, 7)

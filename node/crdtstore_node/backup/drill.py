@@ -200,9 +200,9 @@ class _Drill:
     async def _look_at_collections(self, session: aiohttp.ClientSession, status: dict[str, Any]) -> dict[str, Any]:
         """A page of every collection; of bounded counters every key, for these have a bound that can be broken."""
         count = keys = 0
-        for group in status["groups"]:
-            domain = group["domain"]
-            if domain.startswith("_") or f"{domain}/{group['shard']}" in self._left_out:
+        left_out = {name.partition("/")[0] for name in self._left_out}
+        for domain in sorted({group["domain"] for group in status["groups"]}):
+            if domain.startswith("_") or domain in left_out:
                 continue
             collections = (await self._ask(session, f"/v1/domains/{domain}"))["collections"]
             for name, type_name in collections.items():
