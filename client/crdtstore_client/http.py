@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from crdtstore.values import from_json, to_msgpack, unpack
-from crdtstore_client.transport import NotSent, ReplyLost, Response
+from crdtstore_client.transport import NotSent, Refused, ReplyLost, Response
 
 if TYPE_CHECKING:
     import ssl
@@ -25,6 +25,11 @@ MAX_CONNECTIONS = 256
 MAX_REPLY_BYTES = 64 << 20
 CONNECT_SHARE = 0.9
 """Connecting ends before the whole attempt does, or a timeout would not tell whether anything had been sent."""
+CONNECT_SECONDS = 1.5
+"""The same for a session, whose handshake may take a little longer."""
+HEARTBEAT_SECONDS = 5.0
+"""After so long a silence a node is asked for a sign of life, and has half of it to give one."""
+CLOSE_SECONDS = 1.0
 
 
 class HttpTransport:
@@ -42,7 +47,10 @@ class HttpTransport:
             import aiohttp  # noqa: PLC0415 (dear: see above)
 
             connector = aiohttp.TCPConnector(limit=MAX_CONNECTIONS, ssl=self._tls if self._tls is not None else True)
-            self._session = aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
+            timeout = aiohttp.ClientTimeout(total=None, connect=CONNECT_SECONDS)
+            self._session = aiohttp.ClientSession(
+                connector=connector, cookie_jar=aiohttp.DummyCookieJar(), timeout=timeout
+            )
         return self._session
 
     async def request(
@@ -89,6 +97,27 @@ class HttpTransport:
         except (aiohttp.ClientError, OSError) as error:
             raise ReplyLost(f"{url_base}: {error or type(error).__name__}") from error
         return Response(status, _decode(raw, content_type, url_base), answer_headers)
+
+    async def open_session(self, url_base: str, authorization: str | None) -> aiohttp.ClientWebSocketResponse:
+        """A WebSocket to ``/v1/session`` of a node.
+
+        Raises:  NotSent when nobody is there; Refused when who is there opens none.
+        """
+        session = self._open()
+        import aiohttp  # noqa: PLC0415
+
+        try:
+            return await session.ws_connect(
+                f"{url_base}/v1/session",
+                headers={} if authorization is None else {"Authorization": authorization},
+                timeout=aiohttp.ClientWSTimeout(ws_close=CLOSE_SECONDS),
+                heartbeat=HEARTBEAT_SECONDS,
+                max_msg_size=MAX_REPLY_BYTES,
+            )
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
+            raise NotSent(f"{url_base}: cannot connect: {error}") from error
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            raise Refused(f"{url_base}: {error or type(error).__name__}") from error
 
     async def close(self) -> None:
         self._is_closed = True

@@ -22,11 +22,11 @@ from crdtstore.errors import (
     AccessError,
     CrdtStoreError,
     InsufficientRights,
-    NotReplicated,
     OutcomeUnknown,
     ReplicaBehind,
     Unavailable,
     from_problem,
+    not_replicated,
 )
 from crdtstore_client.over_http import ask_over_http
 from crdtstore_client.regions import Node, Nodes
@@ -200,8 +200,11 @@ class Link:
             if isinstance(failure, ReplyLost):
                 _may_have_reached(call, node)
             return None
-        if reply.status < 300 and reply.status != 202:
+        if reply.status < 300:
             self.nodes.worked(node)
+            regions = call.fields.get("regions", 0)
+            if regions and (late := not_replicated(reply.body, regions)) is not None:
+                raise late
             return reply.body
         error = _error_of(reply, node)
         if not isinstance(error, InsufficientRights) or not isinstance(call.last, InsufficientRights):
@@ -311,10 +314,6 @@ def _no_token(node: Node) -> Response:
 
 def _error_of(reply: Response, node: Node) -> CrdtStoreError:
     body = reply.body
-    if reply.status == 202:
-        where = ", ".join(body.get("durable_in", []))
-        known = {name: body[name] for name in ("dot", "token", "values", "replayed", "durable_in") if name in body}
-        return NotReplicated(f"durable in {where}, not yet in as many regions as asked for", **known)
     if "code" not in body:  # not a node of ours: a gateway, a wrong address
         if reply.status in {401, 403}:
             return AccessError(f"{node.url} refuses with status {reply.status}. Nothing changed.")

@@ -11,9 +11,9 @@ from crdtstore.errors import UsageError
 from crdtstore_client.address import check_part
 from crdtstore_client.admin import Admin
 from crdtstore_client.domain import Domain, seconds_of
-from crdtstore_client.http import HttpTransport
 from crdtstore_client.link import Auth, Call, Link
 from crdtstore_client.session import Session
+from crdtstore_client.session_transport import SessionTransport
 from crdtstore_client.status import Status
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def connect(
             )
     if auth is None:
         auth = os.environ.get("CRDTSTORE_AUTH") or None
-    link = Link(dict.fromkeys(chosen), transport if transport is not None else HttpTransport(tls), auth)
+    link = Link(dict.fromkeys(chosen), transport if transport is not None else SessionTransport(tls), auth)
     return Store(link, Session(token), seconds_of(timeout), owns_link=True)
 
 

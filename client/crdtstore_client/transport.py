@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
-__all__ = ["Asks", "NotSent", "ReplyLost", "Response", "Transport"]
+__all__ = ["Asks", "NotSent", "Refused", "ReplyLost", "Response", "Transport"]
 
 
 class NotSent(Exception):
@@ -20,6 +20,10 @@ class NotSent(Exception):
 
 class ReplyLost(Exception):
     """The request may have reached a node, but no whole answer came back."""
+
+
+class Refused(Exception):
+    """Somebody is there, and opens no session."""
 
 
 @dataclass(frozen=True, slots=True)
