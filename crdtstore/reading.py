@@ -112,13 +112,13 @@ class Reader:
 
         Raises:  Unavailable ``wrong-worker`` when this node does not hold one; nothing changed.
         """
-        if type(asked) not in IN_DOMAIN:
+        if not isinstance(asked, IN_DOMAIN):
             return {SYSTEM_GROUP: seen[SYSTEM_GROUP]} if SYSTEM_GROUP in seen else {}
         division = self._host.declarations.division(asked.domain)
         if division is None:
             domains = (SYSTEM_GROUP.partition("/")[0], asked.domain.partition("@")[0])
             return {group: vector for group, vector in seen.items() if group.partition("/")[0] in domains}
-        if type(asked) in OF_DOMAIN:
+        if isinstance(asked, OF_DOMAIN):
             held = [division.groups[shard] for shard in self._held(division, asked.shards_of)]
             return {group: seen[group] for group in (SYSTEM_GROUP, *held) if group in seen}
         groups = touched(asked, division)

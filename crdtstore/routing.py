@@ -25,10 +25,10 @@ from crdtstore.shards import Division
 
 __all__ = ["IN_DOMAIN", "OF_DOMAIN", "shard_of_all", "touched"]
 
-_OF_KEYS = frozenset((ExplainRequest, MembersRequest, ReadRequest))
-OF_DOMAIN = frozenset((ConflictsRequest, ListRequest))
+_OF_KEYS = (ExplainRequest, MembersRequest, ReadRequest)
+OF_DOMAIN = (ConflictsRequest, ListRequest)
 """Requests about all shards of a domain."""
-IN_DOMAIN = frozenset((CommitRequest,)) | OF_DOMAIN | _OF_KEYS
+IN_DOMAIN = (CommitRequest, *OF_DOMAIN, *_OF_KEYS)
 """Requests about what a domain holds; all others are about what is declared."""
 _SHOWN = 3
 """So many shards, and so many ops in each, are named when a commit is refused."""
@@ -38,9 +38,9 @@ def touched(asked: Any, division: Division) -> tuple[str, ...]:
     """The groups that a request about what a domain holds touches; ``division`` is how the domain is divided."""
     if division.shards == 1:
         return (SYSTEM_GROUP, division.groups[0])
-    if type(asked) in _OF_KEYS:
+    if isinstance(asked, _OF_KEYS):
         return (SYSTEM_GROUP, division.group_of(asked.collection, asked.key))
-    if type(asked) is CommitRequest:
+    if isinstance(asked, CommitRequest):
         return (SYSTEM_GROUP, *sorted({group for op in asked.ops for group in _groups_of(op, division)}))
     return (SYSTEM_GROUP, *division.groups)
 

@@ -19,28 +19,28 @@ from typing import Any
 
 from crdtstore.causal import ReplicaId
 from crdtstore.engine.events import Persisted, Tick
-from crdtstore.errors import CrdtStoreError, StorageError, Unavailable
+from crdtstore.errors import CrdtStoreError, StorageError
 from crdtstore.host import HostOutput, Rejected
 from crdtstore.messages import Frame, Part, Want, decode_message
 from crdtstore.saving import Saved
 from crdtstore.service import Cancelled, Event, Received, Request, Service
 from crdtstore.storage.protocol import NO_ORIGIN, CommitLog, StateStore
+from crdtstore_node.asking import Answer, Asked, Asker, gone, overloaded, refused, unfinished, unread
 from crdtstore_node.clock import WallClock
 from crdtstore_node.config import UNSAVED_BYTES
 from crdtstore_node.identity import Anchor
 from crdtstore_node.logs import event
 from crdtstore_node.standing import why_no_data
 from crdtstore_node.state_writer import StateWriter
-from crdtstore_node.writer import RETRY_S, LogWriter
+from crdtstore_node.writer import LogWriter
 
-__all__ = ["Answer", "Driver"]
-
-Answer = dict[str, Any] | CrdtStoreError
+__all__ = ["Driver"]
 
 _log = logging.getLogger(__name__)
 _WRITES = frozenset(
     ("commit", "declare", "declare_domain", "member_evict", "member_force", "member_leave", "orphan_apply")
 )
+_NO_FIELDS: dict[str, Any] = {}
 _DATA = _WRITES | {"collection", "conflicts", "domain", "explain", "list", "members", "read"}
 _TICK_S = 1.0
 """A tick comes at least so often."""
@@ -99,7 +99,8 @@ class Driver:
         self._unsaved_bytes = unsaved_bytes
         self._events: list[Event] = []
         self._is_scheduled = False
-        self._waiting: dict[int, tuple[asyncio.Future[Answer], bool]] = {}
+        self._waiting: dict[int, tuple[Asker | asyncio.Future[Answer], int, bool]] = {}
+        """By ticket who wants the answer, under which number, and whether it is a write."""
         self._ticket = 0
         self._max_waiting = service.host.options.max_waiting
         self._timer: asyncio.TimerHandle | None = None
@@ -134,6 +135,9 @@ class Driver:
     def submit(self, event: Event) -> None:
         """Let this happen, with everything else of this turn of the loop."""
         self._events.append(event)
+        self._schedule()
+
+    def _schedule(self) -> None:
         if not self._is_scheduled:
             self._is_scheduled = True
             self._loop.call_soon(self._turn)
@@ -150,29 +154,53 @@ class Driver:
 
         Raises:  Unavailable when too many requests wait or nothing can be made durable; nothing changed.
         """
-        is_write = do in _WRITES
         if len(self._waiting) >= self._max_waiting:
-            raise Unavailable(
-                f"{self._max_waiting} requests wait on this node already. Nothing changed.",
-                code="overloaded",
-                retry_after=1.0,
-            )
-        if self.is_crashed:
-            raise _gone()
-        if do in _DATA and (why_not := why_no_data(self.service.host)) is not None:
+            raise overloaded(self._max_waiting)
+        if (why_not := self._why_not(do)) is not None:
             raise why_not
-        if is_write and (why := self.why_no_writes) is not None:
-            raise _refused(why)
         self._ticket += 1
         future: asyncio.Future[Answer] = self._loop.create_future()
-        self._waiting[self._ticket] = (future, is_write)
+        self._waiting[self._ticket] = (future, 0, do in _WRITES)
         self.submit(Request(self._ticket, do, fields))
         return self._ticket, future
+
+    def request_all(self, asker: Asker, requests: Sequence[Asked]) -> None:
+        """Ask the service all this, in order. What is refused at once is answered before this returns."""
+        waiting, events, opened = self._waiting, self._events, asker.open
+        is_taken: dict[str, bool] = {}
+        for asked in requests:
+            do = asked.do
+            if do not in is_taken:
+                is_taken[do] = self._why_not(do) is None
+            if not is_taken[do] or len(waiting) >= self._max_waiting:
+                asker.answered(asked.n, self._why_not(do) or overloaded(self._max_waiting))
+                continue
+            ticket = self._ticket = self._ticket + 1
+            opened[asked.n] = ticket
+            waiting[ticket] = (asker, asked.n, do in _WRITES)
+            events.append(Request(ticket, do, _NO_FIELDS, parsed=asked))
+        self._schedule()
+
+    def _why_not(self, do: str) -> CrdtStoreError | None:
+        """Why such a request is not taken now."""
+        if self.is_crashed:
+            return gone()
+        if do in _DATA and (why_not := why_no_data(self.service.host)) is not None:
+            return why_not
+        if do in _WRITES and (why := self.why_no_writes) is not None:
+            return refused(why)
+        return None
 
     def forget(self, ticket: int) -> None:
         """Who asked is gone: a read is forgotten, a write goes on."""
         if self._waiting.pop(ticket, None) is not None:
             self.submit(Cancelled(ticket))
+
+    def forget_all(self, asker: Asker) -> None:
+        """The same for all that this one asked."""
+        for ticket in asker.open.values():
+            self.forget(ticket)
+        asker.open.clear()
 
     async def stop(self) -> None:
         """Make durable what was begun, then end. Nothing may be submitted any more."""
@@ -187,7 +215,7 @@ class Driver:
             self._timer.cancel()
         self._timer = None
         for ticket in list(self._waiting):
-            self._answer(ticket, _gone())
+            self._answer(ticket, gone())
 
     # --- one turn
 
@@ -223,24 +251,33 @@ class Driver:
             self.send(out.send)
         for ticket, answer in out.replies:
             if isinstance(answer, CrdtStoreError):
-                # Its frames hold this very output, which the collector does not see: kept, each refusal would stay for ever.
-                answer.__traceback__ = answer.__context__ = answer.__cause__ = None
-                if isinstance(answer, StorageError):
-                    self.unread += 1
-                    self.unreadable = answer
-                    self._answer(ticket, _unread(answer))
-                    continue
-            self._answer(ticket, answer)
+                self._answer(ticket, self._refusal(answer))
+            else:
+                self._answer(ticket, answer)
         for rejected in out.rejected:
             self.rejected(rejected)
         if out.rejoin is not None:
             self.rejoin(out.rejoin)
         self._arm((out.wake_ms - now_ms) / 1000)
 
+    def _refusal(self, error: CrdtStoreError) -> CrdtStoreError:
+        # Its frames hold this very output, which the collector does not see: kept, each refusal would stay for ever.
+        error.__traceback__ = error.__context__ = error.__cause__ = None
+        if not isinstance(error, StorageError):
+            return error
+        self.unread += 1
+        self.unreadable = error
+        return unread(error)
+
     def _answer(self, ticket: int, answer: Answer) -> None:
         waiting = self._waiting.pop(ticket, None)
-        if waiting is not None and not waiting[0].done():
-            waiting[0].set_result(answer)
+        if waiting is None:
+            return
+        asker, n, _ = waiting
+        if not isinstance(asker, asyncio.Future):
+            asker.answered(n, answer)
+        elif not asker.done():
+            asker.set_result(answer)
 
     def _arm(self, delay_s: float) -> None:
         at = self._loop.time() + min(max(delay_s, _LEAST_S if self._is_started else _STILL_S), _TICK_S)
@@ -320,7 +357,7 @@ class Driver:
         events, self._events = self._events, []
         for each in events:
             if isinstance(each, Request) and each.do in _WRITES:
-                self._answer(each.ticket, _refused(error))
+                self._answer(each.ticket, refused(error))
             elif not isinstance(each, Received) or not _leads_to_commits(each.data):
                 self._events.append(each)
         for ticket in list(self._waiting):
@@ -348,18 +385,7 @@ class Driver:
                 self._answer_failed(each.ticket, why)
 
     def _answer_failed(self, ticket: int, why: StorageError) -> None:
-        _, is_write = self._waiting[ticket]
-        if ticket in self.service.receipts:  # durable here: no disk of ours is waited for
-            return
-        if not is_write:
-            what = "This cannot be read here now."
-        elif why is self.full:
-            what = "This write takes effect when there is room, and may before that be repeated under its key."
-        else:
-            what = "Whether this write survives shows at the next start."
-        error = Unavailable(f"{why.detail}. {what}", code=_storage_code(why), retry_after=_retry_after(why))
-        if is_write:
-            error.effect = "unknown"
+        error = unfinished(why, is_write=self._waiting[ticket][2], is_full=why is self.full)
         self._answer(ticket, error)
         self.submit(Cancelled(ticket))
 
@@ -367,23 +393,8 @@ class Driver:
         self.is_crashed = True
         _log.exception("the service failed; this node stops, its next start rebuilds the state from the log")
         for ticket in list(self._waiting):
-            self._answer(ticket, _gone())
+            self._answer(ticket, gone())
         self.crashed()
-
-
-def _gone() -> CrdtStoreError:
-    return Unavailable("this node stops. Ask another region.", code="internal", retry_after=1.0)
-
-
-def _refused(why: StorageError) -> Unavailable:
-    return Unavailable(f"{why.detail}. Nothing changed.", code=_storage_code(why), retry_after=_retry_after(why))
-
-
-def _unread(why: StorageError) -> StorageError:
-    """What a user is told: which file it is, and what can be done, stands in the status and the log, for those who can."""
-    return StorageError(
-        "this cannot be read from the disk of this node; another region may have it. Nothing changed.", code=why.code
-    )
 
 
 def _leads_to_commits(data: bytes) -> bool:
@@ -392,11 +403,3 @@ def _leads_to_commits(data: bytes) -> bool:
         return isinstance(decode_message(data), Frame | Want | Part)
     except CrdtStoreError:
         return False  # the service says what is wrong with it
-
-
-def _retry_after(why: StorageError) -> float:
-    return RETRY_S if why.code == "storage-full" else 5.0
-
-
-def _storage_code(failure: StorageError) -> str:
-    return failure.code if failure.code == "storage-full" else "storage-failed"

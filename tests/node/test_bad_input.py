@@ -70,7 +70,7 @@ BODIES = [
     (KEY, {"ops": []}, "bad-request", "1 to 1000 ops"),
     (KEY, {}, "bad-request", "ops"),
     (KEY, {**ADD, "reason": 5}, "bad-request", "reason"),
-    (KEY, {**ADD, "regions": 1}, "bad-request", "regions must be 0"),
+    (KEY, {**ADD, "regions": 1}, "bad-request", "regions says how many other regions"),
     (KEY, {**ADD, "regions": "0"}, "bad-request", "regions"),
     (KEY, {**ADD, "wait_ms": -1}, "bad-request", "wait_ms"),
     (KEY, {**ADD, "wait_ms": True}, "bad-request", "wait_ms"),

@@ -8,25 +8,19 @@ in the log of this node.
 from __future__ import annotations
 
 import asyncio
-import logging
-import re
-import secrets
 from collections.abc import Callable
 from typing import Any, Protocol
 
 from aiohttp import web
 
-from crdtstore.errors import CrdtStoreError, Unavailable, UsageError, not_replicated, problem
-from crdtstore.values import show
-from crdtstore_node.api import bodies, routes, target
+from crdtstore.errors import CrdtStoreError, UsageError, not_replicated
+from crdtstore_node.api import bodies, problems, routes, target
+from crdtstore_node.api.sessions import Sessions
 from crdtstore_node.config import Http
 from crdtstore_node.driver import Driver
 
 __all__ = ["Handler", "Pages"]
 
-_log = logging.getLogger(__name__)
-_TRACE = re.compile("00-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
-_NO_TRACE = "0" * 32
 _NAME = "crdtstore"
 
 
@@ -52,6 +46,7 @@ class Handler:
         self._pages = pages
         self._options = options
         self.outcomes: dict[str, int] = {"ok": 0}
+        self.sessions: Sessions = Sessions(driver, pages, options, self.outcomes)
         self._own: dict[str, Callable[[], dict[str, Any]]] = {
             ".status": pages.status,
             ".health": lambda: {"alive": True},
@@ -75,7 +70,7 @@ class Handler:
         except Exception:
             return self.fail(is_msgpack, headers.get("traceparent"))
 
-    async def _answer(self, request: web.BaseRequest, is_msgpack: bool) -> web.Response:
+    async def _answer(self, request: web.BaseRequest, is_msgpack: bool) -> web.StreamResponse:
         path, query = target.split(request.raw_path)
         action, fields = routes.find(request.method, target.segments(path))
         if "Content-Encoding" in request.headers:
@@ -87,12 +82,14 @@ class Handler:
                 await self._read(request), request.headers.get("Content-Type"), may_be_empty=action.may_be_empty
             )
             if not given.keys() <= action.body:
-                raise _unknown_fields(given, action.body)
+                raise problems.unknown_fields(given, action.body)
             asked: dict[str, Any] = {**given, **fields}
         else:
             if request.body_exists and await self._read(request):
                 raise UsageError(f"{request.method} takes no body here. Nothing changed.")
             asked = {**fields, **target.parse_query(query, action.query)}
+        if action.do == ".session":
+            return await self.sessions.serve(request)
         if action.do.startswith("."):
             return self._own_page(action.do, is_msgpack)
         if action.do == "commit":
@@ -165,10 +162,7 @@ class Handler:
 
     def refuse(self, error: CrdtStoreError, is_msgpack: bool, traceparent: str | None = None) -> web.Response:
         """The problem document of an error."""
-        if error.trace_id is None:
-            error.trace_id = _trace_id(traceparent)
-        document = problem(error)
-        self.outcomes[document["code"]] = self.outcomes.get(document["code"], 0) + 1
+        document = problems.document_of(error, problems.trace_id_of(traceparent), self.outcomes)
         headers = {"Server": _NAME, "Content-Type": bodies.MSGPACK if is_msgpack else bodies.PROBLEM_JSON}
         if error.retry_after is not None:
             headers["Retry-After"] = str(max(1, round(error.retry_after)))
@@ -178,10 +172,7 @@ class Handler:
 
     def fail(self, is_msgpack: bool, traceparent: str | None = None) -> web.Response:
         """The answer when we failed; called where the exception is handled."""
-        trace_id = _trace_id(traceparent) or secrets.token_hex(16)
-        _log.exception("a request failed", extra={"fields": {"trace_id": trace_id}})
-        detail = "this node failed at this request; its log says more under the trace id. Whether anything changed is not known."
-        return self.refuse(Unavailable(detail, code="internal", trace_id=trace_id), is_msgpack)
+        return self.refuse(problems.failed(problems.trace_id_of(traceparent)), is_msgpack)
 
 
 def _status(action: routes.Action, asked: dict[str, Any], answer: dict[str, Any]) -> int:
@@ -193,13 +184,9 @@ def _status(action: routes.Action, asked: dict[str, Any], answer: dict[str, Any]
 
 def _complete_commit(asked: dict[str, Any], request: web.BaseRequest) -> None:
     """Add what the path and the headers say; an op may repeat the path but not contradict it."""
-    ops, headers = asked.get("ops"), request.headers
-    if not isinstance(ops, list):
-        raise UsageError("ops must be a list of operations. Nothing changed.")
+    ops, headers = problems.check_ops(asked.get("ops")), request.headers
     names = {"collection": asked.pop("collection"), "key": asked.pop("key")}
     for op in ops:
-        if not isinstance(op, dict):
-            raise UsageError(f'an op is a map such as {{"op": "add"}}, got {show(op)}. Nothing changed.')
         for name, value in names.items():
             if op.setdefault(name, value) != value:
                 raise UsageError(f"an op at this path is of the {name} {value[:100]!r}. Nothing changed.")
@@ -213,22 +200,9 @@ def _complete_commit(asked: dict[str, Any], request: web.BaseRequest) -> None:
         if len(headers.getall("Idempotency-Key")) > 1:
             raise UsageError("the header Idempotency-Key stands there twice. Nothing changed.")
         asked["id"] = key
-    trace_id = _trace_id(headers.get("traceparent"))
+    trace_id = problems.trace_id_of(headers.get("traceparent"))
     if trace_id is not None:
         asked["trace_id"] = trace_id
-
-
-def _trace_id(traceparent: str | None) -> str | None:
-    """The trace id of a traceparent header; one that is malformed counts as absent (W3C Trace Context)."""
-    found = _TRACE.fullmatch(traceparent) if traceparent is not None else None
-    return found[1] if found is not None and found[1] != _NO_TRACE else None
-
-
-def _unknown_fields(given: dict[str, Any], known: frozenset[str]) -> UsageError:
-    unknown = sorted(str(name)[:100] for name in given.keys() - known)
-    return UsageError(
-        f"there is no field {', '.join(map(repr, unknown[:5]))} here; there are {', '.join(sorted(known))}. Nothing changed."
-    )
 
 
 def _matches(known: str, etag: str, answer: dict[str, Any]) -> bool:

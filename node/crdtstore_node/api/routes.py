@@ -44,13 +44,15 @@ class MethodNotAllowed(UsageError):
 
 _WAIT: Query = {"wait_ms": integer}
 _READ = Action("read", {"consistency": text, "max_staleness_ms": integer, **_WAIT})
-_LIST = Action("list", {"prefix": text, "after": text, "limit": integer, "values": boolean, **_WAIT})
+_LIST = Action(
+    "list", {"prefix": text, "after": text, "limit": integer, "values": boolean, "shards_of": integer, **_WAIT}
+)
 _MEMBERS = Action("members", {"after": element, "limit": integer, "has": element, **_WAIT})
 _EXPLAIN = Action("explain", {"limit": integer, **_WAIT})
-_CONFLICTS = Action("conflicts", {"after": text, "limit": integer, **_WAIT})
+_CONFLICTS = Action("conflicts", {"after": text, "limit": integer, "shards_of": integer, **_WAIT})
 _COMMIT = Action("commit", body=frozenset(("ops", "reason", "regions", "wait_ms")))
 _DOMAIN = Action("domain", _WAIT)
-_DECLARE_DOMAIN = Action("declare_domain", body=frozenset(("owner", "description")), may_be_empty=True)
+_DECLARE_DOMAIN = Action("declare_domain", body=frozenset(("owner", "description", "shards")), may_be_empty=True)
 _COLLECTION = Action("collection", _WAIT)
 _DECLARE = Action("declare", body=frozenset(("type", "options")))
 
@@ -76,6 +78,7 @@ _OWN: dict[tuple[str, ...], Mapping[str, Action]] = {
     ("", *path.split("/")): {"GET": Action(do), "HEAD": Action(do)}
     for path, do in {"v1/status": ".status", "healthz": ".health", "readyz": ".ready", "metrics": ".metrics"}.items()
 }
+_OWN["", "v1", "session"] = {"GET": Action(".session")}
 
 
 def find(method: str, parts: list[str]) -> tuple[Action, dict[str, str]]:

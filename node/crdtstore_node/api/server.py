@@ -15,6 +15,7 @@ from aiohttp.web_protocol import RequestHandler
 
 from crdtstore.errors import UsageError
 from crdtstore_node.api.handler import Handler
+from crdtstore_node.api.session import Session
 from crdtstore_node.config import Address, Http
 
 __all__ = ["Server", "check_parser"]
@@ -36,9 +37,23 @@ _SILENT.disabled = True  # never a line per request
 
 
 class _Protocol(RequestHandler):
-    """A connection; says what is wrong with malformed HTTP as a problem."""
+    """A connection; says what is wrong with malformed HTTP as a problem, and tells a session when the client does not read."""
 
-    __slots__ = ()
+    __slots__ = ("session",)
+
+    def __init__(self, manager: web.Server, **options: Any) -> None:
+        super().__init__(manager, **options)
+        self.session: Session | None = None
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        if self.session is not None:
+            self.session.on_full()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self.session is not None:
+            self.session.on_room()
 
     def handle_error(
         self,
@@ -116,4 +131,5 @@ class Server:
         """Take no more requests, finish those in flight."""
         if self._runner is not None:
             await asyncio.sleep(0)
+            await self._handler.sessions.stop()
             await self._runner.cleanup()

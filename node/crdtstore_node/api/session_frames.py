@@ -1,0 +1,292 @@
+"""Frames of a session: from bytes to checked requests, from answers to bytes.
+
+The question: how does one C call decode a frame, and nothing that HTTP refuses gets through? The decoder knows every field and its type, so
+what is no request of ours fails in it: an extension, a key that is no text, a field that does not exist. What it cannot see is a field
+that stands there twice; then the requests, written again, are shorter than the frame was. Whatever is not plainly good (bytes, integers
+beyond 64 bits, values in values, and all that is wrong) is looked at request by request, as a body of HTTP is, and said in the same words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, ClassVar, NamedTuple
+
+import msgspec
+from msgspec import Meta, Raw, Struct, UnsetType
+from msgspec.msgpack import Decoder, Encoder
+
+from crdtstore import requests
+from crdtstore.errors import CrdtStoreError, UsageError
+from crdtstore.values import pack
+from crdtstore_node.api import bodies
+from crdtstore_node.api.problems import check_ops, trace_id_of, unknown_fields
+
+__all__ = ["Asked", "BadFrame", "Item", "Refused", "count_of", "decode", "encode", "frames_of"]
+
+SPLIT_BYTES = 1 << 20
+"""Replies of a turn are one frame, unless it would be longer than this."""
+
+_Number = Annotated[int, Meta(ge=0)]
+_Scalar = str | int | float | bool | None
+_Flat = _Scalar | list[_Scalar] | dict[str, _Scalar]
+
+
+class BadFrame(Exception):
+    """A frame after which nothing on this connection can be relied on; ``code`` is the WebSocket's."""
+
+    def __init__(self, code: int, reason: str) -> None:
+        super().__init__(reason)
+        self.code = code
+        self.reason = reason
+
+
+class Refused(NamedTuple):
+    """A request that is wrong by itself."""
+
+    n: int
+    error: CrdtStoreError
+    traceparent: str | None = None
+
+
+class _Numbered(Struct):
+    """What is needed to answer anything at all."""
+
+    n: _Number
+    traceparent: Any = None
+    do: Any = None
+
+
+# --- requests with the number and the trace of a session; those below with types so narrow that nothing has to be looked at again
+
+
+class _Commit(requests.CommitRequest, kw_only=True):
+    do: ClassVar[str] = "commit"
+    n: _Number
+    traceparent: str | None = None
+
+
+class _Read(requests.ReadRequest, kw_only=True):
+    do: ClassVar[str] = "read"
+    n: _Number
+    traceparent: str | None = None
+
+
+class _List(requests.ListRequest, kw_only=True):
+    do: ClassVar[str] = "list"
+    n: _Number
+    traceparent: str | None = None
+
+
+class _Members(requests.MembersRequest, kw_only=True):
+    do: ClassVar[str] = "members"
+    n: _Number
+    traceparent: str | None = None
+
+
+class _Explain(requests.ExplainRequest, kw_only=True):
+    do: ClassVar[str] = "explain"
+    n: _Number
+    traceparent: str | None = None
+
+
+class _Conflicts(requests.ConflictsRequest, kw_only=True):
+    do: ClassVar[str] = "conflicts"
+    n: _Number
+    traceparent: str | None = None
+
+
+class _Domain(requests.DomainRequest, kw_only=True):
+    do: ClassVar[str] = "domain"
+    n: _Number
+    traceparent: str | None = None
+
+
+class _Collection(requests.CollectionRequest, kw_only=True):
+    do: ClassVar[str] = "collection"
+    n: _Number
+    traceparent: str | None = None
+
+
+class _DeclareDomain(requests.DeclareDomainRequest, kw_only=True):
+    do: ClassVar[str] = "declare_domain"
+    n: _Number
+    traceparent: str | None = None
+
+
+class _Declare(requests.DeclareRequest, kw_only=True):
+    do: ClassVar[str] = "declare"
+    n: _Number
+    traceparent: str | None = None
+
+
+class _Status(requests.StatusRequest, kw_only=True):
+    do: ClassVar[str] = "status"
+    n: _Number
+    traceparent: str | None = None
+
+
+class _FlatCommit(_Commit, kw_only=True, omit_defaults=True, gc=False, tag_field="do", tag="commit"):
+    ops: list[dict[str, _Flat]]
+    trace_id: None = None
+
+
+class _FlatMembers(_Members, kw_only=True, omit_defaults=True, gc=False, tag_field="do", tag="members"):
+    after: _Scalar = None
+    has: _Scalar | UnsetType = msgspec.UNSET
+
+
+class _FlatDeclare(_Declare, kw_only=True, omit_defaults=True, gc=False, tag_field="do", tag="declare"):
+    options: dict[str, _Flat] = msgspec.field(default_factory=dict)
+
+
+def _flat(kind: type[Any]) -> type[Any]:
+    """One whose fields are flat as they are."""
+    return msgspec.defstruct(
+        f"_Flat{kind.__name__}",
+        [],
+        bases=(kind,),
+        kw_only=True,
+        omit_defaults=True,
+        gc=False,
+        tag_field="do",
+        tag=kind.do,
+        forbid_unknown_fields=True,
+    )
+
+
+Asked = (
+    _Commit
+    | _Read
+    | _List
+    | _Members
+    | _Explain
+    | _Conflicts
+    | _Domain
+    | _Collection
+    | _DeclareDomain
+    | _Declare
+    | _Status
+)
+Item = Asked | Refused
+
+_OTHERS: tuple[Any, ...] = (_Read, _List, _Explain, _Conflicts, _Domain, _Collection, _DeclareDomain, _Status)
+_KINDS: dict[str, Any] = {
+    kind.do: kind for kind in sorted((_Commit, _Members, _Declare, *_OTHERS), key=lambda kind: kind.do)
+}
+_FIELDS = {
+    do: frozenset(kind.__struct_fields__) - {"trace_id"} for do, kind in _KINDS.items()
+}  # a trace is given by its traceparent, as over HTTP
+_Union: Any = _FlatCommit | _FlatMembers | _FlatDeclare
+for _each in _OTHERS:
+    _Union |= _flat(_each)
+
+_one = Decoder(_Union).decode
+_many = Decoder(list[_Union]).decode
+_split = Decoder(list[Raw]).decode
+_numbered = Decoder(_Numbered).decode
+_encode = Encoder().encode
+_BROKEN = (msgspec.MsgspecError, ValueError, RecursionError)
+
+
+# --- in
+
+
+def count_of(frame: bytes) -> int:
+    """How many requests a frame says it has, from its first bytes.
+
+    Raises:  BadFrame for what is neither a map nor an array.
+    """
+    first = frame[0] if frame else 0xC1
+    if first >> 4 == 0x9:
+        return first & 0xF
+    if first in (0xDC, 0xDD):
+        return int.from_bytes(frame[1 : 3 if first == 0xDC else 5], "big")
+    if first >> 4 == 0x8 or first in (0xDE, 0xDF):
+        return 1
+    raise BadFrame(1007, "a frame is one msgpack map, or an array of maps")
+
+
+def decode(frame: bytes) -> list[Item]:
+    """The requests of a frame, checked, in order.
+
+    Raises:  BadFrame when one of them cannot even be answered; nothing changed.
+    """
+    is_many = frame[0] >> 4 == 0x9 or frame[0] in (0xDC, 0xDD)
+    try:
+        found: Any = _many(frame) if is_many else _one(frame)
+        if len(_encode(found)) == len(frame):
+            return [_checked(each) for each in (found if is_many else (found,))]
+    except _BROKEN:
+        pass
+    try:
+        parts = _split(frame) if is_many else [Raw(frame)]
+    except _BROKEN:
+        raise BadFrame(1007, "a frame is msgpack, and this one is not") from None
+    return [_decode_alone(bytes(part)) for part in parts]
+
+
+def _checked(request: Any) -> Item:
+    try:
+        request.check()
+    except CrdtStoreError as error:
+        return Refused(request.n, error, request.traceparent)
+    if request.traceparent is not None and request.do == "commit":
+        request.trace_id = trace_id_of(request.traceparent)
+    return request  # type: ignore[no-any-return]
+
+
+def _decode_alone(part: bytes) -> Item:
+    try:
+        request = _one(part)
+        if len(_encode(request)) == len(part):
+            return _checked(request)
+    except _BROKEN:
+        pass
+    try:
+        head = _numbered(part)
+    except _BROKEN:
+        raise BadFrame(1007, "a request is a map with a number n, an integer from 0") from None
+    traceparent = head.traceparent if isinstance(head.traceparent, str) else None
+    try:
+        return _checked(_parse(part))
+    except CrdtStoreError as error:
+        return Refused(head.n, error, traceparent)
+
+
+def _parse(part: bytes) -> Any:
+    """The request, looked at as closely as a body of HTTP.
+
+    Raises:  UsageError; nothing changed.
+    """
+    fields = bodies.decode(part, bodies.MSGPACK)
+    do = fields.pop("do", None)
+    if not isinstance(do, str):
+        raise UsageError("a request says in its field do what is to be done. Nothing changed.")
+    if not fields.keys() <= _FIELDS.get(do, fields.keys()):
+        del fields["n"]
+        raise unknown_fields(fields, _FIELDS[do] - {"n"})
+    if do == "commit":
+        check_ops(fields.get("ops"))
+    return requests.parse(do, fields, _KINDS)
+
+
+# --- out
+
+
+def encode(message: Any) -> bytes:
+    """The bytes of one message, or of many."""
+    try:
+        return _encode(message)
+    except OverflowError:  # an integer beyond 64 bits
+        return pack(message)
+
+
+def frames_of(replies: Sequence[dict[str, Any]], write: Callable[[bytes], None]) -> None:
+    """Write the replies of a turn: one frame, or some where that would be long."""
+    data = encode(replies if len(replies) > 1 else replies[0])
+    if len(data) <= SPLIT_BYTES or len(replies) == 1:
+        write(data)
+        return
+    middle = len(replies) // 2
+    frames_of(replies[:middle], write)
+    frames_of(replies[middle:], write)
