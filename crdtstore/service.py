@@ -15,7 +15,7 @@ from msgspec import Struct
 
 from crdtstore.admin.administration import ADMIN, Administration
 from crdtstore.admin.identity import check_writes, mark_of
-from crdtstore.causal import Dot, ReplicaId
+from crdtstore.causal import ReplicaId
 from crdtstore.configuration import SYSTEM_GROUP
 from crdtstore.engine.engine import REMOVED, Engine
 from crdtstore.engine.events import Draft, Op, Persisted, Tick
@@ -128,13 +128,16 @@ class Service:
         out = self._out = HostOutput()
         self.now_ms = now_ms
         host, has_moved = self.host, False
+        self.sessions.look_again()
         for event in events:
-            if not isinstance(event, Request) and self._drafts:
+            if isinstance(event, Request):
+                self._on_request(event)
+                continue
+            if self._drafts:
                 self._flush()
+            self.sessions.look_again()
             if isinstance(event, Received):
                 host.receive(event.peer, event.data, now_ms, out)
-            elif isinstance(event, Request):
-                self._on_request(event)
             elif isinstance(event, Persisted):
                 host.persisted(event, now_ms, out)
                 has_moved = True
@@ -179,27 +182,29 @@ class Service:
                 self.administration.on_request(request, self.now_ms, self._out)
                 return
             parsed: Any = parse(request.do, request.fields) if request.parsed is None else request.parsed
-            look = self._looks.get(request.do)
-            if look is not None:
+            if isinstance(parsed, CommitRequest):
+                self._check_counts()
+                self._after_token(request, parsed, partial(self._commit, request, parsed, self.now_ms))
+            elif (look := self._looks.get(request.do)) is not None:
                 self._after_token(request, parsed, lambda now: self._show(request, parsed.token, look(parsed, now)))
-                return
-            if (
-                isinstance(parsed, CommitRequest | DeclareDomainRequest | DeclareRequest)
-                and self.host.roster.is_removed
-            ):
-                raise Unavailable(REMOVED, code="fenced")  # before it waits for what this node will never have
-            match parsed:
-                case CommitRequest():
-                    asked_ms = self.now_ms
-                    self._after_token(request, parsed, lambda now: self._commit(request, parsed, asked_ms))
-                case DeclareDomainRequest():
-                    self._after_token(request, parsed, lambda now: self._declare_domain(request, parsed))
-                case DeclareRequest():
-                    self._after_token(request, parsed, lambda now: self._declare(request, parsed))
-                case _:
-                    self.reply(request.ticket, self.status(self.now_ms))
+            elif isinstance(parsed, DeclareDomainRequest):
+                self._check_counts()
+                self._after_token(request, parsed, lambda now: self._declare_domain(request, parsed))
+            elif isinstance(parsed, DeclareRequest):
+                self._check_counts()
+                self._after_token(request, parsed, lambda now: self._declare(request, parsed))
+            else:
+                self.reply(request.ticket, self.status(self.now_ms))
         except CrdtStoreError as error:
             self.fail(request.ticket, error)
+
+    def _check_counts(self) -> None:
+        """Refuse to write on a node that was removed, before the write waits for what this node will never have.
+
+        Raises:  Unavailable ``fenced``; nothing changed.
+        """
+        if self.host.roster.is_removed:
+            raise Unavailable(REMOVED, code="fenced")
 
     def _forget(self, ticket: int) -> None:
         """Who asked is gone."""
@@ -225,9 +230,15 @@ class Service:
     ) -> None:
         """Go on as soon as this region has seen what the token names, in the groups that this request touches. Which these are may turn out
         to be others while it waits."""
-        seen = self.sessions.seen(parsed.token)
+        sessions, token = self.sessions, parsed.token
+        if not token or token in sessions.covered:
+            go(self.now_ms)
+            return
+        seen = sessions.seen(token)
         needed = self._reader.touched(parsed, seen) if seen else seen
-        if self.sessions.has_seen(needed):
+        if sessions.has_seen(needed):
+            if len(needed) == len(seen):
+                sessions.covered.add(token)
             go(self.now_ms)
             return
         if until_ms is None:
@@ -295,19 +306,15 @@ class Service:
 
     # --- writes
 
-    def _commit(self, request: Request, parsed: CommitRequest, asked_ms: int) -> None:
-        division = self._reader.division(parsed.domain)
-        drafted = parsed.draft(
-            request.ticket,
-            request.principal,
-            lambda name: self._reader.declared(parsed.domain, name),
-            self.now_ms,
-            self.host.options,
-        )
-        engine = self._reader.at(division, shard_of_all(division, drafted.ops))
+    def _commit(self, request: Request, parsed: CommitRequest, asked_ms: int, now_ms: int) -> None:
+        reader = self._reader
+        division = reader.division(parsed.domain)
+        declared = partial(reader.declared, parsed.domain)
+        drafted = parsed.draft(request.ticket, request.principal, declared, now_ms, self.host.options)
+        engine = reader.at(division, shard_of_all(division, drafted.ops))
         if parsed.regions:
             self.receipts.check(engine, parsed.regions)
-        self._submit(engine, drafted, lambda committed: self._committed(engine, parsed, committed, asked_ms))
+        self._submit(engine, drafted, partial(self._committed, engine, parsed, asked_ms))
 
     def _submit(self, engine: Engine, draft: Draft, answer: Callable[[Committed], dict[str, Any] | None]) -> None:
         check_writes(self.host)
@@ -356,13 +363,13 @@ class Service:
                 self.fail(reply.ticket, error)
 
     def _committed(
-        self, engine: Engine, parsed: CommitRequest, committed: Committed, asked_ms: int
+        self, engine: Engine, parsed: CommitRequest, asked_ms: int, committed: Committed
     ) -> dict[str, Any] | None:
         """What is answered to a commit that is durable here; None: not before other regions have it too, or it is time."""
         replica = engine.replicas[committed.origin]
         body = {
-            "dot": str(Dot(replica, committed.seq)),
-            "token": self.sessions.token(parsed.token, engine.group, {replica: committed.seq}),
+            "dot": f"{replica}:{committed.seq}",
+            "token": self.sessions.token_of_commit(parsed.token, engine, committed),
             "values": committed.values,
             "replayed": committed.is_replayed,
             "durable_in": [self.host.me.region],

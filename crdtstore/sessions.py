@@ -16,6 +16,7 @@ from __future__ import annotations
 from crdtstore.causal import ReplicaId, join, node_of
 from crdtstore.configuration import SYSTEM_GROUP, Configuration
 from crdtstore.engine.engine import Engine
+from crdtstore.engine.output import Committed
 from crdtstore.errors import Compacted
 from crdtstore.host import Host
 from crdtstore.storage.protocol import NO_ORIGIN
@@ -34,13 +35,22 @@ def durable(engine: Engine) -> dict[ReplicaId, int]:
 
 
 class Sessions:
-    """The tokens of one node. Keeps nothing of any session."""
+    """The tokens of one node. Keeps nothing of any session; what it found is good until anything happens (``look_again``)."""
 
     def __init__(self, host: Host) -> None:
         self._host = host
         self.tokens = Tokens(host.cluster.nonce)
         self._finals: dict[str, tuple[Configuration, dict[ReplicaId, int]]] = {}
         """Per group the finals of the configuration that was in force when they were looked up last."""
+        self.covered: set[str] = set()
+        """Tokens of which was found that all they name is durable here: many requests come with the same."""
+        self._given: dict[tuple[str | None, str, int], str] = {}
+        """Tokens of replies to new commits, by the token that came with these, the group and how far it is durable."""
+
+    def look_again(self) -> None:
+        """Something happens."""
+        self.covered.clear()
+        self._given.clear()
 
     def seen(self, text: str | None) -> Seen:
         """What a token has seen; none has seen nothing.
@@ -139,6 +149,19 @@ class Sessions:
         if number:  # who does not know of it may be no member any more, and lack what all members have
             seen[SYSTEM_GROUP] = join((seen.get(SYSTEM_GROUP, {}), {NO_ORIGIN: number}))
         return self.tokens.encode({name: self._not_everywhere(name, entries) for name, entries in seen.items()})
+
+    def token_of_commit(self, before: str | None, engine: Engine, committed: Committed) -> str:
+        """The token of the reply to a commit. All new ones that become durable together have the same, which names them all: what one of
+        them waits for in another region arrives there with it.
+        """
+        replica = engine.replicas[committed.origin]
+        if committed.is_replayed:
+            return self.token(before, engine.group, {replica: committed.seq})
+        seq = engine.durability.vector[committed.origin]
+        token = self._given.get((before, engine.group, seq))
+        if token is None:
+            token = self._given[before, engine.group, seq] = self.token(before, engine.group, {replica: seq})
+        return token
 
     def _not_everywhere(self, group: str, vector: dict[ReplicaId, int]) -> dict[ReplicaId, int]:
         engine = self._host.groups.get(group)
