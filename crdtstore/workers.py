@@ -59,7 +59,7 @@ class Workers:
     def wrong(self, domain: str, shards: int, group: str | None = None) -> Unavailable:
         """The answer to a request about what other workers hold: about one group, or, without it, about all of a domain."""
         known, workers = self._cluster, self.directory()
-        more: dict[str, Any] = {"domain": domain, "shards": shards, "workers": workers}
+        more: dict[str, Any] = {"domain": domain, "shards": shards, "index": self.index, "workers": workers}
         if group is not None:
             owner = known.worker_of(group)
             assert owner is not None, "every worker holds it"

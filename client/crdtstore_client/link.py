@@ -13,7 +13,7 @@ import asyncio
 import random
 from collections.abc import Awaitable, Callable, Iterable
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -30,6 +30,7 @@ from crdtstore.errors import (
 )
 from crdtstore_client.over_http import ask_over_http
 from crdtstore_client.regions import Node, Nodes
+from crdtstore_client.routes import merge_pages
 from crdtstore_client.session import Session
 from crdtstore_client.transport import Asks, NotSent, ReplyLost, Response, Transport
 
@@ -46,6 +47,8 @@ LEAST_SECONDS = 0.005
 """With less time left nothing is sent: no answer could come in it, and whether the request arrived would be unknown."""
 FIRST_PAUSE_SECONDS = 0.05
 LONGEST_PAUSE_SECONDS = 1.0
+DEFAULT_LIMIT = 100
+"""Items of a page, where none is given (API)."""
 SERVER_WAIT_SECONDS = 1.0
 """How long a node waits by itself, for a token or for rights, before it says no (API: ``wait_ms=1000``)."""
 WAIT_SHARE = 0.7
@@ -167,12 +170,18 @@ class Link:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + seconds
         await self.nodes.start()
+        routes = self.nodes.routes
         asked: set[str] = set()
         pause = FIRST_PAUSE_SECONDS
         while (now := loop.time()) + LEAST_SECONDS < deadline:
+            worker = None
+            if routes.workers > 1:
+                if routes.divides(call.do, call.fields):
+                    return await self._of_each(call, session, deadline - now)
+                worker = routes.worker(call.do, call.fields)
             prefer = call.last.regions if isinstance(call.last, ReplicaBehind) else call.prefers
             only = None if call.bound_to is None else call.bound_to.url
-            node = self.nodes.pick(asked, now, prefer, only)
+            node = self.nodes.pick(asked, now, prefer, only, worker)
             if node is None:  # all were asked: pause, then another round
                 if isinstance(call.last, InsufficientRights):
                     break  # each has already looked for rights elsewhere
@@ -183,12 +192,24 @@ class Link:
                 pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
                 asked.clear()
                 continue
-            share = (deadline - now) / self.nodes.unasked(asked, only)
+            share = (deadline - now) / self.nodes.unasked(asked, only, worker)
             asked.add(node.url)
             body = await self._attempt(call, session, node, share)
             if body is not None:
                 return body
         raise self._gave_up(call, seconds)
+
+    async def _of_each(self, call: Call, session: Session, seconds: float) -> dict[str, Any]:
+        """Ask each worker for what it holds of a domain; one page of it all."""
+        owners = self.nodes.routes.owners(call.fields)
+        parts = [replace(call, fields={**call.fields, "shards_of": owner}, last=None) for owner in owners]
+        answers = await asyncio.gather(*(self.call(part, session, seconds) for part in parts), return_exceptions=True)
+        pages = []
+        for answer in answers:
+            if isinstance(answer, BaseException):
+                raise answer
+            pages.append(answer)
+        return merge_pages(call.do, pages, call.fields.get("limit", DEFAULT_LIMIT))
 
     async def _attempt(self, call: Call, session: Session, node: Node, seconds: float) -> dict[str, Any] | None:
         """One attempt at one node; None when another one may do better."""
@@ -214,6 +235,10 @@ class Link:
             if call.is_write and call.may_have_reached and error.code not in _SAME_EVERYWHERE:
                 raise _unknown(call) from error
             raise error
+        if error.code == "wrong-worker":
+            self.nodes.worked(node)
+            self.nodes.learn(node, error.more)
+            return None
         if error.effect == "unknown":
             _may_have_reached(call, node)
         if error.retry_after is not None:

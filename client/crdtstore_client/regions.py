@@ -4,15 +4,20 @@ The question: how does a client find the nearest region that works, without aski
 first use all nodes are probed at once, and the first to answer is the nearest. A node that fails is set aside and
 probed in the background after a pause that grows, so that no request of a user pays for finding out that it is still
 gone.
+
+Where nodes consist of several workers, each is a node here. Who was given the url of one of them finds the others from
+its status.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Coroutine, Iterable, Iterator
+from collections.abc import Callable, Collection, Coroutine, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
+from crdtstore_client.routes import Routes
 from crdtstore_client.transport import Response
 
 __all__ = ["Node", "Nodes"]
@@ -37,6 +42,11 @@ class Node:
     probe_at: float = 0.0
     not_before: float = 0.0
     is_probing: bool = False
+    name: str = ""
+    worker: int | None = None
+    """Which worker of its node it is; None: not known, or its node is one process."""
+    found_at: Node | None = None
+    """Who told of it; None: its url was given."""
 
 
 class Nodes:
@@ -44,6 +54,7 @@ class Nodes:
 
     def __init__(self, urls: Iterable[str], probe: Probe) -> None:
         self._nodes = [Node(url.rstrip("/"), position) for position, url in enumerate(urls)]
+        self.routes = Routes()
         self._probe = probe
         self._tasks: set[asyncio.Task[None]] = set()
         self._started: asyncio.Task[None] | None = None
@@ -82,28 +93,69 @@ class Nodes:
             node.is_probing = False
         node.region = str(reply.body.get("region") or node.region)
         node.distance = loop.time() - begun
+        self.learn(node, reply.body, str(reply.body.get("node", "")))
         if reply.status < 500 and reply.body.get("ready", True):
             self.worked(node)
         else:
             self.failed(node)
 
+    async def find_all(self) -> None:
+        """Return when every node has been asked once who it is: then all workers are known of those that answer."""
+        await self.start()
+        if self._tasks:
+            await asyncio.wait(list(self._tasks))
+
+    def learn(self, node: Node, body: Mapping[str, Any], name: str = "") -> None:
+        """Take in what a node says of the workers of its own node, in its status or because it was the wrong one."""
+        self.routes.learn(body)
+        workers = body.get("workers")
+        if self.routes.workers == 1 or not isinstance(workers, list):
+            return
+        for each in workers:
+            if each["node"] == name or each["index"] == body.get("index"):
+                node.name, node.worker = each["node"], each["index"]
+            elif each["api"]:
+                self._found(node, each, _reachable(each["api"], node.url))
+
+    def _found(self, by: Node, worker: Mapping[str, Any], url: str) -> None:
+        known = next((node for node in self._nodes if url == node.url or worker["node"] == node.name), None)
+        if known is None:
+            known = Node(url, by.position, distance=by.distance, found_at=by)
+            self._nodes.append(known)
+        elif known.found_at is not None and known.url != url:  # it was started elsewhere
+            known.url, known.is_up, known.pause = url, True, FIRST_PAUSE_SECONDS
+        known.name, known.worker, known.region = worker["node"], worker["index"], worker["region"]
+
     def pick(
-        self, asked: Collection[str], now: float, prefer: Collection[str] = (), only: str | None = None
+        self,
+        asked: Collection[str],
+        now: float,
+        prefer: Collection[str] = (),
+        only: str | None = None,
+        worker: int | None = None,
     ) -> Node | None:
         """The next node: those of ``prefer`` first, up before down, then the nearest; None when all were asked.
 
-        ``only``: the url of the one node that may be asked.
+        ``only``: the url of the one node that may be asked; ``worker``: which worker of any node it has to be.
         """
         for node in self._nodes:
-            if not node.is_up and node.probe_at <= now and not node.is_probing:
-                self._spawn(self._look(node))
-        nodes = [node for node in self._nodes if only in {None, node.url}]
+            if not node.is_up and node.probe_at <= now:
+                for each in {id(node): node, id(node.found_at): node.found_at}.values():
+                    if each is not None and not each.is_probing:
+                        self._spawn(self._look(each))
+        nodes = self._meant(only, worker)
         free = [node for node in nodes if node.url not in asked and node.not_before <= now]
-        return min(free, key=lambda node: (node.region not in prefer, *_order(node)), default=None)
+        return min(free, key=lambda node: (node.region not in prefer, *_order(node, worker)), default=None)
 
-    def unasked(self, asked: Collection[str], only: str | None = None) -> int:
+    def unasked(self, asked: Collection[str], only: str | None = None, worker: int | None = None) -> int:
         """How many nodes have not been asked yet in this round."""
-        return sum(node.url not in asked for node in self._nodes if only in {None, node.url})
+        return sum(node.url not in asked for node in self._meant(only, worker))
+
+    def _meant(self, only: str | None, worker: int | None) -> list[Node]:
+        """Who may be asked; of whom it is not known which worker it is, it may be the one, or knows it."""
+        if only is not None:
+            return [node for node in self._nodes if node.url == only]
+        return [node for node in self._nodes if worker is None or node.worker in {None, worker}]
 
     def wait_until(self) -> float:
         """The earliest instant at which some node lets itself be asked again."""
@@ -131,5 +183,14 @@ class Nodes:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def _order(node: Node) -> tuple[bool, float, int]:
-    return (not node.is_up, node.distance, node.position)
+def _reachable(api: str, by: str) -> str:
+    """Where a worker is reached, from what it says and the url of who said it: one that listens everywhere names no host."""
+    there, here = urlsplit(api), urlsplit(by)
+    if there.hostname not in {"0.0.0.0", "::"}:  # noqa: S104 - nothing is bound here
+        return api.rstrip("/")
+    host = f"[{here.hostname}]" if ":" in (here.hostname or "") else here.hostname
+    return f"{there.scheme}://{host}:{there.port}"
+
+
+def _order(node: Node, worker: int | None = None) -> tuple[bool, bool, float, int]:
+    return (not node.is_up, node.worker is None and worker is not None, node.distance, node.position)
