@@ -139,10 +139,8 @@ class Nodes:
         ``only``: the url of the one node that may be asked; ``worker``: which worker of any node it has to be.
         """
         for node in self._nodes:
-            if not node.is_up and node.probe_at <= now:
-                for each in {id(node): node, id(node.found_at): node.found_at}.values():
-                    if each is not None and not each.is_probing:
-                        self._spawn(self._look(each))
+            if not node.is_up and node.probe_at <= now and not node.is_probing:
+                self._spawn(self._look(node))
         nodes = self._meant(only, worker)
         free = [node for node in nodes if node.url not in asked and node.not_before <= now]
         return min(free, key=lambda node: (node.region not in prefer, *_order(node, worker)), default=None)
@@ -169,6 +167,8 @@ class Nodes:
         node.is_up = False
         node.probe_at = asyncio.get_running_loop().time() + node.pause
         node.pause = min(node.pause * 2, LONGEST_PAUSE_SECONDS)
+        if node.found_at is not None and not node.found_at.is_probing:  # perhaps it was started elsewhere
+            self._spawn(self._look(node.found_at))
 
     def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(coroutine)
