@@ -84,13 +84,23 @@ class Commit(msgspec.Struct, array_like=True, gc=False):
     @property
     def operation(self) -> tuple[bytes, int] | None:
         """Operation id and request hash, if the commit carries one that has the known form."""
-        if not self.attributes:
-            return None
-        operation = self.attribute(OPERATION)
-        if not isinstance(operation, list) or len(operation) != 2:
+        attempt = self.attempt
+        return None if attempt is None else attempt[:2]
+
+    @property
+    def attempt(self) -> tuple[bytes, int, int] | None:
+        """The same with the stamp at which the id expires."""
+        attributes = self.attributes
+        if len(attributes) == 4 and attributes[0] == OPERATION and attributes[2] == EXPIRY:  # most have no others
+            operation, expiry = attributes[1], attributes[3]
+        else:
+            operation, expiry = self.attribute(OPERATION), self.attribute(EXPIRY)
+        if type(operation) is not list or len(operation) != 2:
             return None
         id_, request = operation
-        return (id_, request) if isinstance(id_, bytes) and len(id_) == 16 and isinstance(request, int) else None
+        if type(id_) is not bytes or len(id_) != 16 or not isinstance(request, int):
+            return None
+        return id_, request, expiry if isinstance(expiry, int) else self.hlc
 
 
 _encode = msgspec.msgpack.Encoder(order="deterministic").encode

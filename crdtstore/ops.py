@@ -10,8 +10,6 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from msgspec import Struct
-
 from crdtstore.declarations import Declared, check_name
 from crdtstore.engine.events import Op
 from crdtstore.errors import UsageError
@@ -59,19 +57,15 @@ def check_key(key: Any) -> str:
 # --- fields of maps
 
 
-class _Place(Struct, frozen=True, gc=False):
-    """Where an operation acts: a key or a field below it."""
-
-    crdt: CrdtType
-    options: Mapping[str, Any]
-    below: tuple[str, ...]
+_Place = tuple[CrdtType, Mapping[str, Any], tuple[str, ...]]
+"""Where an operation acts: the type and the options there, and the path below the key."""
 
 
 def _refused(detail: str) -> UsageError:
     return UsageError(f"{detail}. Nothing changed.", code="invalid-op")
 
 
-def _place(what: Declared, path: Any) -> _Place:
+def _place(collection: str, here: _Place, path: Any) -> _Place:
     """Follow the path of an operation down from its key.
 
     Raises:  UsageError ``invalid-op`` or ``invalid-value``; nothing changed.
@@ -80,14 +74,14 @@ def _place(what: Declared, path: Any) -> _Place:
         raise _refused(f'path is a list of steps such as ["visits"] or [["visits", "counter"]], got {show(path)}')
     if len(path) > MAX_STEPS:
         raise _refused(f"a path has at most {MAX_STEPS} steps, got {len(path)}")
-    place = _Place(what.crdt, what.options, ())
+    crdt, options, below = here
     for step in path:
-        if place.crdt.name != _MAP:
-            where = what.name if not place.below else f"the field {show(split_part(place.below[-1])[0])}"
-            raise _refused(f"path leads into an {_MAP}, and {where} is of the type {place.crdt.name}")
-        name, crdt = _step(step, place.options.get("fields"))
-        place = _Place(crdt, crdt.options, (*place.below, part_of(name, crdt.name)))
-    return place
+        if crdt.name != _MAP:
+            where = collection if not below else f"the field {show(split_part(below[-1])[0])}"
+            raise _refused(f"path leads into an {_MAP}, and {where} is of the type {crdt.name}")
+        name, crdt = _step(step, options.get("fields"))
+        options, below = crdt.options, (*below, part_of(name, crdt.name))
+    return crdt, options, below
 
 
 def _step(step: Any, declared: Any) -> tuple[str, CrdtType]:
@@ -135,23 +129,22 @@ def check_op(fields: Mapping[str, Any], declared: Callable[[str], Declared]) -> 
         raise UsageError("if_match is an etag as a read returned it. Nothing changed.")
     what = declared(check_collection(fields.get("collection")))
     key = check_key(fields.get("key"))
-    place = _Place(what.crdt, what.options, ()) if path is None else _place(what, path)
-    crdt = place.crdt
-    arguments = {field: value for field, value in fields.items() if field not in _ADDRESS}
+    here: _Place = what.crdt, what.options, ()
+    crdt, options, below = here if path is None else _place(what.name, here, path)
     mutator = crdt.mutators.get(name)
     if mutator is not None:
-        checked = mutator.check(arguments)
-        crdt.check(checked, place.options)
-        return Op(crdt, what.path, key, mutator, checked, if_match, place.below, what.options)
+        arguments = mutator.check(fields, _ADDRESS)
+        crdt.check(arguments, options)
+        return Op(crdt, what.path, key, mutator, arguments, if_match, below, what.options)
     if name in ("delete", "expire") and not crdt.deletable:
         end = "be deleted" if name == "delete" else "expire"
         raise UsageError(f"a key of type {crdt.name} cannot {end}. Nothing changed.", code="not-deletable")
     if name != "delete":
         known = ", ".join(sorted([*crdt.mutators, *(["delete"] if crdt.deletable else [])]))
         raise _refused(f"{crdt.name} has the operations {known}, not {name[:100]!r}{_hint(crdt, path)}")
-    if arguments:
-        raise _refused(f"delete takes no arguments, not {', '.join(sorted(arguments))}")
-    return Op(crdt, what.path, key, None, {}, if_match, place.below, what.options)
+    if not fields.keys() <= _ADDRESS:
+        raise _refused(f"delete takes no arguments, not {', '.join(sorted(fields.keys() - _ADDRESS))}")
+    return Op(crdt, what.path, key, None, {}, if_match, below, what.options)
 
 
 def _hint(crdt: CrdtType, path: Any) -> str:
@@ -160,5 +153,5 @@ def _hint(crdt: CrdtType, path: Any) -> str:
 
 def asked_of(op: Op) -> list[Any]:
     """What an operation asks for, as plain values: the request hash is over these. What stands at a key has no path in it."""
-    asked = [op.collection, op.key, op.mutator.name if op.mutator else "delete", dict(op.arguments)]
+    asked = [op.collection, op.key, op.mutator.name if op.mutator else "delete", op.arguments]
     return [*asked, list(op.below)] if op.below else asked

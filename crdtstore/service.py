@@ -107,6 +107,7 @@ class Service:
         self._out = HostOutput()
         self.now_ms = 0
         """The time of this step."""
+        self._is_removed = False
         self._drafts: dict[str, list[Draft]] = {}
         self._pending: dict[int, Callable[[Committed], dict[str, Any] | None]] = {}
         """Writes on their way to the disk, by ticket: what is answered then; None: not yet, or nobody is there any more."""
@@ -128,14 +129,13 @@ class Service:
         out = self._out = HostOutput()
         self.now_ms = now_ms
         host, has_moved = self.host, False
-        self.sessions.look_again()
+        self._look_again()
         for event in events:
             if isinstance(event, Request):
                 self._on_request(event)
                 continue
             if self._drafts:
                 self._flush()
-            self.sessions.look_again()
             if isinstance(event, Received):
                 host.receive(event.peer, event.data, now_ms, out)
             elif isinstance(event, Persisted):
@@ -149,6 +149,7 @@ class Service:
                 host.peer_changed(event.peer, event.is_connected, now_ms, out)
             else:
                 self._forget(event.ticket)
+            self._look_again()
         if self._drafts:
             self._flush()
         if self._waiting and (has_moved or now_ms >= self._next_deadline_ms):
@@ -165,6 +166,11 @@ class Service:
     def status(self, now_ms: int) -> dict[str, Any]:
         """The state of this node and of what it knows of others; changes nothing."""
         return status(self.host, now_ms)
+
+    def _look_again(self) -> None:
+        """What was found for one request is good for the next ones, until anything else happens."""
+        self.sessions.look_again()
+        self._is_removed = self.host.roster.is_removed
 
     def _flush(self) -> None:
         """Hand the writes gathered so far to their engines: one batch per group."""
@@ -203,7 +209,7 @@ class Service:
 
         Raises:  Unavailable ``fenced``; nothing changed.
         """
-        if self.host.roster.is_removed:
+        if self._is_removed:
             raise Unavailable(REMOVED, code="fenced")
 
     def _forget(self, ticket: int) -> None:

@@ -232,10 +232,14 @@ class State:
         levels = walk(self.root, path)
         return levels[-1].children.get(path[-1]) if levels else None
 
-    def entry(self, collection: str, key: Any, *, is_brought: bool = False) -> Entry | None:
-        """What stands at a key, or None; not to be changed. ``is_brought``: the key was brought in before, as for ``here``."""
-        if self.residence is not None and not is_brought:
+    def entry(self, collection: str, key: Any) -> Entry | None:
+        """What stands at a key, or None; not to be changed."""
+        if self.residence is not None:
             self.residence.bring(collection, key)
+        return self.entry_here(collection, key)
+
+    def entry_here(self, collection: str, key: Any) -> Entry | None:
+        """The same where the key was brought in before: reads nothing, so it never fails."""
         branch = self.root.children.get(collection)
         if type(branch) is not Branch:
             return None

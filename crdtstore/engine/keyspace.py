@@ -77,9 +77,10 @@ class Keyspace:
         brought in for the commit itself nothing is read again: it stands, so nothing may fail any more.
         """
         shown: list[Any] = []
+        find = self.tree.entry_here if is_brought else self.tree.entry
         for index, op in enumerate(ops):
             if op.crdt.shows_value:
-                entry = self.tree.entry(op.collection, op.key, is_brought=is_brought)
+                entry = find(op.collection, op.key)
                 shown.append(self._shown(op, entry, now_ms, (dot, 0, operation, index)))
             else:
                 shown.append(None)
@@ -179,7 +180,7 @@ class Keyspace:
     def apply(self, dot: int, commit: Commit, cut: Sequence[int]) -> bool:
         """Apply a commit whose deps are satisfied; return whether it reaches further than to one leaf at a key."""
         effects = commit.effects
-        operation = commit.operation if commit.attributes else None
+        operation = commit.attempt if commit.attributes else None
         if operation is None:
             self.tree.apply(dot, commit.hlc, cut, effects)
         else:

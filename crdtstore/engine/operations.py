@@ -16,7 +16,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from crdtstore.commit import EXPIRY, Commit
+from crdtstore.commit import Commit
 from crdtstore.effects import Sibling, Siblings, leaf_name
 from crdtstore.errors import Unavailable, UsageError
 from crdtstore.leaves import DROP, covers
@@ -81,14 +81,16 @@ class Operations:
             )
         return None
 
-    def record(self, operation: tuple[bytes, int], dot: int, commit: Commit, cut: Sequence[int]) -> Siblings | None:
+    def record(
+        self, operation: tuple[bytes, int, int], dot: int, commit: Commit, cut: Sequence[int]
+    ) -> Siblings | None:
         """Take note of a commit about to be applied; return the commits of the same operation, by leaf (None: there are none).
 
         Attempts of one operation are concurrent: who knew of one has answered with it. A commit that has seen an earlier one uses the id
         anew, after it was forgotten; that replicas forget at different times must not show. Nor is it an attempt when it asked for
         something else, in a region that had not heard of the first: then both were acknowledged, and both count.
         """
-        name, request = operation
+        name, request, expiry_hlc = operation
         effects = commit.effects
         if len(effects) == 3 and effects[0] != DROP:  # by far the most frequent
             leaves: tuple[bytes, ...] = (leaf_name(effects[1], effects[0]),)
@@ -96,8 +98,6 @@ class Operations:
             leaves = tuple(
                 [leaf_name(effects[at + 1], effects[at]) for at in range(0, len(effects), 3) if effects[at] != DROP]
             )
-        expiry = commit.attribute(EXPIRY)
-        expiry_hlc = expiry if isinstance(expiry, int) else commit.hlc
         attempt = Attempt(dot, commit.hlc, request, leaves, expiry_hlc)
         self.ledger.note((name,))
         heappush(self._expiries, (expiry_hlc, name))

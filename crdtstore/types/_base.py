@@ -12,7 +12,7 @@ dot would lose an acknowledged write.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, TypeVar, get_args, get_type_hints
 
@@ -77,8 +77,8 @@ class Mutator:
     """Whether the effects depend on what stands at the key."""
     _method: Callable[..., list[Any]] = field(repr=False)
 
-    def check(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """The checked arguments of a request, defaults filled in.
+    def check(self, given: Mapping[str, Any], beside: Collection[str] = ()) -> dict[str, Any]:
+        """The checked arguments of a request, defaults filled in; fields ``beside`` them are none.
 
         Raises:  UsageError ``invalid-op`` for a missing or unknown argument, ``invalid-value`` for a wrong one; nothing changed.
         """
@@ -91,7 +91,7 @@ class Mutator:
                     code="invalid-op",
                 )
             checked[argument.name] = argument.check(value)
-        if unknown := [name for name in given if name not in checked]:
+        if unknown := [name for name in given if name not in checked and name not in beside]:
             known = ", ".join(checked) or "no arguments"
             raise UsageError(
                 f"{self.name} takes {known}, not {', '.join(sorted(unknown))}. Nothing changed.", code="invalid-op"

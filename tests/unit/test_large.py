@@ -340,7 +340,7 @@ def test_nothing_is_kept_for_operations_that_are_forgotten() -> None:
     for seq in range(1, 5_001):
         attributes = with_operation([], (seq.to_bytes(16, "big"), seq), expires_ms=100)
         commit = Commit(FORMAT, 0, seq, seq, [], "me", attributes, [ADD, ["things:counter", "k"], 1])
-        operations.record((seq.to_bytes(16, "big"), seq), seq, commit, NOTHING)
+        operations.record((seq.to_bytes(16, "big"), seq, 100 << 16), seq, commit, NOTHING)
     operations.forget([4_000, 0], 101 << 16, 1_000)
     assert len(operations) == 4_000, "so many at once"
     while operations.forget([4_000, 0], 101 << 16, 1_000):
