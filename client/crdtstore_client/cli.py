@@ -12,6 +12,7 @@ from crdtstore.errors import UsageError
 from crdtstore.shards import MAX_SHARDS
 from crdtstore.types import REGISTRY
 from crdtstore_client.address import split_address
+from crdtstore_client.cli_bench import bench
 from crdtstore_client.cli_doctor import doctor
 from crdtstore_client.cli_explain import conflicts, explain
 from crdtstore_client.cli_members import member
@@ -105,5 +106,6 @@ commands: list[click.Command] = [
     member,
     orphan,
     doctor,
+    bench,
     *verbs,
 ]
