@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from crdtstore_client.store import Store
 
 __all__ = ["Domain"]
+
+V = TypeVar("V")
 
 PAGE = 500
 
@@ -94,6 +96,14 @@ class Domain(Catalogue):
         reply = await self._store.call(call, timeout)
         values = [op.decode(value) for op, value in zip(ops, reply["values"], strict=True)]
         return Ack(values, reply["dot"], reply["token"], reply["replayed"], tuple(reply["durable_in"]))
+
+    async def commit_one(self, op: Op[V]) -> Ack[V]:
+        """``commit`` of one op, and its reading alone: what awaiting the op does."""
+        call = Call("commit", {"domain": self.name, "ops": [op.use(self)], "id": new_op_id()})
+        call.stays, call.prefers = op.stays, op.prefers
+        reply = await self._store.call(call)
+        value = op.decode(reply["values"][0])
+        return Ack(value, reply["dot"], reply["token"], reply["replayed"], tuple(reply["durable_in"]))
 
     async def load(
         self, ops: Iterable[Op[Any]] | AsyncIterable[Op[Any]], *, progress: Callable[[int], None] | None = None

@@ -11,11 +11,12 @@ from __future__ import annotations
 import os
 import re
 import time
-import uuid
 import warnings
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Coroutine, Generator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from msgspec import Struct
 
 from crdtstore.errors import UsageError
 
@@ -30,8 +31,7 @@ MAX_ID_BYTES = 128
 _OWN_ID = re.compile(r"~[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
 
 
-@dataclass(frozen=True, slots=True)
-class Ack(Generic[V_co]):
+class Ack(Struct, Generic[V_co], frozen=True):
     """The reply to a write: durable in ``durable_in`` when it arrives.
 
     ``value`` is the reading after the op (a list of them for ``commit``), None for sets, maps, logs and deletes.
@@ -99,14 +99,13 @@ class Op(Generic[V_co]):
     def __await__(self) -> Generator[Any, None, Ack[V_co]]:
         return self._send().__await__()
 
-    async def _send(self) -> Ack[V_co]:
-        ack = await self._domain.commit(self)
-        return Ack(ack.value[0], ack.dot, ack.token, ack.replayed, ack.durable_in)
+    def _send(self) -> Coroutine[Any, Any, Ack[V_co]]:
+        return self._domain.commit_one(self)
 
     def use(self, domain: Domain) -> dict[str, Any]:
         """The op as it goes over the wire; from now on it counts as sent."""
         self._is_used = True
-        if domain.name != self._domain.name:
+        if domain is not self._domain and domain.name != self._domain.name:
             raise UsageError(
                 f"an op of domain {self._domain.name} was given to domain {domain.name}. Nothing changed.",
                 code="invalid-op",
@@ -131,11 +130,10 @@ class Op(Generic[V_co]):
 
 def new_op_id() -> str:
     """An operation id that expires by itself: ``~`` and a UUID of version 7 (RFC 9562)."""
-    random = int.from_bytes(os.urandom(10))
-    bits = (time.time_ns() // 1_000_000) << 80 | random
-    bits = bits & ~(0xF << 76) | 0x7 << 76
-    bits = bits & ~(0x3 << 62) | 0x2 << 62
-    return f"~{uuid.UUID(int=bits)}"
+    ms = f"{time.time_ns() // 1_000_000:012x}"
+    random = os.urandom(10).hex()
+    variant = "89ab"[int(random[3], 16) & 3]
+    return f"~{ms[:8]}-{ms[8:]}-7{random[:3]}-{variant}{random[4:7]}-{random[7:19]}"
 
 
 def check_op_id(text: str) -> str:

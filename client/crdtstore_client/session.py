@@ -11,26 +11,33 @@ an earlier one, if it also covers what the earlier request had been shown.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 
-__all__ = ["Held", "Session"]
+from msgspec import Struct
+
+__all__ = ["Held", "Session", "text_of"]
 
 MAX_ITEMS = 64
 """So many tokens of reads are told apart before those nobody else holds count as one."""
 
 
-@dataclass(frozen=True, slots=True)
-class Held:
+_NOTHING: frozenset[str] = frozenset()
+
+
+class Held(Struct, frozen=True):
     """One token and what is known of its content: the latest commit per domain and replica, and tokens of reads."""
 
     text: str
-    commits: Mapping[tuple[str, str], int] = field(default_factory=dict)
-    items: frozenset[str] = frozenset()
+    commits: Mapping[tuple[str, str], int] = {}
+    items: frozenset[str] = _NOTHING
 
     def covers(self, other: Held) -> bool:
-        return other.items <= self.items and all(
-            self.commits.get(replica, 0) >= seq for replica, seq in other.commits.items()
-        )
+        if other.items is not self.items and not other.items <= self.items:
+            return False
+        commits = self.commits
+        for replica, seq in other.commits.items():  # noqa: SIM110 (each reply comes by here: a generator costs more)
+            if commits.get(replica, 0) < seq:
+                return False
+        return True
 
 
 class Session:
@@ -40,26 +47,27 @@ class Session:
 
     def __init__(self, token: str | None = None) -> None:
         texts = [text.strip() for text in (token or "").split(",")]
-        self._held: list[Held] = [Held(text, items=frozenset([text])) for text in dict.fromkeys(texts) if text]
-        self._in_flight: list[tuple[Held, ...]] = []
+        self._held: tuple[Held, ...] = tuple(
+            Held(text, items=frozenset([text])) for text in dict.fromkeys(texts) if text
+        )
+        self._in_flight: dict[int, tuple[tuple[Held, ...], int]] = {}
+        """By its identity what is shown by requests under way, and by how many."""
 
     @property
     def token(self) -> str:
         """All outstanding tokens, comma-separated: what the next request shows."""
-        return ",".join(held.text for held in self._held)
+        return text_of(self._held)
 
     def begin(self, max_bytes: int) -> tuple[Held, ...] | None:
         """The tokens a request has to show; None when together they are longer than ``max_bytes``: see ``part``."""
-        if sum(len(held.text) + 1 for held in self._held) - 1 > max_bytes and len(self._held) > 1:
+        held = self._held
+        if len(held) > 1 and len(text_of(held)) > max_bytes:
             return None
-        shown = tuple(self._held)
-        self._in_flight.append(shown)
-        return shown
+        return self._show(held)
 
     def begin_without(self) -> tuple[Held, ...]:
         """For a request that shows no token: what its reply brings is added to the others."""
-        self._in_flight.append(())
-        return ()
+        return self._show(())
 
     def part(self, max_bytes: int) -> tuple[Held, ...]:
         """As many of the oldest tokens as fit, two at least: a request that shows them leaves one in their place."""
@@ -70,48 +78,64 @@ class Session:
             if len(shown) >= 2 and size - 1 > max_bytes:
                 break
             shown.append(held)
-        self._in_flight.append(tuple(shown))
-        return tuple(shown)
+        return self._show(tuple(shown))
+
+    def _show(self, shown: tuple[Held, ...]) -> tuple[Held, ...]:
+        _, count = self._in_flight.get(id(shown), (shown, 0))
+        self._in_flight[id(shown)] = (shown, count + 1)
+        return shown
 
     def end(
         self, shown: tuple[Held, ...], token: str | None, domain: str | None = None, dot: str | None = None
     ) -> None:
         """Take the token of a reply in; None when there was no answer, or one without a token."""
-        self._in_flight.remove(shown)
+        _, count = self._in_flight.pop(id(shown))
+        if count > 1:
+            self._in_flight[id(shown)] = (shown, count - 1)
         if not token:
             return
         new = self._describe(shown, token, domain, dot)
         same = next((held for held in self._held if held.text == token), None)
         if same is not None:  # one text has one content, so both descriptions are true of it
-            new = Held(token, _join([same.commits, new.commits]), same.items | new.items)
-        rest = [held for held in self._held if held not in shown and held.text != token and not new.covers(held)]
+            new = Held(token, _join((same, new)), same.items | new.items)
+        rest = [held for held in self._held if held not in shown and held is not same and not new.covers(held)]
         if same is not None or not any(held.covers(new) for held in rest):
             rest.append(self._forget(new, rest))
-        self._held = rest
+        self._held = tuple(rest)
 
     @staticmethod
-    def _describe(shown: Iterable[Held], token: str, domain: str | None, dot: str | None) -> Held:
-        shown = list(shown)
-        commits = _join(held.commits for held in shown)
-        items = frozenset().union(*(held.items for held in shown))
+    def _describe(shown: tuple[Held, ...], token: str, domain: str | None, dot: str | None) -> Held:
+        commits = _join(shown)
+        items = shown[0].items if len(shown) == 1 else _NOTHING.union(*[held.items for held in shown])
         replica, colon, seq = (dot or "").rpartition(":")
         if domain is None or not colon or not seq.isdigit():
             return Held(token, commits, items | {token})
-        return Held(token, _join([commits, {(domain, replica): int(seq)}]), items)
+        where, number = (domain, replica), int(seq)
+        if commits.get(where, 0) < number:
+            commits[where] = number
+        return Held(token, commits, items)
 
     def _forget(self, new: Held, rest: Iterable[Held]) -> Held:
         """With one item in place of those that nobody else holds: only what grows out of this token covers it then."""
         if len(new.items) <= MAX_ITEMS:
             return new
-        others = frozenset().union(
-            *(held.items for held in rest), *(held.items for shown in self._in_flight for held in shown)
-        )
+        shown = [held for held, _ in self._in_flight.values()]
+        others = _NOTHING.union(*(held.items for held in rest), *(held.items for group in shown for held in group))
         return Held(new.text, new.commits, (new.items & others) | {new.text})
 
 
-def _join(maps: Iterable[Mapping[tuple[str, str], int]]) -> dict[tuple[str, str], int]:
+def text_of(shown: tuple[Held, ...]) -> str:
+    """Tokens as a request shows them."""
+    return shown[0].text if len(shown) == 1 else ",".join([held.text for held in shown])
+
+
+def _join(several: tuple[Held, ...]) -> dict[tuple[str, str], int]:
     result: dict[tuple[str, str], int] = {}
-    for commits in maps:
-        for replica, seq in commits.items():
-            result[replica] = max(seq, result.get(replica, 0))
+    for held in several:
+        if not result:
+            result.update(held.commits)
+            continue
+        for replica, seq in held.commits.items():
+            if result.get(replica, 0) < seq:
+                result[replica] = seq
     return result

@@ -8,8 +8,9 @@ exceptions, and nothing else is expected from a transport (after httpx's ``BaseT
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
+
+from msgspec import Struct
 
 __all__ = ["Asks", "NotSent", "Refused", "ReplyLost", "Response", "Transport"]
 
@@ -26,13 +27,12 @@ class Refused(Exception):
     """Somebody is there, and opens no session."""
 
 
-@dataclass(frozen=True, slots=True)
-class Response:
+class Response(Struct, frozen=True):
     """One answer: HTTP's status, the decoded body (a problem from 400 on), headers with lower-case names."""
 
     status: int
     body: dict[str, Any]
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = {}
 
 
 class Transport(Protocol):

@@ -50,6 +50,9 @@ class Place:
         return Place((*self.steps, (field, type_name)), (*self.wire, step))
 
 
+_WHOLE = Place()
+
+
 class Handle(Generic[V]):
     """One key, or one field of it. Making a handle does no I/O.
 
@@ -68,12 +71,12 @@ class Handle(Generic[V]):
         key: str,
         value_type: Any = None,
         *,
-        place: Place | None = None,
+        place: Place = _WHOLE,
         options: Mapping[str, Any] = _NO_OPTIONS,
     ) -> None:
         self._domain = domain
         self._value_type = value_type
-        self._place = place or Place()
+        self._place = place
         self._options = options
         self.collection = collection
         self.key = key
@@ -124,10 +127,9 @@ class Handle(Generic[V]):
 
     def op(self, name: str, **arguments: Any) -> Op[Any]:
         """Any op of the type by its name, with the arguments of the API, for those who know it at run time only."""
-        crdt = REGISTRY[self.type_name]
         if name == "delete" and not arguments:
             return self.delete()
-        shows_value = crdt.shows_value and name != "expire"
+        shows_value = REGISTRY[self.type_name].shows_value and name != "expire"
         return self._make(Op, self._checked(name, arguments), self._decode_shown if shows_value else _nothing)
 
     def _checked(self, name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
