@@ -185,6 +185,8 @@ _many = Decoder(list[_Union]).decode
 _split = Decoder(list[Raw]).decode
 _numbered = Decoder(_Numbered).decode
 _encode = Encoder().encode
+_TOO_DEEP = "a frame is nested too deeply"
+"""Deeper than the parser goes, which is much deeper than a value may be: not even the numbers in it can be found."""
 _BROKEN = (msgspec.MsgspecError, ValueError, RecursionError)
 
 
@@ -220,6 +222,8 @@ def decode(frame: bytes) -> list[Item]:
         pass
     try:
         parts = _split(frame) if is_many else [Raw(frame)]
+    except RecursionError:
+        raise BadFrame(1007, _TOO_DEEP) from None
     except _BROKEN:
         raise BadFrame(1007, "a frame is msgpack, and this one is not") from None
     return [_decode_alone(bytes(part)) for part in parts]
@@ -244,6 +248,8 @@ def _decode_alone(part: bytes) -> Item:
         pass
     try:
         head = _numbered(part)
+    except RecursionError:
+        raise BadFrame(1007, _TOO_DEEP) from None
     except _BROKEN:
         raise BadFrame(1007, "a request is a map with a number n, an integer from 0") from None
     traceparent = head.traceparent if isinstance(head.traceparent, str) else None
