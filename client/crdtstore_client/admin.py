@@ -106,6 +106,7 @@ class Admin:
     async def order_evict(self, nodes: Sequence[str], configuration: str | None = None) -> Order:
         views = await self.views()
         known = best_of(views).members
+        nodes = known.each_worker(nodes)
         gone = {known.was_removed(name) or known.find(name).replica for name in nodes}
         view = best_of(views, without=gone)
         ids = list(dict.fromkeys(view.members.was_removed(name) or view.members.find(name).replica for name in nodes))
@@ -113,7 +114,8 @@ class Admin:
 
     async def order_force(self, survivors: Sequence[str], configuration: str | None = None) -> Order:
         views = await self.views()
-        kept = {best_of(views).members.find(name).replica for name in survivors}
+        known = best_of(views).members
+        kept = {known.find(name).replica for name in known.each_worker(survivors)}
         view = best_of(views, among=kept)
         ids = [member.replica for member in view.members.members if member.replica in kept]
         return Order("force", view, {"survivors": ids, "configuration": configuration or view.members.configuration})
@@ -164,6 +166,7 @@ class Admin:
             except msgspec.ValidationError as error:
                 return Unavailable(f"{url} does not answer as a node of crdtstore does ({error}).", code="unreachable")
 
+        await self._link.nodes.find_workers()
         urls = [node.url for node in self._link.nodes]
         return dict(zip(urls, await asyncio.gather(*map(ask, urls)), strict=True))
 

@@ -81,8 +81,14 @@ async def ask_all(store: Store) -> dict[str, dict[str, Any] | None]:
             return None
         return reply.body if "node" in reply.body else None
 
-    urls = [node.url for node in store._link.nodes]
-    return dict(zip(urls, await asyncio.gather(*map(ask, urls)), strict=True))
+    nodes, found = store._link.nodes, dict[str, dict[str, Any] | None]()
+    while urls := [node.url for node in nodes if node.url not in found]:  # workers tell of the others of their node
+        answers = await asyncio.gather(*map(ask, urls))
+        found |= zip(urls, answers, strict=True)
+        for node in list(nodes):
+            if (body := found.get(node.url)) is not None:
+                nodes.learn(node, body, body["node"])
+    return found
 
 
 def run(ctx: click.Context, work: Callable[[Store], Awaitable[T]]) -> T:

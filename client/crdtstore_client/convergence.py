@@ -177,7 +177,9 @@ def _vectors(statuses: Sequence[Status]) -> dict[tuple[str, int], dict[str, Vect
 def _lacking(status: Status, statuses: Sequence[Status], names: _Names) -> dict[str, int]:
     """How many commits of which origin this node lacks."""
     lacking: dict[str, int] = {}
-    for by_node in _vectors(statuses).values():
+    for (domain, shard), by_node in _vectors(statuses).items():
+        if not status.is_to_hold(domain, shard):
+            continue
         mine: Vector = by_node.get(status.node, {})
         for replica, seq in join(by_node.values()).items():
             if (missing := seq - mine.get(replica, 0)) > 0:

@@ -11,6 +11,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
+from crdtstore.causal import worker_of
 from crdtstore.errors import CrdtStoreError
 from crdtstore_client.admin import Admin, View
 from crdtstore_client.members import Member, Members, Orphans, number_of
@@ -133,12 +134,16 @@ class Look:
         """
         leaving = [each for each in self.views if each.node in nodes]
         others = [each for each in self.views if each.node not in nodes]
+        workers = {worker_of(each.node) for each in leaving}  # others hold other shards
         known = {each.replica for each in self.views} | {each.replica for each in self.unheard_long}
         elsewhere = [
             member
             for each in self.views
             for member in each.members
-            if member.replica not in known and member.node not in nodes and member.is_installed is not False
+            if member.replica not in known
+            and member.node not in nodes
+            and member.is_installed is not False
+            and worker_of(member.node) in workers
         ]
         if elsewhere:
             return []

@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from crdtstore.causal import machine_of
 from crdtstore.errors import UsageError
 
 __all__ = [
@@ -160,6 +161,14 @@ class Members(msgspec.Struct, frozen=True, kw_only=True):
         same = {each.replica for each in known if nodes and each.node == nodes[0]}
         return nodes[0] if len(same) == 1 else short_replica(replica)
 
+    def each_worker(self, names: Iterable[str]) -> list[str]:
+        """The same names, with all workers of a node in the place of its own."""
+        found = list[str]()
+        for name in names:
+            workers = [each.replica for each in self.members if machine_of(each.node) == name != each.node]
+            found += workers or [name]
+        return found
+
     def was_removed(self, name: str) -> str | None:
         """The replica id, if the name means none of the members but one that was removed; the latest of that name."""
         gone = [] if matching(name, self.members) else matching(name, self.removed)
@@ -255,6 +264,7 @@ def matching(name: str, known: Iterable[Any]) -> list[Any]:
         lambda each: each.replica == name,
         lambda each: each.node == name,
         lambda each: _is_begin(name, each.replica),
+        lambda each: machine_of(each.node) == name,
     )
     return next((found for rule in rules if (found := [each for each in everybody if rule(each)])), [])
 

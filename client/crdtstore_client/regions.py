@@ -99,10 +99,10 @@ class Nodes:
         else:
             self.failed(node)
 
-    async def find_all(self) -> None:
-        """Return when every node has been asked once who it is: then all workers are known of those that answer."""
+    async def find_workers(self) -> None:
+        """Return when all workers are known of the nodes that answer; where each node is one process, at once."""
         await self.start()
-        if self._tasks:
+        if self.routes.workers > 1 and self._tasks:
             await asyncio.wait(list(self._tasks))
 
     def learn(self, node: Node, body: Mapping[str, Any], name: str = "") -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from crdtstore.causal import ReplicaId
+from crdtstore.causal import ReplicaId, worker_of
 
 __all__ = ["GroupStatus", "PeerStatus", "Status"]
 
@@ -47,10 +47,17 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     cluster: str = ""
     ready: bool = True
     why: Any = None
+    workers: list[dict[str, Any]] = []
+    """All workers of its node; at most one: the node is one process."""
     groups: list[GroupStatus] = []
     peers: list[PeerStatus] = []
     storage: dict[str, Any] = {}
     """What its disk does; empty from what is no real node."""
+
+    def is_to_hold(self, domain: str, shard: int) -> bool:
+        """Whether a group is this node's to hold: of several workers each holds its own shards."""
+        worker = worker_of(self.node)
+        return worker is None or domain == "_sys" or not self.workers or shard % len(self.workers) == worker
 
     @classmethod
     def of(cls, body: dict[str, Any]) -> Status:

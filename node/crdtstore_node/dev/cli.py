@@ -19,6 +19,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from crdtstore.causal import MAX_WORKERS
 from crdtstore.cli import exit_code
 from crdtstore.errors import CrdtStoreError, problem
 from crdtstore.testing import processes
@@ -75,9 +76,10 @@ def waiting(function: Callable[..., None]) -> Callable[..., None]:
 
 @dev.command()
 @click.option("--regions", help="Comma separated; us,eu,ap for a new cluster, else those that are there.")
+@click.option("--workers", type=click.IntRange(1, MAX_WORKERS), help="Processes per node; 1 for a new cluster.")
 @click.option("--foreground", is_flag=True, help="Stay; Ctrl-C stops everything.")
 @command
-def up(directory: Path, as_json: bool, regions: str | None, foreground: bool) -> None:
+def up(directory: Path, as_json: bool, regions: str | None, workers: int | None, foreground: bool) -> None:
     """Start a cluster, or continue the one that is in the directory.
 
     Its nodes take CRDTSTORE_ENGINE_..., CRDTSTORE_LOG_... and CRDTSTORE_STATE_... of the environment, such as
@@ -98,11 +100,14 @@ def up(directory: Path, as_json: bool, regions: str | None, foreground: bool) ->
                     click.echo(f"{node['name']} is not ready: {node['why']}")
 
     if not foreground:
-        report(launch.up(where, names, command=processes.NODE_COMMAND, first_port=FIRST_API_PORT))
+        command = processes.NODE_COMMAND
+        report(launch.up(where, names, command=command, first_port=FIRST_API_PORT, workers=workers))
         return
     launch.refuse_second(where)
     launch.clean_up(where)
-    asyncio.run(supervise(where, names, report, command=processes.NODE_COMMAND, first_port=FIRST_API_PORT))
+    asyncio.run(
+        supervise(where, names, report, command=processes.NODE_COMMAND, first_port=FIRST_API_PORT, workers=workers)
+    )
 
 
 @dev.command()

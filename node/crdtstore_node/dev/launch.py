@@ -40,7 +40,14 @@ POLL_S = 0.02
 LOG_TAIL_BYTES = 500  # its end says why, and has to fit into the sentence of an error
 
 
-def up(directory: Path, regions: Sequence[str] | None, *, command: Sequence[str], first_port: int) -> dict[str, Any]:
+def up(
+    directory: Path,
+    regions: Sequence[str] | None,
+    *,
+    command: Sequence[str],
+    first_port: int,
+    workers: int | None = None,
+) -> dict[str, Any]:
     """Start a supervisor that stays when we leave; returns the status of the cluster once all nodes are ready.
 
     Raises:  UsageError when the directory is in use; Unavailable when a node does not become ready. Nothing runs then.
@@ -54,6 +61,7 @@ def up(directory: Path, regions: Sequence[str] | None, *, command: Sequence[str]
         "--regions": json.dumps(None if regions is None else list(regions)),
         "--command": json.dumps(list(command)),
         "--first-port": str(first_port),
+        "--workers": json.dumps(workers),
         "--report": str(write),
     }
     log_path = directory / "supervisor.log"

@@ -142,6 +142,7 @@ async def supervise(
     *,
     command: Sequence[str] = NODE_COMMAND,
     first_port: int = FIRST_API_PORT,
+    workers: int | None = None,
 ) -> None:
     """Run a cluster until told to stop; when this returns or raises, nothing of it runs.
 
@@ -153,7 +154,7 @@ async def supervise(
     for number in signals:
         loop.add_signal_handler(number, stop.set)
     settings = {name: value for name, value in os.environ.items() if name.startswith(_SETTINGS)}
-    cluster = LocalCluster(directory, regions, command=command, env=settings, first_port=first_port)
+    cluster = LocalCluster(directory, regions, command=command, env=settings, first_port=first_port, workers=workers)
     stopping = loop.create_task(stop.wait())
     starting = loop.create_task(cluster.up())
     try:
@@ -184,6 +185,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--regions", type=json.loads, required=True)
     parser.add_argument("--command", type=json.loads, required=True)
     parser.add_argument("--first-port", type=int, required=True)
+    parser.add_argument("--workers", type=json.loads, required=True)
     parser.add_argument("--report", type=int, required=True)
     options = parser.parse_args(arguments)
 
@@ -204,6 +206,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                     report,
                     command=options.command,
                     first_port=options.first_port,
+                    workers=options.workers,
                 )
             )
         except Exception as error:  # whoever started us hears it
