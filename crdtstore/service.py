@@ -380,6 +380,8 @@ class Service:
             "replayed": committed.is_replayed,
             "durable_in": [self.host.me.region],
         }
+        if (shard := engine.group.rpartition("/")[2]) != "0":  # a dot names a commit within one shard
+            body["shard"] = int(shard)
         if parsed.regions:
             until_ms = asked_ms + min(parsed.wait_ms, self.host.options.max_wait_ms)
             self.receipts.wait(engine, committed, parsed.regions, until_ms, body)

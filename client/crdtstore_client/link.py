@@ -264,13 +264,14 @@ class Link:
             finally:
                 session.end(part, token)
             shown = session.begin(MAX_TOKEN_BYTES)
-        token, dot = None, None
+        said: dict[str, Any] = {}
         try:
             reply = await self._send(call, shown, node, max(deadline - loop.time(), 0.001))
             if reply.status < 300:
-                token, dot = reply.body.get("token"), reply.body.get("dot")
+                said = reply.body
         finally:
-            session.end(shown, token, call.fields.get("domain"), dot)
+            get = said.get
+            session.end(shown, get("token"), call.fields.get("domain"), get("dot"), get("shard", 0))
         return reply
 
     async def _send(self, call: Call, shown: Iterable[Any], node: Node, seconds: float) -> Response:

@@ -5,7 +5,8 @@ join them (a token is opaque and sealed). So a session keeps several. The node a
 covers all tokens it was shown; hence a reply's token takes the place of exactly those. That alone would leave as many
 tokens as there are requests in flight, so one more rule: what a write lets its caller know is its commit and what that
 commit had seen, and a replica's commits are seen in order; so the token of a later commit of a replica covers that of
-an earlier one, if it also covers what the earlier request had been shown.
+an earlier one, if it also covers what the earlier request had been shown. Each shard of a domain has an order of its
+own.
 """
 
 from __future__ import annotations
@@ -24,10 +25,13 @@ _NOTHING: frozenset[str] = frozenset()
 
 
 class Held(Struct, frozen=True):
-    """One token and what is known of its content: the latest commit per domain and replica, and tokens of reads."""
+    """One token and what is known of its content: the latest commit per group and replica, and tokens of reads.
+
+    A group is a domain and which of its shards.
+    """
 
     text: str
-    commits: Mapping[tuple[str, str], int] = {}
+    commits: Mapping[tuple[str, int, str], int] = {}
     items: frozenset[str] = _NOTHING
 
     def covers(self, other: Held) -> bool:
@@ -86,7 +90,12 @@ class Session:
         return shown
 
     def end(
-        self, shown: tuple[Held, ...], token: str | None, domain: str | None = None, dot: str | None = None
+        self,
+        shown: tuple[Held, ...],
+        token: str | None,
+        domain: str | None = None,
+        dot: str | None = None,
+        shard: int = 0,
     ) -> None:
         """Take the token of a reply in; None when there was no answer, or one without a token."""
         _, count = self._in_flight.pop(id(shown))
@@ -94,7 +103,7 @@ class Session:
             self._in_flight[id(shown)] = (shown, count - 1)
         if not token:
             return
-        new = self._describe(shown, token, domain, dot)
+        new = self._describe(shown, token, domain, dot, shard)
         same = next((held for held in self._held if held.text == token), None)
         if same is not None:  # one text has one content, so both descriptions are true of it
             new = Held(token, _join((same, new)), same.items | new.items)
@@ -104,13 +113,13 @@ class Session:
         self._held = tuple(rest)
 
     @staticmethod
-    def _describe(shown: tuple[Held, ...], token: str, domain: str | None, dot: str | None) -> Held:
+    def _describe(shown: tuple[Held, ...], token: str, domain: str | None, dot: str | None, shard: int) -> Held:
         commits = _join(shown)
         items = shown[0].items if len(shown) == 1 else _NOTHING.union(*[held.items for held in shown])
         replica, colon, seq = (dot or "").rpartition(":")
         if domain is None or not colon or not seq.isdigit():
             return Held(token, commits, items | {token})
-        where, number = (domain, replica), int(seq)
+        where, number = (domain, shard, replica), int(seq)
         if commits.get(where, 0) < number:
             commits[where] = number
         return Held(token, commits, items)
@@ -129,8 +138,8 @@ def text_of(shown: tuple[Held, ...]) -> str:
     return shown[0].text if len(shown) == 1 else ",".join([held.text for held in shown])
 
 
-def _join(several: tuple[Held, ...]) -> dict[tuple[str, str], int]:
-    result: dict[tuple[str, str], int] = {}
+def _join(several: tuple[Held, ...]) -> dict[tuple[str, int, str], int]:
+    result: dict[tuple[str, int, str], int] = {}
     for held in several:
         if not result:
             result.update(held.commits)

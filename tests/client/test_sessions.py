@@ -13,7 +13,7 @@ from click.testing import CliRunner
 
 from crdtstore.cli import main
 from crdtstore.types import REGISTRY
-from crdtstore_client import Domain, OutcomeUnknown, ReplicaBehind, Store, UsageError, connect
+from crdtstore_client import Domain, OutcomeUnknown, ReplicaBehind, Response, Store, UsageError, connect
 from tests.client.regions import REGIONS, Regions
 
 
@@ -243,3 +243,31 @@ def test_the_command_line_over_real_nodes() -> None:
     assert run("--region", "us", "get", "shop/orders/de") == "7\n"
     assert "converged: all regions hold the same " in run("status")
     assert json.loads(run("status", "--json"))["verdict"] == "converged"
+
+
+class SideBySide(Regions):
+    """All that is asked in one turn is under way before anything is answered."""
+
+    async def request(self, *address: Any, **given: Any) -> Response:
+        await asyncio.sleep(0)
+        return await super().request(*address, **given)
+
+
+async def test_writes_side_by_side_in_several_shards_are_all_remembered() -> None:
+    """Each shard has commits of its own: a later one of another shard says nothing about an earlier one."""
+    regions = SideBySide()
+    async with connect("http://us", transport=regions) as store:
+        shop = store.domain("shop")
+        await shop.declare_domain(shards=8)
+        await shop.declare("counter", "counter")
+        await regions.settle()
+        regions.cut = {"eu"}
+        counters = shop.counter("counter")
+        for _ in range(3):
+            await asyncio.gather(*(counters[f"k{n}"].add(1) for n in range(24)))
+        token = store.token
+        assert len(token.split(",")) <= 8
+    async with connect("http://eu", transport=regions, timeout=1.0) as store:
+        counters = store.session(token).domain("shop").counter("counter")
+        found = await asyncio.gather(*(counters[f"k{n}"].get() for n in range(24)), return_exceptions=True)
+        assert all(isinstance(each, ReplicaBehind) for each in found), found
