@@ -94,7 +94,8 @@ def bench(ctx: click.Context, /, **given: Any) -> None:
     """Load a running cluster with your kind of work.
 
     Shows throughput and latency by kind of request, then reads back whether all that was acknowledged is there, and
-    removes its keys. Writes nothing but keys of its own. Exit code 1: something that was acknowledged is not there; 4: no request succeeded.
+    removes its keys. Writes nothing but keys of its own. Exit code 1: something that was acknowledged is not there;
+    4: no request succeeded.
     """
     from rich.console import Console  # noqa: PLC0415 - dear, and only this needs it
 

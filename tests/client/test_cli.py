@@ -51,6 +51,7 @@ def done(cluster: FakeCluster, *args: str) -> str:
 def test_there_is_a_verb_for_every_op_of_the_registry() -> None:
     verbs = {command.name for command in cli.commands}
     assert verbs == {name for crdt in REGISTRY.values() for name in crdt.mutators} | {
+        "bench",
         "conflicts",
         "declare",
         "delete",

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
-from crdtstore.errors import CrdtStoreError
+from crdtstore.errors import CrdtStoreError, UsageError
 from crdtstore_client.bench.books import Books
 from crdtstore_client.bench.histogram import Histogram
 from crdtstore_client.bench.keys import Zipf
@@ -115,6 +115,19 @@ class Generator:
         """Ask for nothing more; what is under way is waited for."""
         self._stopped.set()
 
+    async def try_out(self) -> None:
+        """Each kind once, over each connection: it opens them, and what is refused as wrong use is refused before the load.
+
+        Raises:  UsageError as the cluster gave it.
+        """
+        random = Random(f"{self.plan.seed}/trial")  # noqa: S311 (repeats)
+        for connection in range(self.plan.connections):
+            for kind in self.plan.mix.kinds:
+                arguments = kind.arguments(random, self.plan.value_bytes)
+                _, error = await self._ask(connection, kind, self._zipf.draw(random), arguments)
+                if isinstance(error, UsageError):
+                    raise error
+
     async def run(self) -> None:
         """Ask for all that is planned, and wait for the answers."""
         plan = self.plan
@@ -137,8 +150,8 @@ class Generator:
         while (due := await self._due()) is not None:
             kind = self.plan.mix.draw(random)
             key, arguments = self._zipf.draw(random), kind.arguments(random, self.plan.value_bytes)
-            code = await self._ask(connection, kind, key, arguments)
-            self._note(connection, kind, due, code)
+            now, error = await self._ask(connection, kind, key, arguments)
+            self._note(connection, kind, due, now, error)
 
     async def _due(self) -> float | None:
         """When the next request is due; returns in that moment, or at once if it has passed. None: there is none any more."""
@@ -166,31 +179,35 @@ class Generator:
                 return False
         return True
 
-    async def _ask(self, connection: int, kind: Kind, key: int, arguments: dict[str, Any]) -> str | None:
-        """The code of what went wrong; None: nothing."""
+    async def _ask(
+        self, connection: int, kind: Kind, key: int, arguments: dict[str, Any]
+    ) -> tuple[float, CrdtStoreError | None]:
+        """When it was answered, and what went wrong."""
         try:
             await self._send(connection, kind, key, arguments)
         except CrdtStoreError as error:
+            now = self._clock()
+            error.__traceback__ = None  # its frames would keep all that they know
             if not kind.is_read and error.effect != "none":
                 self.books.note(kind, key, arguments, is_known=error.effect == "applied")
-            return error.code
+            return now, error
+        now = self._clock()
         if not kind.is_read:
             self.books.note(kind, key, arguments, is_known=True)
-        return None
+        return now, None
 
     def _is_measured(self, due: float) -> bool:
         return due >= self._start + self.plan.warm_up
 
-    def _note(self, connection: int, kind: Kind, due: float, code: str | None) -> None:
-        now = self._clock()
+    def _note(self, connection: int, kind: Kind, due: float, now: float, error: CrdtStoreError | None) -> None:
         took = round((now - due) * 1e9)
         self.requests += 1
         self.recent.add(took)
-        self.failures += code is not None
+        self.failures += error is not None
         if self._is_measured(due):
             self._last = max(self._last, now)
             series = self._series(connection, kind.name)
-            (series.done if code is None else series.failed.setdefault(code, Histogram())).add(took)
+            (series.done if error is None else series.failed.setdefault(error.code, Histogram())).add(took)
 
     def _series(self, connection: int, name: str) -> Series:
         return self.series.setdefault((connection, name), Series())

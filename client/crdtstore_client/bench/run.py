@@ -15,7 +15,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from crdtstore.errors import CrdtStoreError, Unavailable
+from crdtstore.errors import CrdtStoreError, Unavailable, UsageError
 from crdtstore.types import REGISTRY
 from crdtstore_client.bench.books import Books, Checked
 from crdtstore_client.bench.display import Progress
@@ -65,6 +65,11 @@ async def run(wanted: Wanted, settings: Mapping[str, Any], progress: Progress) -
         books = Books(plan.mix)
         domains = [store.domain(wanted.domain) for store in stores]
         generator = Generator(plan, books, _sender(wanted, domains), time.perf_counter)
+        try:
+            await generator.try_out()
+        except UsageError:
+            await _clean(wanted, books, domains[0])
+            raise
         cpu_share = await _load(generator, progress)
         joined = stores[0].session(token=",".join(filter(None, {store.token for store in stores})) or None)
         progress.say("reading back what was acknowledged")
