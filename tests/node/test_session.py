@@ -111,7 +111,8 @@ async def behind(nodes: Nodes) -> tuple[Node, str]:
     us = await nodes.start("us")
     await declare(us, "crm", "counter")
     token = (await call(us, "POST", "/v1/data/crm/counter/k", {"ops": [{"op": "add"}]})).body["token"]
-    eu = await nodes.start("eu", peers={"us": nodes.ports["eu"][0]})
+    await nodes.stop("us")
+    eu = await nodes.start("eu")
     await declare(eu, "shop", "counter")
     return eu, token
 
