@@ -55,7 +55,7 @@ def node(path: Path, bootstrap: bool, only_copy: bool, worker: int | None, exit_
         configs = load_workers(path, os.environ)
         if worker is None and len(configs) > 1:
             options = [*(["--bootstrap"] if bootstrap else ()), *(["--only-copy"] if only_copy else ())]
-            sys.exit(uvloop.run(_supervise(path, configs, options, exit_with_stdin)))
+            sys.exit(asyncio.run(_supervise(path, configs, options, exit_with_stdin)))
         if worker is not None and worker >= len(configs):
             raise UsageError(
                 f"--worker: the node has {len(configs)}, counted from 0; there is no {worker}. Nothing changed."
