@@ -385,6 +385,8 @@ class Driver:
                 self._answer_failed(each.ticket, why)
 
     def _answer_failed(self, ticket: int, why: StorageError) -> None:
+        if ticket in self.service.receipts:  # durable here: it waits for no disk of ours
+            return
         error = unfinished(why, is_write=self._waiting[ticket][2], is_full=why is self.full)
         self._answer(ticket, error)
         self.submit(Cancelled(ticket))

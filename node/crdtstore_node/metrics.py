@@ -86,6 +86,15 @@ _NODE = (
     _OfNode("crdtstore_domains", "gauge", "Domains held here.", _domains),
     _OfNode("crdtstore_steps", "counter", "Steps of the service.", lambda n: n.driver.steps),
     _OfNode("crdtstore_requests_waiting", "gauge", "Requests not answered yet.", lambda n: n.driver.waiting),
+    _OfNode(
+        "crdtstore_receipts_waiting", "gauge", "Of these for other regions.", lambda n: len(n.driver.service.receipts)
+    ),
+    _OfNode(
+        "crdtstore_receipts_late",
+        "counter",
+        "Writes that fewer regions had in time than were asked for.",
+        lambda n: n.driver.service.receipts.late,
+    ),
     _OfNode("crdtstore_api_connections", "gauge", "Connections of users.", lambda n: n.server.connections),
     _OfNode("crdtstore_sessions", "gauge", "Sessions of users.", lambda n: len(n.handler.sessions)),
     _OfNode("crdtstore_session_requests", "counter", "Asked there.", lambda n: n.handler.sessions.counts.requests),
