@@ -155,7 +155,7 @@ def main() -> None:
     parser.add_argument("--directory", type=Path, default=ROOT / "build")
     parser.add_argument(
         "--only",
-        choices=["core", "large", "memory", "storage", "cluster", "peers", "simulator", *_APART],
+        choices=["core", "large", "memory", "storage", "cluster", "session", "peers", "simulator", *_APART],
         action="append",
     )
     parser.add_argument("--dry-run", action="store_true", help="print only, write no file")
@@ -173,6 +173,7 @@ def main() -> None:
             ("memory", lambda: memory.figures(min(3, arguments.runs))),
             ("storage", lambda: storage.figures(arguments.runs, Path(scratch))),
             ("cluster", lambda: cluster.figures(arguments.runs, Path(scratch))),
+            ("session", lambda: session.figures(arguments.runs, Path(scratch))),
             ("peers", lambda: peers.figures(arguments.runs, Path(scratch) / "peers")),
             ("simulator", lambda: simulator.figures(arguments.runs)),
             ("durability", lambda: durability.figures(arguments.runs, Path(scratch))),
