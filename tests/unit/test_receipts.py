@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import pytest
@@ -10,8 +11,10 @@ from hypothesis import strategies as st
 
 from crdtstore.configuration import Removed
 from crdtstore.engine.events import Forced, Persisted
-from crdtstore.errors import NotReplicated, not_replicated
+from crdtstore.errors import NotReplicated, UsageError, not_replicated
+from crdtstore.receipts import Receipts
 from crdtstore.service import Cancelled, Request
+from tests.engine.wire import cluster_of
 from tests.unit.regions import Regions, op, shop
 
 ADD = op("counter", "k", "add")
@@ -394,3 +397,37 @@ def test_the_requests_of_one_step_wait_together(made: Regions) -> None:
     made.step("us", Persisted(numbers[0]))
     carry(made, "us", "eu")
     assert [made.reply(900 + at)["values"] for at in range(5)] == [[1], [2], [3], [4], [5]]
+
+
+# --- regions of several nodes
+
+
+def engine_of(rows: dict[str, int | None], me: str, origin: str, here: int) -> Any:
+    """An engine, as far as receipts look at it: what the row of each member says of the commits of ``origin``."""
+    cluster = cluster_of(*rows)
+    names = list(rows)
+    newest = [None if upto is None else SimpleNamespace(vector=[upto] * len(rows)) for upto in rows.values()]
+    vector = [0] * len(rows)
+    vector[names.index(origin)] = here
+    return SimpleNamespace(
+        configuration=SimpleNamespace(members=cluster.members),
+        membership=SimpleNamespace(shape=SimpleNamespace(members=list(range(len(rows))))),
+        rows=SimpleNamespace(newest=newest),
+        durability=SimpleNamespace(vector=vector),
+        me=names.index(me),
+    )
+
+
+def test_a_region_has_it_when_one_of_its_nodes_has_and_counts_once() -> None:
+    receipts = Receipts("us")
+    engine = engine_of({"us-1": None, "us-2": 9, "eu-1": 3, "eu-2": 5, "ap-1": None}, "us-1", "us-1", 9)
+    assert receipts.durable_in(engine, 0, 5) == ["us", "eu"], "its own region is named once, whoever else is in it"
+    assert receipts.durable_in(engine, 0, 6) == ["us"]
+    receipts.check(engine, 2)
+    with pytest.raises(UsageError, match=r"there are 2 \(ap, eu\), got 3"):
+        receipts.check(engine, 3)
+
+
+def test_the_region_of_its_maker_has_it_before_any_row_says_so() -> None:
+    engine = engine_of({"us-1": None, "eu-1": None, "eu-2": 0}, "us-1", "eu-1", 4)
+    assert Receipts("us").durable_in(engine, 1, 4) == ["us", "eu"]
