@@ -30,7 +30,7 @@ from crdtstore.errors import (
 )
 from crdtstore_client.over_http import ask_over_http
 from crdtstore_client.regions import Node, Nodes
-from crdtstore_client.routes import merge_pages
+from crdtstore_client.routes import OF_DECLARATIONS, merge_pages
 from crdtstore_client.session import Session
 from crdtstore_client.transport import Asks, NotSent, ReplyLost, Response, Transport
 
@@ -223,6 +223,8 @@ class Link:
             return None
         if reply.status < 300:
             self.nodes.worked(node)
+            if call.do in OF_DECLARATIONS:
+                self.nodes.routes.learn(reply.body)
             regions = call.fields.get("regions", 0)
             if regions and (late := not_replicated(reply.body, regions)) is not None:
                 raise late
