@@ -31,7 +31,7 @@ from crdtstore.errors import (
 from crdtstore_client.over_http import ask_over_http
 from crdtstore_client.regions import Node, Nodes
 from crdtstore_client.routes import OF_DECLARATIONS, merge_pages
-from crdtstore_client.session import Session
+from crdtstore_client.session import Held, Session, text_of
 from crdtstore_client.transport import Asks, NotSent, ReplyLost, Response, Transport
 
 __all__ = ["Auth", "Call", "Link", "traceparent"]
@@ -120,8 +120,8 @@ class Link:
     def __init__(self, urls: Iterable[str], transport: Transport, auth: Auth) -> None:
         self.transport = transport
         self._ask = transport.ask if isinstance(transport, Asks) else partial(ask_over_http, transport)
-        self._auth = auth
-        self._secret = auth if isinstance(auth, str) else None
+        self._renew = auth if callable(auth) else None
+        self._bearer = f"Bearer {auth}" if isinstance(auth, str) and auth else None
         self.nodes = Nodes(urls, self.probe)
         self.is_closed = False
 
@@ -169,7 +169,8 @@ class Link:
             raise Unavailable("this store is closed. Nothing changed.", code="unreachable", retryable=False)
         loop = asyncio.get_running_loop()
         deadline = loop.time() + seconds
-        await self.nodes.start()
+        if not self.nodes.is_measured:
+            await self.nodes.start()
         routes = self.nodes.routes
         asked: set[str] = set()
         pause = FIRST_PAUSE_SECONDS
@@ -229,7 +230,14 @@ class Link:
             if regions and (late := not_replicated(reply.body, regions)) is not None:
                 raise late
             return reply.body
-        error = _error_of(reply, node)
+        self._refused(call, node, _error_of(reply, node))
+        return None
+
+    def _refused(self, call: Call, node: Node, error: CrdtStoreError) -> None:
+        """Learn from a refusal.
+
+        Raises:  it, when no other attempt can do better.
+        """
         if not isinstance(error, InsufficientRights) or not isinstance(call.last, InsufficientRights):
             call.last = error  # of several regions without enough, the nearest says what is here
         if not (error.retryable or error.effect == "unknown"):
@@ -240,7 +248,7 @@ class Link:
         if error.code == "wrong-worker":
             self.nodes.worked(node)
             self.nodes.learn(node, error.more)
-            return None
+            return
         if error.effect == "unknown":
             _may_have_reached(call, node)
         if error.retry_after is not None:
@@ -248,27 +256,19 @@ class Link:
             node.not_before = asyncio.get_running_loop().time() + error.retry_after + CLOCK_STEP_S
         elif isinstance(error, Unavailable) and not isinstance(error, ReplicaBehind):
             self.nodes.failed(node)
-        return None
 
     async def _exchange(self, call: Call, session: Session, node: Node, seconds: float) -> Response:
         """Send with the tokens of the session, and take the reply's token in."""
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + seconds
+        deadline = asyncio.get_running_loop().time() + seconds
         shown = session.begin(MAX_TOKEN_BYTES) if call.shows_tokens else session.begin_without()
         while shown is None:  # too many for one header: reads merge them first
-            part = session.part(MAX_TOKEN_BYTES)
-            token = None
-            try:
-                reply = await self._send(call.merging(), part, node, deadline - loop.time())
-                token = reply.body.get("token")
-                if not token:
-                    return reply if reply.status >= 400 else _no_token(node)
-            finally:
-                session.end(part, token)
+            if (reply := await self._merge(call, session, node, deadline)).status >= 400:
+                return reply
+            seconds = deadline - asyncio.get_running_loop().time()
             shown = session.begin(MAX_TOKEN_BYTES)
         said: dict[str, Any] = {}
         try:
-            reply = await self._send(call, shown, node, max(deadline - loop.time(), 0.001))
+            reply = await self._send(call, shown, node, max(seconds, 0.001))
             if reply.status < 300:
                 said = reply.body
         finally:
@@ -276,9 +276,22 @@ class Link:
             session.end(shown, get("token"), call.fields.get("domain"), get("dot"), get("shard", 0))
         return reply
 
-    async def _send(self, call: Call, shown: Iterable[Any], node: Node, seconds: float) -> Response:
+    async def _merge(self, call: Call, session: Session, node: Node, deadline: float) -> Response:
+        """Let a read merge some of the tokens."""
+        part = session.part(MAX_TOKEN_BYTES)
+        token = None
+        try:
+            reply = await self._send(call.merging(), part, node, deadline - asyncio.get_running_loop().time())
+            token = reply.body.get("token")
+            if not token and reply.status < 400:
+                raise ReplyLost(f"{node.url} answered a read without a token")
+            return reply
+        finally:
+            session.end(part, token)
+
+    def _send(self, call: Call, shown: tuple[Held, ...], node: Node, seconds: float) -> Awaitable[Response]:
         fields = dict(call.fields)
-        token = ",".join(held.text for held in shown)
+        token = text_of(shown)
         if token:
             fields["token"] = token
         is_short = seconds * WAIT_SHARE < SERVER_WAIT_SECONDS
@@ -287,22 +300,22 @@ class Link:
             fields.setdefault("wait_ms", int(seconds * WAIT_SHARE * 1000))
         if (trace := traceparent.get()) is not None:
             fields["traceparent"] = trace
-        return await self._authorized(
-            lambda authorization: self._ask(node.url, call.do, fields, authorization, seconds)
-        )
+        if self._renew is None:
+            return self._ask(node.url, call.do, fields, self._bearer, seconds)
+        return self._authorized(lambda authorization: self._ask(node.url, call.do, fields, authorization, seconds))
 
     async def _authorized(self, send: Callable[[str | None], Awaitable[Response]]) -> Response:
         """Send with the credential; once more with a new one if it has been renewed meanwhile."""
         reply = await send(await self._authorization())
-        if reply.status == 401 and callable(self._auth):
-            self._secret = None
+        if reply.status == 401 and self._renew is not None:
+            self._bearer = None
             reply = await send(await self._authorization())
         return reply
 
     async def _authorization(self) -> str | None:
-        if self._secret is None and callable(self._auth):
-            self._secret = await self._auth()
-        return f"Bearer {self._secret}" if self._secret else None
+        if self._bearer is None and self._renew is not None and (secret := await self._renew()):
+            self._bearer = f"Bearer {secret}"
+        return self._bearer
 
     def _gave_up(self, call: Call, seconds: float) -> CrdtStoreError:
         if call.is_write and call.may_have_reached:
@@ -334,10 +347,6 @@ def _unknown(call: Call) -> OutcomeUnknown:
         what = f"repeat it with id={call.op_id!r} at {where} only, it counts once there"
     why = call.lost or (str(call.last) if call.last else "no answer")
     return OutcomeUnknown(f"the write may or may not have taken place ({why}); {what}.", op_id=call.op_id)
-
-
-def _no_token(node: Node) -> Response:
-    raise ReplyLost(f"{node.url} answered a read without a token")
 
 
 def _error_of(reply: Response, node: Node) -> CrdtStoreError:

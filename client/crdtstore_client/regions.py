@@ -66,6 +66,11 @@ class Nodes:
     def nearest(self) -> Node:
         return min(self._nodes, key=_order)
 
+    @property
+    def is_measured(self) -> bool:
+        """Whether ``start`` has nothing left to do."""
+        return self._started is not None and self._started.done()
+
     async def start(self) -> None:
         """Measure once; returns when the nearest node has answered, or none will."""
         if self._started is None:
@@ -138,22 +143,19 @@ class Nodes:
 
         ``only``: the url of the one node that may be asked; ``worker``: which worker of any node it has to be.
         """
+        best, least = None, None
         for node in self._nodes:
             if not node.is_up and node.probe_at <= now and not node.is_probing:
                 self._spawn(self._look(node))
-        nodes = self._meant(only, worker)
-        free = [node for node in nodes if node.url not in asked and node.not_before <= now]
-        return min(free, key=lambda node: (node.region not in prefer, *_order(node, worker)), default=None)
+            if node.not_before <= now and node.url not in asked and _is_meant(node, only, worker):
+                rank = (node.region not in prefer, *_order(node, worker))
+                if least is None or rank < least:
+                    best, least = node, rank
+        return best
 
     def unasked(self, asked: Collection[str], only: str | None = None, worker: int | None = None) -> int:
         """How many nodes have not been asked yet in this round."""
-        return sum(node.url not in asked for node in self._meant(only, worker))
-
-    def _meant(self, only: str | None, worker: int | None) -> list[Node]:
-        """Who may be asked; of whom it is not known which worker it is, it may be the one, or knows it."""
-        if only is not None:
-            return [node for node in self._nodes if node.url == only]
-        return [node for node in self._nodes if worker is None or node.worker in {None, worker}]
+        return len([node for node in self._nodes if node.url not in asked and _is_meant(node, only, worker)])
 
     def wait_until(self) -> float:
         """The earliest instant at which some node lets itself be asked again."""
@@ -190,6 +192,13 @@ def _reachable(api: str, by: str) -> str:
         return api.rstrip("/")
     host = f"[{here.hostname}]" if ":" in (here.hostname or "") else here.hostname
     return f"{there.scheme}://{host}:{there.port}"
+
+
+def _is_meant(node: Node, only: str | None, worker: int | None) -> bool:
+    """Whether it may be asked; of whom it is not known which worker it is, it may be the one, or knows it."""
+    if only is not None:
+        return node.url == only
+    return worker is None or node.worker is None or node.worker == worker
 
 
 def _order(node: Node, worker: int | None = None) -> tuple[bool, bool, float, int]:
