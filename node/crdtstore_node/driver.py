@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from crdtstore.causal import ReplicaId
@@ -99,8 +100,8 @@ class Driver:
         self._unsaved_bytes = unsaved_bytes
         self._events: list[Event] = []
         self._is_scheduled = False
-        self._waiting: dict[int, tuple[Asker | asyncio.Future[Answer], int, bool]] = {}
-        """By ticket who wants the answer, under which number, and whether it is a write."""
+        self._waiting: dict[int, tuple[Callable[[int, Answer], None], int, bool]] = {}
+        """By ticket who is to be told, under which number, and whether it is a write."""
         self._ticket = 0
         self._max_waiting = service.host.options.max_waiting
         self._timer: asyncio.TimerHandle | None = None
@@ -160,24 +161,25 @@ class Driver:
             raise why_not
         self._ticket += 1
         future: asyncio.Future[Answer] = self._loop.create_future()
-        self._waiting[self._ticket] = (future, 0, do in _WRITES)
+        self._waiting[self._ticket] = (partial(_settle, future), 0, do in _WRITES)
         self.submit(Request(self._ticket, do, fields))
         return self._ticket, future
 
     def request_all(self, asker: Asker, requests: Sequence[Asked]) -> None:
         """Ask the service all this, in order. What is refused at once is answered before this returns."""
-        waiting, events, opened = self._waiting, self._events, asker.open
+        waiting, events, opened, answered = self._waiting, self._events, asker.open, asker.answered
         is_taken: dict[str, bool] = {}
         for asked in requests:
             do = asked.do
             if do not in is_taken:
                 is_taken[do] = self._why_not(do) is None
             if not is_taken[do] or len(waiting) >= self._max_waiting:
-                asker.answered(asked.n, self._why_not(do) or overloaded(self._max_waiting))
+                answered(asked.n, self._why_not(do) or overloaded(self._max_waiting))
                 continue
             ticket = self._ticket = self._ticket + 1
-            opened[asked.n] = ticket
-            waiting[ticket] = (asker, asked.n, do in _WRITES)
+            n = asked.n
+            opened[n] = ticket
+            waiting[ticket] = (answered, n, do in _WRITES)
             events.append(Request(ticket, do, _NO_FIELDS, parsed=asked))
         self._schedule()
 
@@ -237,7 +239,7 @@ class Driver:
     def _carry_out(self, out: HostOutput, now_ms: int) -> None:
         if out.persist:
             self.records += 1
-            self.commits_logged += sum(entry.origin != NO_ORIGIN for entry in out.persist)
+            self.commits_logged += len([entry for entry in out.persist if entry.origin != NO_ORIGIN])
             if self.failure is None:
                 self._writer.put(out.persist_number, self._log.encode(out.persist))
         if self._saver is not None and out.save:
@@ -249,11 +251,11 @@ class Driver:
             self._writer.cut(out.cut)
         if out.send:
             self.send(out.send)
+        taken = self._waiting.pop
         for ticket, answer in out.replies:
-            if isinstance(answer, CrdtStoreError):
-                self._answer(ticket, self._refusal(answer))
-            else:
-                self._answer(ticket, answer)
+            waiting = taken(ticket, None)
+            if waiting is not None:
+                waiting[0](waiting[1], self._refusal(answer) if isinstance(answer, CrdtStoreError) else answer)
         for rejected in out.rejected:
             self.rejected(rejected)
         if out.rejoin is not None:
@@ -271,13 +273,8 @@ class Driver:
 
     def _answer(self, ticket: int, answer: Answer) -> None:
         waiting = self._waiting.pop(ticket, None)
-        if waiting is None:
-            return
-        asker, n, _ = waiting
-        if not isinstance(asker, asyncio.Future):
-            asker.answered(n, answer)
-        elif not asker.done():
-            asker.set_result(answer)
+        if waiting is not None:
+            waiting[0](waiting[1], answer)
 
     def _arm(self, delay_s: float) -> None:
         at = self._loop.time() + min(max(delay_s, _LEAST_S if self._is_started else _STILL_S), _TICK_S)
@@ -397,6 +394,11 @@ class Driver:
         for ticket in list(self._waiting):
             self._answer(ticket, gone())
         self.crashed()
+
+
+def _settle(future: asyncio.Future[Answer], _: int, answer: Answer) -> None:
+    if not future.done():
+        future.set_result(answer)
 
 
 def _leads_to_commits(data: bytes) -> bool:

@@ -21,7 +21,7 @@ from msgspec import Struct
 
 from crdtstore.errors import CrdtStoreError
 from crdtstore_node.api import problems
-from crdtstore_node.api.session_frames import BadFrame, Item, Refused, count_of, decode, encode, frames_of
+from crdtstore_node.api.session_frames import Asked, BadFrame, Refused, count_of, decode, encode, frames_of
 from crdtstore_node.asking import Answer
 from crdtstore_node.config import Http
 from crdtstore_node.driver import Driver
@@ -92,6 +92,8 @@ class Session:
         self._traces: dict[int, str] = {}
         """Of the open requests those that came with a trace: its id."""
         self._replies: list[dict[str, Any]] = []
+        self._refused = 0
+        """How many of the replies are problems."""
         self._is_flushing = False
         self._end: tuple[int, str] | None = None
         """With what this is closed as soon as all is answered; nothing more is taken."""
@@ -134,7 +136,6 @@ class Session:
         self._timer.cancel()
         self._is_closing = True
         self._driver.forget_all(self)
-        self._replies.clear()
         self._traces.clear()
         self._finish()
 
@@ -149,31 +150,35 @@ class Session:
                     1008,
                     f"{count} requests on top of {len(opened)} unanswered ones: there are {self._options.session_credits} credits",
                 )
-            items = decode(frame)
-            numbers = dict.fromkeys([item.n for item in items], 0)
-            if len(numbers) < len(items) or not numbers.keys().isdisjoint(opened):
+            good, bad = decode(frame)
+            numbers = dict.fromkeys([request.n for request in good], 0)
+            if bad:
+                numbers |= dict.fromkeys([request.n for request in bad], 0)
+            if len(numbers) < len(good) + len(bad) or not numbers.keys().isdisjoint(opened):
                 raise BadFrame(1008, "a request has a number n that no other unanswered one has")
-        except BadFrame as bad:
-            self.end(bad.code, bad.reason)
+        except BadFrame as wrong:
+            self.end(wrong.code, wrong.reason)
             return
-        self._counts.requests += len(items)
+        self._counts.requests += len(numbers)
         opened |= numbers
-        good = [item for item in items if not isinstance(item, Refused)]
-        if len(good) < len(items):
-            self._refuse(items)
-        for item in good:
-            if item.traceparent is not None and (trace_id := problems.trace_id_of(item.traceparent)) is not None:
-                self._traces[item.n] = trace_id
-            if item.do == "status":
-                self.answered(item.n, self._status())
-        self._driver.request_all(self, [item for item in good if item.do != "status"])
+        for refused in bad:
+            self._follow(refused)
+            self.answered(refused.n, refused.error)
+        if b"traceparent" in frame:
+            for request in good:
+                self._follow(request)
+        if b"status" in frame:
+            for request in good:
+                if request.do == "status":
+                    self.answered(request.n, self._status())
+            good = [request for request in good if request.do != "status"]
+        self._driver.request_all(self, good)
 
-    def _refuse(self, items: list[Item]) -> None:
-        for item in items:
-            if isinstance(item, Refused):
-                if (trace_id := problems.trace_id_of(item.traceparent)) is not None:
-                    self._traces[item.n] = trace_id
-                self.answered(item.n, item.error)
+    def _follow(self, request: Asked | Refused) -> None:
+        """Remember the trace of a request, for the problem that may come of it."""
+        trace_id = problems.trace_id_of(request.traceparent)
+        if trace_id is not None:
+            self._traces[request.n] = trace_id
 
     def _on_other(self, kind: WSMsgType, content: Any) -> None:
         if kind is WSMsgType.PING:
@@ -204,8 +209,8 @@ class Session:
         if isinstance(answer, CrdtStoreError):
             trace_id = self._traces.get(n)
             answer = {"n": n, "problem": problems.document_of(answer, trace_id, self._outcomes)}
+            self._refused += 1
         else:
-            self._outcomes["ok"] += 1
             answer["n"] = n
         if self._traces:
             self._traces.pop(n, None)
@@ -217,6 +222,8 @@ class Session:
     def _flush(self) -> None:
         self._is_flushing = False
         replies, self._replies = self._replies, []
+        self._outcomes["ok"] += len(replies) - self._refused
+        self._refused = 0
         if self._is_closing:
             return
         if replies:

@@ -21,7 +21,7 @@ from crdtstore.values import pack
 from crdtstore_node.api import bodies
 from crdtstore_node.api.problems import check_ops, trace_id_of, unknown_fields
 
-__all__ = ["Asked", "BadFrame", "Item", "Refused", "count_of", "decode", "encode", "frames_of"]
+__all__ = ["Asked", "BadFrame", "Refused", "count_of", "decode", "encode", "frames_of"]
 
 SPLIT_BYTES = 1 << 20
 """Replies of a turn are one frame, unless it would be longer than this."""
@@ -63,6 +63,11 @@ class _Commit(requests.CommitRequest, kw_only=True):
     do: ClassVar[str] = "commit"
     n: _Number
     traceparent: str | None = None
+
+    def check(self) -> None:
+        super().check()
+        if self.traceparent is not None:
+            self.trace_id = trace_id_of(self.traceparent)
 
 
 class _Read(requests.ReadRequest, kw_only=True):
@@ -129,6 +134,39 @@ class _FlatCommit(_Commit, kw_only=True, omit_defaults=True, gc=False, tag_field
     ops: list[dict[str, _Flat]]
     trace_id: None = None
 
+    def check(self) -> None:
+        own = self.id
+        if not (
+            self.domain in _known
+            and self.wait_ms >= 0
+            and 0 < len(self.ops) <= requests.MAX_OPS
+            and self.regions == 0
+            and self.reason is None
+            and self.traceparent is None
+            and (own is None or (0 < len(own) <= 128 and own.isascii()))
+        ):
+            super().check()
+            _remember(self.domain)
+
+
+class _FlatRead(_Read, kw_only=True, omit_defaults=True, gc=False, tag_field="do", tag="read"):
+    def check(self) -> None:
+        key = self.key
+        if not (
+            self.domain in _known
+            and self.collection in _known
+            and self.wait_ms >= 0
+            and self.consistency == "session"
+            and self.max_staleness_ms is None
+            and 0 < len(key) <= 128
+            and key.isascii()
+            and key.isprintable()
+            and key[0] != "."
+        ):
+            super().check()
+            _remember(self.domain)
+            _remember(self.collection)
+
 
 class _FlatMembers(_Members, kw_only=True, omit_defaults=True, gc=False, tag_field="do", tag="members"):
     after: _Scalar = None
@@ -137,6 +175,18 @@ class _FlatMembers(_Members, kw_only=True, omit_defaults=True, gc=False, tag_fie
 
 class _FlatDeclare(_Declare, kw_only=True, omit_defaults=True, gc=False, tag_field="do", tag="declare"):
     options: dict[str, _Flat] = msgspec.field(default_factory=dict)
+
+
+_known: set[str] = set()
+"""Names that were found good: a glance at these is enough, and most requests are plain."""
+_MOST_KNOWN = 4_096
+
+
+def _remember(name: str) -> None:
+    if "@" not in name:
+        if len(_known) >= _MOST_KNOWN:
+            _known.clear()
+        _known.add(name)
 
 
 def _flat(kind: type[Any]) -> type[Any]:
@@ -167,16 +217,15 @@ Asked = (
     | _Declare
     | _Status
 )
-Item = Asked | Refused
 
-_OTHERS: tuple[Any, ...] = (_Read, _List, _Explain, _Conflicts, _Domain, _Collection, _DeclareDomain, _Status)
+_OTHERS: tuple[Any, ...] = (_List, _Explain, _Conflicts, _Domain, _Collection, _DeclareDomain, _Status)
 _KINDS: dict[str, Any] = {
-    kind.do: kind for kind in sorted((_Commit, _Members, _Declare, *_OTHERS), key=lambda kind: kind.do)
+    kind.do: kind for kind in sorted((_Commit, _Read, _Members, _Declare, *_OTHERS), key=lambda kind: kind.do)
 }
 _FIELDS = {
     do: frozenset(kind.__struct_fields__) - {"trace_id"} for do, kind in _KINDS.items()
 }  # a trace is given by its traceparent, as over HTTP
-_Union: Any = _FlatCommit | _FlatMembers | _FlatDeclare
+_Union: Any = _FlatCommit | _FlatRead | _FlatMembers | _FlatDeclare
 for _each in _OTHERS:
     _Union |= _flat(_each)
 
@@ -208,8 +257,8 @@ def count_of(frame: bytes) -> int:
     raise BadFrame(1007, "a frame is one msgpack map, or an array of maps")
 
 
-def decode(frame: bytes) -> list[Item]:
-    """The requests of a frame, checked, in order.
+def decode(frame: bytes) -> tuple[list[Asked], list[Refused]]:
+    """The requests of a frame, in order: those that are good, checked, and those that are not.
 
     Raises:  BadFrame when one of them cannot even be answered; nothing changed.
     """
@@ -217,34 +266,42 @@ def decode(frame: bytes) -> list[Item]:
     try:
         found: Any = _many(frame) if is_many else _one(frame)
         if len(_encode(found)) == len(frame):
-            return [_checked(each) for each in (found if is_many else (found,))]
-    except _BROKEN:
+            if not is_many:
+                found = [found]
+            for request in found:
+                request.check()
+            return found, []
+    except (*_BROKEN, CrdtStoreError):
         pass
+    return _decode_closely(frame, is_many)
+
+
+def _decode_closely(frame: bytes, is_many: bool) -> tuple[list[Asked], list[Refused]]:
+    """The same, one by one: something is not plainly good."""
     try:
         parts = _split(frame) if is_many else [Raw(frame)]
     except RecursionError:
         raise BadFrame(1007, _TOO_DEEP) from None
     except _BROKEN:
         raise BadFrame(1007, "a frame is msgpack, and this one is not") from None
-    return [_decode_alone(bytes(part)) for part in parts]
+    good: list[Asked] = []
+    bad: list[Refused] = []
+    for part in parts:
+        request = _decode_alone(bytes(part))
+        if isinstance(request, Refused):
+            bad.append(request)
+        else:
+            good.append(request)
+    return good, bad
 
 
-def _checked(request: Any) -> Item:
-    try:
-        request.check()
-    except CrdtStoreError as error:
-        return Refused(request.n, error, request.traceparent)
-    if request.traceparent is not None and request.do == "commit":
-        request.trace_id = trace_id_of(request.traceparent)
-    return request  # type: ignore[no-any-return]
-
-
-def _decode_alone(part: bytes) -> Item:
+def _decode_alone(part: bytes) -> Asked | Refused:
     try:
         request = _one(part)
         if len(_encode(request)) == len(part):
-            return _checked(request)
-    except _BROKEN:
+            request.check()
+            return request  # type: ignore[no-any-return]
+    except (*_BROKEN, CrdtStoreError):
         pass
     try:
         head = _numbered(part)
@@ -252,14 +309,13 @@ def _decode_alone(part: bytes) -> Item:
         raise BadFrame(1007, _TOO_DEEP) from None
     except _BROKEN:
         raise BadFrame(1007, "a request is a map with a number n, an integer from 0") from None
-    traceparent = head.traceparent if isinstance(head.traceparent, str) else None
     try:
-        return _checked(_parse(part))
+        return _parse(part)
     except CrdtStoreError as error:
-        return Refused(head.n, error, traceparent)
+        return Refused(head.n, error, head.traceparent if isinstance(head.traceparent, str) else None)
 
 
-def _parse(part: bytes) -> Any:
+def _parse(part: bytes) -> Asked:
     """The request, looked at as closely as a body of HTTP.
 
     Raises:  UsageError; nothing changed.
@@ -273,7 +329,7 @@ def _parse(part: bytes) -> Any:
         raise unknown_fields(fields, _FIELDS[do] - {"n"})
     if do == "commit":
         check_ops(fields.get("ops"))
-    return requests.parse(do, fields, _KINDS)
+    return requests.parse(do, fields, _KINDS)  # type: ignore[return-value]
 
 
 # --- out
