@@ -164,9 +164,8 @@ class Receipts:
 
     def _look(self, line: _Line) -> list[_Answer]:
         reached = sorted(self._reached(line.engine, line.origin).values(), reverse=True)
-        if len(reached) < line.wanted:  # a region went, and nobody can wait for it
-            self.late += len(line.waiting)
-            return [self._answer(ticket) for _, ticket in list(line.waiting)]
+        if len(reached) < line.wanted:  # a region went; until it is time another may come, and all others say their rows anew
+            return []
         upto = reached[line.wanted - 1]
         count = line.waiting.bisect_left((upto + 1, -_NEVER))
         return [self._answer(ticket) for _, ticket in list(line.waiting[:count])]

@@ -6,12 +6,14 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from crdtstore.causal import Dot
 from crdtstore_sim.checkers import Bounds, Pages, Receipts, Stability, Values
 from crdtstore_sim.facts import Asked, AskedOp, Facts, Group, Span
 from crdtstore_sim.plants import plant_of
 from crdtstore_sim.reader import Record
+from crdtstore_sim.regroup.draw import draw_members
 from crdtstore_sim.simulation import run
 
 MEMBERS = ["a-1.0000000000000001", "b-1.0000000000000002", "c-1.0000000000000003"]
@@ -157,11 +159,13 @@ class TestPages:
         world.have(0, 2, 1)
         names = {"names:lww_register"}
         item = {"collection": "names", "key": "k", "type": "lww_register", "conflicts": 1}
-        pages.on_conflicts(world.group, 0, names, {"items": [item]}, SPAN)
+        pages.on_conflicts(world.group, 0, names, {"items": [item]}, SPAN, world.group.keys)
         assert not world.said
-        pages.on_conflicts(world.group, 0, names, {"items": []}, SPAN)
+        pages.on_conflicts(world.group, 0, names, {"items": []}, SPAN, world.group.keys)
         assert "lists as conflicts {}" in world.said[0]
-        pages.on_conflicts(world.group, 0, set(), {"items": []}, SPAN)  # it had not heard of the collection
+        pages.on_conflicts(
+            world.group, 0, set(), {"items": []}, SPAN, world.group.keys
+        )  # it had not heard of the collection
         assert len(world.said) == 1
 
 
@@ -197,7 +201,7 @@ class TestReceipts:
         world.make(0)
         world.group.applied[1][0] = 1
         checker.on_acknowledged(world.group, 0, self.DOT, ["a", "b"])
-        assert world.said == [f"receipts: d/0: {MEMBERS[0]} says that b has {self.DOT}, where 0 is durable"]
+        assert world.said == [f"receipts: d/0: {MEMBERS[0]} says that b has {self.DOT}, where [0] is durable"]
 
     def test_whoever_was_named_has_it_after_a_crash(self) -> None:
         world = World()
@@ -221,6 +225,13 @@ class TestReceipts:
         checker.on_acknowledged(world.group, 0, self.DOT, ["a", "c", "b"])
         checker.on_acknowledged(world.group, 0, self.DOT, ["b", "a"])
         assert len(world.said) == 3
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_receipts_are_true_whatever_happens_to_members(seed: int) -> None:
+    drawn = draw_members(seed)
+    result = run(replace(drawn, work=replace(drawn.work, receipts=0.5)), seed)
+    assert result.is_ok, result.violations
 
 
 @pytest.mark.parametrize("seed", range(4))

@@ -14,16 +14,33 @@ from crdtstore.engine.checkpoint import Saved
 from crdtstore.engine.engine import Engine
 from crdtstore.storage.memory import MemoryLog
 from crdtstore.storage.protocol import StateStore
+from crdtstore_sim.checkers.receipts import Receipts
 from crdtstore_sim.checkers.stability import Stability
 from crdtstore_sim.checkers.stamps import Stamps
 from crdtstore_sim.checkers.stores import Stores
 from crdtstore_sim.facts import Facts, Group
 from crdtstore_sim.reader import Record
 
-__all__ = ["StabilityAmongMembers", "StampsAmongMembers", "StoresAmongMembers"]
+__all__ = ["ReceiptsAmongMembers", "StabilityAmongMembers", "StampsAmongMembers", "StoresAmongMembers"]
 
 Judged = Callable[[int, str], Collection[int]]
 """By node and group: the lives that belong to its configuration, hold the state and have forgotten nothing."""
+
+
+class ReceiptsAmongMembers(Receipts):
+    """A region is its members in the configuration of the node that answers; none of them may have forgotten anything."""
+
+    def __init__(self, facts: Facts, judged: Judged, members: Callable[[int, str], Collection[int]]) -> None:
+        """``members``: by node and group, the lives that belong to its configuration."""
+        super().__init__(facts)
+        self._judged, self._members = judged, members
+
+    def _in_region(self, group: Group, node: int, region: str) -> list[int] | None:
+        if region == self._facts.regions[node]:
+            return [node]
+        judged = self._judged(node, group.name)
+        there = [life for life in self._members(node, group.name) if self._facts.regions[life] == region]
+        return there if there == [] or all(life in judged for life in there) else None
 
 
 class StabilityAmongMembers(Stability):

@@ -25,15 +25,18 @@ class Receipts:
         if durable_in[0] != facts.regions[node] or durable_in[1:] != sorted(set(durable_in[1:])):
             self._report(group, f"{facts.members[node]} names {durable_in}, itself not first or the others in no order")
         for region in durable_in:
-            at = facts.regions.index(region)  # a region has one node here
-            if dot.seq > group.durable[at][origin]:
-                self._report(
-                    group,
-                    f"{facts.members[node]} says that {region} has {dot}, where {group.durable[at][origin]} is durable",
-                )
-            else:
+            asked = self._in_region(group, node, region)
+            having = [at for at in asked or () if dot.seq <= group.durable[at][origin]]
+            if asked is not None and not having:
+                held = [group.durable[at][origin] for at in asked]
+                self._report(group, f"{facts.members[node]} says that {region} has {dot}, where {held} is durable")
+            for at in having:
                 known = self._told.get((group.name, at, origin), 0)
                 self._told[group.name, at, origin] = max(known, dot.seq)
+
+    def _in_region(self, group: Group, node: int, region: str) -> list[int] | None:
+        """Of whom one must have what a node says that this region has; None: that cannot be told."""
+        return [at for at, where in enumerate(self._facts.regions) if where == region]
 
     def on_awaited(self, group: Group, node: int, durable_in: list[str], wanted: int, wait_ms: int, span: Span) -> None:
         """The user had asked for so many other regions."""

@@ -20,7 +20,12 @@ from crdtstore.errors import CrdtStoreError
 from crdtstore.host import Host
 from crdtstore.storage.memory_state import MemoryState
 from crdtstore.storage.protocol import Entry
-from crdtstore_sim.checkers.among_members import StabilityAmongMembers, StampsAmongMembers, StoresAmongMembers
+from crdtstore_sim.checkers.among_members import (
+    ReceiptsAmongMembers,
+    StabilityAmongMembers,
+    StampsAmongMembers,
+    StoresAmongMembers,
+)
 from crdtstore_sim.checkers.configurations import Configurations, leads_to
 from crdtstore_sim.checkers.durability import listen
 from crdtstore_sim.checkers.finals import Finals
@@ -44,6 +49,7 @@ class Watch(Observer):
         self.outside: set[int] = set()
         """Lives of which more was forgotten than a crash takes: nobody may rely on what they say they have."""
         self.stability: StabilityAmongMembers = StabilityAmongMembers(facts, self.judged)
+        self.receipts = ReceiptsAmongMembers(facts, self.judged, self.members)
         self.stamps = StampsAmongMembers(facts, self.judged)
         self.stores = StoresAmongMembers(facts, self.judged)
         self.configurations = Configurations(facts)
@@ -88,6 +94,11 @@ class Watch(Observer):
         self.configurations.forget(life)
         self.outside.add(life)
         self._returned.add(life)
+
+    def members(self, node: int, name: str) -> list[int]:
+        """The members of a node's configuration."""
+        mine = self._seen.get((node, name))
+        return [] if mine is None else [self.facts.index[replica] for replica in mine.ids]
 
     def judged(self, node: int, name: str) -> list[int]:
         """The members of a node's configuration that hold the state of its line and have forgotten nothing."""
@@ -240,7 +251,8 @@ class Watch(Observer):
             self.stamps.on_heartbeat(group, node, says[node], message.row.hlc)
 
     def on_refused(self, node: int, error: CrdtStoreError, types: Iterable[str] = ()) -> None:
-        if error.code not in MAY_BE_REFUSED:
+        is_short_of_regions = error.detail.startswith("regions says how many")  # who asked had counted more members
+        if error.code not in MAY_BE_REFUSED and not is_short_of_regions:
             super().on_refused(node, error, types)
 
     def _on_shown(self, session: int, group: Group, node: int, body: dict[str, Any]) -> None:
@@ -267,6 +279,7 @@ class Watch(Observer):
         self.facts.note_crash(node, kept)
         if node not in self.outside:
             self.durability.on_crash(node)
+            self.receipts.on_crash(node)
         self.convergence.forget()
         self.stability.forget(node)
         for (life, name), told in self._told.items():
