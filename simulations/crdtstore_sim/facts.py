@@ -12,11 +12,12 @@ from operator import gt
 from typing import Any, NamedTuple
 
 from crdtstore.commit import head_of
+from crdtstore.shards import Division
 from crdtstore.storage.protocol import Entry
 from crdtstore_sim.models import MODELS, Event, Key, System
 from crdtstore_sim.reader import Record, Roster, read_commit
 
-__all__ = ["Asked", "AskedOp", "Facts", "Group", "Span", "Violation"]
+__all__ = ["Asked", "AskedOp", "Facts", "Group", "Span", "Violation", "keys_of"]
 
 
 class Violation(NamedTuple):
@@ -281,6 +282,13 @@ class Facts:
                 )
                 return  # the commit is a fact: others live on with it
         group.forget(node, after)
+
+
+def keys_of(group: Group, division: Division, shard: int) -> dict[tuple[str, str], Key]:
+    """The models of the keys that a group serves: one may also hold what was written to others under another number of shards."""
+    if division.shards == 1:
+        return group.keys
+    return {at: model for at, model in group.keys.items() if division.shard_of(at[0].partition(":")[0], at[1]) == shard}
 
 
 _DEFAULTS: dict[tuple[str, str], dict[str, Any]] = {

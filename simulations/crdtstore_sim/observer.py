@@ -14,6 +14,7 @@ from crdtstore.causal import Dot
 from crdtstore.engine.engine import Engine
 from crdtstore.errors import CrdtStoreError
 from crdtstore.host import Host
+from crdtstore.shards import Division
 from crdtstore.storage.memory import MemoryLog
 from crdtstore.storage.memory_state import MemoryState
 from crdtstore.storage.protocol import Entry, StateStore
@@ -29,12 +30,13 @@ from crdtstore_sim.checkers import (
     Refusals,
     Restarts,
     Sessions,
+    Shards,
     Stability,
     Stamps,
     Stores,
     Values,
 )
-from crdtstore_sim.facts import AskedOp, Facts, Group, Span
+from crdtstore_sim.facts import AskedOp, Facts, Group, Span, keys_of
 
 __all__ = ["Observer"]
 
@@ -60,6 +62,7 @@ class Observer:
         self.progress = Progress(facts)
         self.restarts = Restarts(facts)
         self.stores = Stores(facts)
+        self.shards = Shards(facts)
 
     # --- what a step did
 
@@ -120,12 +123,13 @@ class Observer:
         self,
         node: int,
         session: int,
-        domain: str,
+        name: str,
         ops: Sequence[AskedOp],
         body: dict[str, Any],
         span: Span,
     ) -> None:
-        group = self.facts.group(f"{domain}/0")
+        """``name`` is that of the group of its keys; so it is below."""
+        group = self.facts.group(name)
         dot = Dot.parse(body["dot"])
         self.durability.on_acknowledged(group, node, dot)
         self.receipts.on_acknowledged(group, node, dot, body["durable_in"])
@@ -135,29 +139,29 @@ class Observer:
         if not body["replayed"] and len(keys) == len(ops) and dot.seq <= len(group.records[origin]):
             self.values.on_written(group, node, ops, body["values"], (origin, dot.seq), span)
 
-    def on_awaited(self, node: int, asked: dict[str, Any], body: dict[str, Any], span: Span) -> None:
+    def on_awaited(self, node: int, name: str, asked: dict[str, Any], body: dict[str, Any], span: Span) -> None:
         """A commit was answered that was to wait for other regions."""
-        group = self.facts.group(f"{asked['domain']}/0")
+        group = self.facts.group(name)
         self.receipts.on_awaited(group, node, body["durable_in"], asked["regions"], asked["wait_ms"], span)
 
-    def on_matched(self, domain: str, op: AskedOp, body: dict[str, Any], read: dict[str, Any]) -> None:
+    def on_matched(self, name: str, op: AskedOp, body: dict[str, Any], read: dict[str, Any]) -> None:
         """A commit on the condition that a key is as it was read was taken."""
         if not body["replayed"]:
             dot = Dot.parse(body["dot"])
             record_at = self.facts.index[dot.replica], dot.seq
-            self.values.on_matched(self.facts.group(f"{domain}/0"), record_at, op.collection, op.key, read)
+            self.values.on_matched(self.facts.group(name), record_at, op.collection, op.key, read)
 
     def on_read(
         self,
         node: int,
         session: int | None,
-        domain: str,
+        name: str,
         address: tuple[str, str],
         body: dict[str, Any],
         span: Span,
     ) -> None:
         """``address`` is collection (with its type) and key; without a token there is no session."""
-        group = self.facts.group(f"{domain}/0")
+        group = self.facts.group(name)
         if session is not None:
             self._on_shown(session, group, node, body)
         self.values.on_read(group, node, *address, body, span)
@@ -167,14 +171,21 @@ class Observer:
         self,
         node: int,
         session: int,
-        domain: str,
+        division: Division,
         collection: str,
         body: dict[str, Any],
         span: Span,
     ) -> None:
-        group = self.facts.group(f"{domain}/0")
-        self._on_shown(session, group, node, body)
-        self.values.on_list(group, node, collection, body, span)
+        """Of each shard its own keys, all together in their order."""
+        name = collection.partition(":")[0]
+        found = [item["key"] for item in body["items"]]
+        if found != sorted(set(found)):
+            self.facts.report("model values", f"{self.facts.members[node]} lists {collection} as {found}")
+        for shard, group in enumerate(map(self.facts.group, division.groups)):
+            items = [item for item in body["items"] if division.shard_of(name, item["key"]) == shard]
+            keys = keys_of(group, division, shard)
+            self._on_shown(session, group, node, body)
+            self.values.on_list(group, node, collection, {**body, "items": items}, span, keys)
 
     def on_look(
         self,
@@ -185,14 +196,20 @@ class Observer:
         body: dict[str, Any],
         span: Span,
         declared: Collection[str],
+        division: Division,
     ) -> None:
         """Members of a key, what stands behind it, or (without a key) where writes met; ``declared``: what the node had heard of."""
-        group = self.facts.group(f"{fields['domain']}/0")
+        if "declarations" in body:
+            for shard, group in enumerate(map(self.facts.group, division.groups)):
+                items = [item for item in body["items"] if division.shard_of(item["collection"], item["key"]) == shard]
+                keys = keys_of(group, division, shard)
+                self._on_shown(session, group, node, body)
+                self.pages.on_conflicts(group, node, declared, {**body, "items": items}, span, keys)
+            return
+        group = self.facts.group(division.group_of(fields["collection"], fields["key"]))
         self._on_shown(session, group, node, body)
         if "live" in body:
             self.pages.on_explained(group, node, at, body, span)
-        elif "declarations" in body:
-            self.pages.on_conflicts(group, node, declared, body, span)
         else:
             self.pages.on_members(group, node, at, fields, body, span)
 
@@ -263,6 +280,7 @@ class Observer:
                     self._look(group, node, collection, key, engines[name])
         if is_settled:
             self.durability.on_end()
+            self.shards.on_end(nodes)
 
     def _look(self, group: Any, node: int, collection: str, key: str, engine: Engine) -> None:
         reading = self.values.on_look(group, node, collection, key, engine)

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from random import Random
 from typing import Any, NamedTuple
 
+from crdtstore.configuration import group_of
 from crdtstore.errors import CrdtStoreError
 from crdtstore.service import Request
 from crdtstore_sim import scenario
@@ -201,13 +202,13 @@ class Sale:
         span = node.span(asked.since_us, asked.since_ms)
         if asked.ops:
             self.acknowledged += 1
-            self._observer.on_committed(node.index, -1, _DOMAIN, asked.ops, body, span)
+            self._observer.on_committed(node.index, -1, group_of(_DOMAIN), asked.ops, body, span)
         match asked.step:
             case "setup":
                 self._steps.pop(0)
             case "look":
                 address = f"{_PLAIN}:{_TYPES[_PLAIN]}", _KEY
-                self._observer.on_read(node.index, None, _DOMAIN, address, body, span)
+                self._observer.on_read(node.index, None, group_of(_DOMAIN), address, body, span)
                 if body["value"] > 0 and node.is_alive:
                     node.on_requests([self._commit("buy", node, [(_PLAIN, "add", {"amount": -1})])])
                 else:
@@ -240,7 +241,7 @@ class Sale:
     def result(self) -> list[Sold]:
         """How both shops did, by the models, with everything that anybody sold."""
         facts = self._observer.facts
-        group = facts.group(f"{_DOMAIN}/0")
+        group = facts.group(group_of(_DOMAIN))
         everything = [len(records) for records in group.records]
         found = []
         for name, type_name in _TYPES.items():

@@ -51,12 +51,16 @@ class Latency(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Network(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """``loss``, ``duplicate``, ``reorder``: share of all messages. Silence for ``detection_s`` makes a node close a connection."""
+    """``loss``, ``duplicate``, ``reorder``: share of all messages. Silence for ``detection_s`` makes a node close a connection.
+
+    ``bytes_per_s``: a link carries so much each way, what is more waits before it; 0: everything at once.
+    """
 
     latency: Latency = Latency()
     loss: _Rate = 0.0
     duplicate: _Rate = 0.0
     reorder: _Rate = 0.0
+    bytes_per_s: Annotated[int, Meta(ge=0, le=1 << 40)] = 0
     detection_s: _Seconds = 5.0
 
 
@@ -104,6 +108,10 @@ class Work(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Share of commits that wait for other regions."""
     is_declared_everywhere: bool = False
     """Every replica declares the collections by itself, at once."""
+    shards: Annotated[int, Meta(ge=1, le=32)] = 1
+    """Into so many groups domains are divided."""
+    other_shards: Annotated[int, Meta(ge=0, le=32)] = 0
+    """Every second replica declares them with this number, if it has not heard of another; 0: with the same."""
     mix: Literal["basic", "all-types"] = "basic"
     """Which collections users work on (``mixes``)."""
     types: list[str] = []

@@ -74,7 +74,17 @@ def draw(seed: int, mix: str = "basic") -> Scenario:
 
 def _draw(seed: int) -> Scenario:
     drawn = _with_restarts(_draw_faults(seed), Streams(seed).stream("swarm of restarts"))
-    return _with_store(drawn, Streams(seed).stream("swarm of stores"))
+    drawn = _with_store(drawn, Streams(seed).stream("swarm of stores"))
+    return _with_shards(drawn, Streams(seed).stream("swarm of shards"))
+
+
+def _with_shards(drawn: Scenario, random: Random) -> Scenario:
+    """Now and then with several, of which replicas that declare by themselves may want different numbers."""
+    if random.random() >= 0.25:
+        return drawn
+    shards, other = random.choice((2, 3, 5)), random.choice((0, 1, 2, 4))
+    work = replace(drawn.work, shards=shards, other_shards=other if drawn.work.is_declared_everywhere else 0)
+    return replace(drawn, work=work)
 
 
 def _with_store(drawn: Scenario, random: Random) -> Scenario:

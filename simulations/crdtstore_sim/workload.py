@@ -15,6 +15,7 @@ from msgspec import Struct
 
 from crdtstore.errors import CrdtStoreError
 from crdtstore.service import Cancelled, Request
+from crdtstore.shards import Division
 from crdtstore_sim import scenario
 from crdtstore_sim.arguments import random_member
 from crdtstore_sim.checkers.pages import MEMBERED
@@ -33,6 +34,7 @@ _BURST = 0.1
 _LOOK = 0.3
 _GIVES_UP = 0.7
 _IF_MATCH = 0.06
+_ACROSS = 0.03
 _OWN_ID_MS = 600_000
 _AHEAD_MS = 300_000
 """A key that says it was made so much later than it is may be refused: the clocks are wrong."""
@@ -65,6 +67,8 @@ class Open(Struct, frozen=True):
     """By the clock of the node that was asked."""
     declared: frozenset[str]
     """The collections (with their type) that it had heard of."""
+    division: Division | None
+    """How it divided the domain."""
 
 
 class Workload:
@@ -121,7 +125,7 @@ class Workload:
         if not self._undeclared or self._timeline.now_us > self._until_us:
             return
         if node.is_alive:
-            requests = [self._request(None, index, "declare_domain", {"domain": domain}) for domain in self._domains]
+            requests = [self._declare_domain(domain, index) for domain in self._domains]
             for domain, name in sorted(self._undeclared):
                 one = self._work.by_name[name]
                 fields: dict[str, Any] = {"domain": domain, "collection": name, "type": one.type_name}
@@ -130,6 +134,18 @@ class Workload:
                 requests.append(self._request(None, index, "declare", fields))
             node.on_requests(requests)
         self._timeline.after(1_000_000, self._on_declare, (index + 1) % len(self._nodes))
+
+    def _declare_domain(self, domain: str, index: int) -> Request:
+        """Who has heard of it already does not name a number."""
+        options, fields = self._options, dict[str, Any](domain=domain)
+        shards = options.other_shards if index % 2 and options.other_shards else options.shards
+        if shards > 1 and self._division(index, domain) is None:
+            fields["shards"] = shards
+        return self._request(None, index, "declare_domain", fields)
+
+    def _division(self, node: int, domain: str) -> Division | None:
+        """How a node divides a domain now."""
+        return self._nodes[node].service.host.declarations.division(domain)
 
     # --- arrivals
 
@@ -231,7 +247,10 @@ class Workload:
     def _write(self, session: _Session, node: Node) -> Request:
         random, options = self._random, self._options
         domain = random.choice(self._domains)
-        fields: dict[str, Any] = {"domain": domain, "ops": self._work.ops(domain, node.index), "wait_ms": _WAIT_MS}
+        ops = self._work.ops(domain, node.index)
+        if self._options.shards > 1 or self._options.other_shards > 1:
+            ops = self._together(ops, self._division(node.index, domain))
+        fields: dict[str, Any] = {"domain": domain, "ops": ops, "wait_ms": _WAIT_MS}
         if session.last_read is not None and random.random() < _IF_MATCH:
             read, body = session.last_read
             op = self._work.op(read["domain"], self._work.by_name[read["collection"]], read["key"], node.index)
@@ -248,6 +267,13 @@ class Workload:
         if options.receipts and random.random() < options.receipts and len(self._nodes) > 1:
             fields["regions"] = random.randint(1, len(self._nodes) - 1)
         return self._commit(session, node.index, fields)
+
+    def _together(self, ops: list[dict[str, Any]], division: Division | None) -> list[dict[str, Any]]:
+        """Those that are in one shard with the first; now and then all of them, which is refused."""
+        if division is None or self._random.random() < _ACROSS:
+            return ops
+        shards = [division.shard_of(op["collection"], op["key"]) for op in ops]
+        return [op for op, shard in zip(ops, shards, strict=True) if shard == shards[0]]
 
     def _new_id(self, session: _Session, node: Node) -> str:
         """An idempotency key: a user's own, or one that says when it was made and expires ten minutes later."""
@@ -293,7 +319,10 @@ class Workload:
         self._ticket += 1
         now_us, asked = self._timeline.now_us, self._nodes[node]
         declared = frozenset(asked.service.host.declarations.readable(fields["domain"]) if do == "conflicts" else ())
-        self._open[self._ticket] = Open(session, node, do, fields, ops or [], address, now_us, asked.now_ms, declared)
+        division = self._division(node, fields["domain"]) if "domain" in fields else None
+        self._open[self._ticket] = Open(
+            session, node, do, fields, ops or [], address, now_us, asked.now_ms, declared, division
+        )
         return Request(self._ticket, do, fields)
 
     def on_replies(self, node: Node, replies: list[tuple[int, dict[str, Any] | CrdtStoreError]]) -> None:
@@ -315,7 +344,8 @@ class Workload:
 
     def _on_error(self, node: Node, asked: Open, error: CrdtStoreError) -> None:
         self.refused[error.code] = self.refused.get(error.code, 0) + 1
-        if not (error.code == "bad-request" and self._is_of_the_future(node, asked)):
+        is_meant = error.code == "bad-request" and self._is_of_the_future(node, asked)
+        if not (is_meant or (error.code == "cross-shard" and self._is_across(node, asked))):
             self._observer.on_refused(node.index, error, {op.type_name for op in asked.ops})
         if error.retryable and "id" in asked.fields and self._timeline.now_us < self._until_us:
             if error.code == "insufficient-rights" and self._random.random() < _GIVES_UP:
@@ -328,38 +358,68 @@ class Workload:
         made_ms = UUID(key[1:]).int >> 80 if key.startswith("~") else 0
         return made_ms > node.span(asked.since_us, asked.since_ms).from_ms + _AHEAD_MS
 
+    def _is_across(self, node: Node, asked: Open) -> bool:
+        """Whether a commit is in several shards, as far as its node knew when it was asked or knows now."""
+        divisions = (asked.division, self._division(node.index, asked.fields["domain"]))
+        return any(
+            division is not None
+            and len({division.group_of(op["collection"], op["key"]) for op in asked.fields["ops"]}) > 1
+            for division in divisions
+        )
+
+    def _judged_by(self, node: Node, asked: Open) -> Division | None:
+        """How a node divided a domain when it judged a request; None: that changed meanwhile, and cannot be told."""
+        now = self._division(node.index, asked.fields.get("domain", ""))
+        may_change = self._options.other_shards > 0
+        return now if asked.division == now or (asked.division is None and not may_change) else None
+
     def _on_answer(self, node: Node, asked: Open, body: dict[str, Any]) -> None:
-        session, fields, observer = asked.session, asked.fields, self._observer
+        session, fields = asked.session, asked.fields
+        division = self._judged_by(node, asked)
         if asked.do == "commit":
             self.acknowledged += 1
             self.replayed += body["replayed"]
-            span = node.span(asked.since_us, asked.since_ms)
-            observer.on_committed(node.index, session.index if session else -1, fields["domain"], asked.ops, body, span)
-            if "regions" in fields:
-                observer.on_awaited(node.index, fields, body, span)
             self._work.note(node.index, fields["domain"], fields["ops"], body["values"])
-            if session is not None and session.last_read is not None and "if_match" in fields["ops"][0]:
-                observer.on_matched(fields["domain"], asked.ops[0], body, session.last_read[1])
+            if division is not None:
+                self._on_committed(node, asked, body, division)
         elif asked.do == "declare":
             self._undeclared.discard((fields["domain"], fields["collection"]))
         if session is None or "token" not in body:
             return
-        domain = fields.get("domain", "")
-        span = node.span(asked.since_us, asked.since_ms)
         if asked.do == "read" and fields.get("consistency") == "local":
-            observer.on_read(node.index, None, domain, asked.address, body, span)
+            if division is not None:
+                group = division.group_of(fields["collection"], fields["key"])
+                span = node.span(asked.since_us, asked.since_ms)
+                self._observer.on_read(node.index, None, group, asked.address, body, span)
             session.token = _joined(session.token, body["token"])  # this reply knows nothing of the session
             return
         if asked.do == "read":
             session.last_read = fields, body
             if isinstance(body["value"], str):
-                self._work.lengths[domain, fields["collection"], fields["key"]] = len(body["value"])
-            observer.on_read(node.index, session.index, domain, asked.address, body, span)
-        elif asked.do == "list":
-            observer.on_list(node.index, session.index, domain, asked.address[0], body, span)
-        elif asked.do in {"conflicts", "explain", "members"}:
-            observer.on_look(node.index, session.index, fields, asked.address, body, span, asked.declared)
+                self._work.lengths[fields["domain"], fields["collection"], fields["key"]] = len(body["value"])
+        if division is not None:
+            self._on_shown(session.index, node, asked, body, division)
         session.token = body["token"] if "token" in fields else _joined(session.token, body["token"])
+
+    def _on_shown(self, session: int, node: Node, asked: Open, body: dict[str, Any], division: Division) -> None:
+        fields, observer, span = asked.fields, self._observer, node.span(asked.since_us, asked.since_ms)
+        if asked.do == "read":
+            group = division.group_of(fields["collection"], fields["key"])
+            observer.on_read(node.index, session, group, asked.address, body, span)
+        elif asked.do == "list":
+            observer.on_list(node.index, session, division, asked.address[0], body, span)
+        elif asked.do in {"conflicts", "explain", "members"}:
+            observer.on_look(node.index, session, fields, asked.address, body, span, asked.declared, division)
+
+    def _on_committed(self, node: Node, asked: Open, body: dict[str, Any], division: Division) -> None:
+        session, fields, observer = asked.session, asked.fields, self._observer
+        span = node.span(asked.since_us, asked.since_ms)
+        group = division.group_of(fields["ops"][0]["collection"], fields["ops"][0]["key"])
+        observer.on_committed(node.index, session.index if session else -1, group, asked.ops, body, span)
+        if "regions" in fields:
+            observer.on_awaited(node.index, group, fields, body, span)
+        if session is not None and session.last_read is not None and "if_match" in fields["ops"][0]:
+            observer.on_matched(group, asked.ops[0], body, session.last_read[1])
 
     def on_crash(self, node: int) -> None:
         """All that was asked of a node stays without an answer; who has a key asks again."""

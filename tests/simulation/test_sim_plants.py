@@ -46,6 +46,8 @@ NOTICED_BY = {
     "heard-digest": {"durability"},
     "heartbeat-too-far": {"stamps"},
     "ids-forgotten-by-age": {"model values", "convergence"},
+    "latest-number-serves": {"shards"},
+    "listed-wherever": {"model values"},
     "naive-stability": {"stability"},
     "no-relay": {"progress"},
     "promise-without-mark": {"stamps"},

@@ -17,6 +17,7 @@ from crdtstore_sim.checkers.receipts import Receipts
 from crdtstore_sim.checkers.refusals import Refusals
 from crdtstore_sim.checkers.restarts import Restarts
 from crdtstore_sim.checkers.sessions import Sessions
+from crdtstore_sim.checkers.shards import Shards
 from crdtstore_sim.checkers.stability import Stability
 from crdtstore_sim.checkers.stamps import Stamps
 from crdtstore_sim.checkers.stores import Stores
@@ -36,6 +37,7 @@ __all__ = [
     "Refusals",
     "Restarts",
     "Sessions",
+    "Shards",
     "Stability",
     "Stamps",
     "Stores",
@@ -57,6 +59,7 @@ NAMES = (
     "progress",
     "restarts",
     "stores",
+    "shards",
 )
 """In the order of reports. ``errors`` joins them when a node raises."""
 AMONG_MEMBERS = (

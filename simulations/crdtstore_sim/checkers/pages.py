@@ -11,7 +11,7 @@ from typing import Any
 
 from crdtstore_sim.checkers.values import Values
 from crdtstore_sim.facts import Group, Span, shown
-from crdtstore_sim.models import canonical
+from crdtstore_sim.models import Key, canonical
 
 __all__ = ["MEMBERED", "Pages"]
 
@@ -77,12 +77,18 @@ class Pages:
         )
 
     def on_conflicts(
-        self, group: Group, node: int, declared: Collection[str], body: dict[str, Any], span: Span
+        self,
+        group: Group,
+        node: int,
+        declared: Collection[str],
+        body: dict[str, Any],
+        span: Span,
+        of_group: Mapping[tuple[str, str], Key],
     ) -> None:
         """A user was shown all keys where writes met; ``declared``: the collections (with their type) that the node had heard of when it
-        was asked. What it hears of later it may show."""
+        was asked. What it hears of later it may show. ``of_group``: the models of all keys that the group serves."""
         got = {(item["collection"], item["key"]): item["conflicts"] for item in body["items"]}
-        keys = {(at[0].partition(":")[0], at[1]): (at[0] in declared, model) for at, model in group.keys.items()}
+        keys = {(at[0].partition(":")[0], at[1]): (at[0] in declared, model) for at, model in of_group.items()}
 
         def expected(vector: Sequence[int], now_ms: int) -> dict[tuple[str, str], tuple[int, int]]:
             spans = {}

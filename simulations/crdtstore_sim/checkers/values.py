@@ -84,13 +84,21 @@ class Values:
             span,
         )
 
-    def on_list(self, group: Group, node: int, collection: str, body: dict[str, Any], span: Span) -> None:
-        """A user was shown all keys of a collection, perhaps with their values."""
+    def on_list(
+        self,
+        group: Group,
+        node: int,
+        collection: str,
+        body: dict[str, Any],
+        span: Span,
+        of_group: Mapping[tuple[str, str], Key],
+    ) -> None:
+        """A user was shown all keys of a collection, perhaps with their values; ``of_group``: models of the keys that the group serves."""
         items = body["items"]
         has_values = any("value" in item for item in items)
         got = [(item["key"], item["value"] if has_values else None) for item in items]
         seen = canonical(got)
-        keys = sorted((key, model) for (name, key), model in group.keys.items() if name == collection)
+        keys = sorted((key, model) for (name, key), model in of_group.items() if name == collection)
 
         def expected(vector: Sequence[int], now_ms: int) -> Any:
             readings = [(key, model.reading(vector, now_ms)) for key, model in keys]

@@ -1,4 +1,4 @@
-"""Bugs in the types, in what keeps them small for ever, and in what ends by itself."""
+"""Bugs in the types, in what keeps them small for ever, in what ends by itself, and in where keys are."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import Any
 
 from msgspec.structs import replace as altered
 
+from crdtstore import reading
+from crdtstore.declarations import Declarations
 from crdtstore.engine import keyspace
 from crdtstore.engine.antientropy import AntiEntropy
 from crdtstore.engine.operations import Operations
@@ -139,6 +141,32 @@ def _impatient(seed: int) -> Scenario:
     return altered(scenario, engine=altered(scenario.engine, retry_window_ms=1_000, fold_interval_ms=20))
 
 
+# --- where keys are
+
+
+def _latest(numbers: Any) -> Any:
+    """The latest number of shards serves, as the fields of a map do."""
+    return lambda self, domain: numbers(self, domain)[::-1]
+
+
+def _wherever(keys: Any) -> Any:
+    """A list shows what is in a group, whether its key belongs there or not."""
+
+    def shown(engines: Any, division: Any, declared: Any, asked: Any) -> Any:
+        for key, engine in keys(engines, division, declared, asked):
+            holders = (each for each in engines.values() if each.keyspace.view(declared.path, key).exists)
+            yield key, next(holders, None) if engine is None else engine
+
+    return shown
+
+
+def _two_numbers(seed: int) -> Scenario:
+    """Everybody declares by himself, the first replica with another number than the second."""
+    scenario = draw(seed)
+    work = altered(scenario.work, is_declared_everywhere=True, shards=3, other_shards=5, keys=6, reads_per_s=40)
+    return altered(scenario, work=work)
+
+
 IN_CATALOGUE: dict[str, Plant] = {
     "elided-effects": Plant(
         REGISTRY["aw_set"].mutators,
@@ -194,5 +222,11 @@ IN_CATALOGUE: dict[str, Plant] = {
     ),
     "text-shared-run": Plant(
         text, "between", _shared_runs, "anybody may go on in another writer's run", _with_types("text")
+    ),
+    "latest-number-serves": Plant(
+        Declarations, "numbers", _latest, "of two numbers of shards the latest serves", _two_numbers
+    ),
+    "listed-wherever": Plant(
+        reading, "_keys", _wherever, "a list shows keys that are in a group that is not theirs", _two_numbers
     ),
 }

@@ -40,6 +40,7 @@ def draw_members(seed: int) -> Scenario:
             roam=random.choice((0.1, 0.5)),
             with_id=random.choice((0, 0.4)),
             types=["counter", "aw_set", "lww_register"],
+            shards=_shards(Streams(seed).stream("swarm of shards")),
         ),
         network=_network(random),
         disk=Disk(sync_ms=random.choice((0.2, 5.0)), slowest_ms=random.choice((6.0, 40.0))),
@@ -51,6 +52,10 @@ def draw_members(seed: int) -> Scenario:
             newcomers=random.choice((0, 1, 2)) if "join" in kinds else 0,
         ),
     )
+
+
+def _shards(random: Random) -> int:
+    return random.choice((2, 3)) if random.random() < 0.25 else 1
 
 
 def _network(random: Random) -> Network:

@@ -217,7 +217,7 @@ class Steward:
 
     def _review(self, group: Group, configuration: Configuration) -> None:
         """Every machine shows the orphans of the ids that it had."""
-        watch, domain = self._world.watch, group.name.partition("/")[0]
+        watch = self._world.watch
         for life in self._world.living():
             engine = life.host.groups.get(group.name)
             if engine is None or engine.configuration.id != configuration.id:
@@ -226,7 +226,7 @@ class Steward:
                 final = configuration.finals.get(earlier.replica)
                 if final is None or watch.facts.index[earlier.replica] != earlier.index:
                     continue
-                fields = {"replica": earlier.replica, "domain": domain, "limit": 1_000}
+                fields = {"replica": earlier.replica, "domain": group.name, "limit": 1_000}
                 answer = life.asked("orphans", fields)
                 seqs = (
                     [Dot.parse(orphan["dot"]).seq for orphan in answer["orphans"]] if isinstance(answer, dict) else []

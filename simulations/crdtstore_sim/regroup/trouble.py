@@ -294,6 +294,10 @@ class Trouble:
 
     def _leave(self) -> None:
         installed = self._installed()
+        if (
+            self._world.scenario.work.shards > 1
+        ):  # if all left, the last two could be left alone in a group each, until somebody joins
+            installed = [place for place in installed if place.life is not None and not place.life.host.is_leaving]
         if len(installed) > 2:
             life = self._random.choice(installed).life
             assert life is not None

@@ -71,7 +71,7 @@ class Users(Workload):
         if where is None or not where.is_alive or self._timeline.now_us > self._until_us:
             self._undeclared -= {(LATE, name) for name in missing}
         elif missing:
-            declared = [self._request(None, where.index, "declare_domain", {"domain": LATE})]
+            declared = [self._declare_domain(LATE, where.index)]
             for name in missing:
                 fields = {"domain": LATE, "collection": name, "type": self._work.by_name[name].type_name}
                 declared.append(self._request(None, where.index, "declare", fields))

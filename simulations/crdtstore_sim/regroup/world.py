@@ -109,7 +109,7 @@ class World:
     def is_serving(self, life: Life) -> bool:
         """Whether it holds the state and is a member, as far as it knows, of all groups that there are."""
         engines = life.host.groups
-        if life.is_fenced or any(name not in engines for name in self.facts.groups if name != f"{LATE}/0"):
+        if life.is_fenced or any(name not in engines for name in self.facts.groups if not name.startswith(f"{LATE}/")):
             return False
         return all(engine.membership.is_installed and engine.membership.is_member for engine in engines.values())
 
