@@ -15,6 +15,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from functools import partial
+from time import monotonic
 from typing import Any
 
 from crdtstore.errors import (
@@ -93,6 +94,8 @@ class Call:
     may_have_reached: bool = False
     bound_to: Node | None = None
     """Where it stays."""
+    until: float = 0.0
+    """When the attempt under way has to end, by ``time.monotonic``."""
     last: CrdtStoreError | None = None
     lost: str = ""
 
@@ -111,7 +114,7 @@ class Call:
             place = {"domain": self.fields["domain"], "collection": op["collection"], "key": op["key"]}
         else:
             place = {name: self.fields[name] for name in _PLACE if name in self.fields}
-        return Call(_MERGES.get(self.do, self.do), {**place, "wait_ms": 0})
+        return Call(_MERGES.get(self.do, self.do), {**place, "wait_ms": 0}, until=self.until)
 
 
 class Link:
@@ -167,14 +170,15 @@ class Link:
         """
         if self.is_closed:
             raise Unavailable("this store is closed. Nothing changed.", code="unreachable", retryable=False)
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + seconds
+        now = monotonic()
+        deadline = now + seconds
         if not self.nodes.is_measured:
             await self.nodes.start()
+            now = monotonic()
         routes = self.nodes.routes
         asked: set[str] = set()
         pause = FIRST_PAUSE_SECONDS
-        while (now := loop.time()) + LEAST_SECONDS < deadline:
+        while now + LEAST_SECONDS < deadline:
             worker = None
             if routes.workers > 1:
                 if routes.divides(call.do, call.fields):
@@ -192,12 +196,15 @@ class Link:
                 await asyncio.sleep(wait)
                 pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
                 asked.clear()
+                now = monotonic()
                 continue
             share = (deadline - now) / self.nodes.unasked(asked, only, worker)
             asked.add(node.url)
+            call.until = now + share
             body = await self._attempt(call, session, node, share)
             if body is not None:
                 return body
+            now = monotonic()
         raise self._gave_up(call, seconds)
 
     async def _of_each(self, call: Call, session: Session, seconds: float) -> dict[str, Any]:
@@ -252,23 +259,22 @@ class Link:
         if error.effect == "unknown":
             _may_have_reached(call, node)
         if error.retry_after is not None:
-            # uvloop's clock stands still within a turn and counts whole milliseconds: never too early, rather one too late
-            node.not_before = asyncio.get_running_loop().time() + error.retry_after + CLOCK_STEP_S
+            # uvloop's clock counts whole milliseconds: a pause never ends too early, rather one too late
+            node.not_before = monotonic() + error.retry_after + CLOCK_STEP_S
         elif isinstance(error, Unavailable) and not isinstance(error, ReplicaBehind):
             self.nodes.failed(node)
 
     async def _exchange(self, call: Call, session: Session, node: Node, seconds: float) -> Response:
         """Send with the tokens of the session, and take the reply's token in."""
-        deadline = asyncio.get_running_loop().time() + seconds
         shown = session.begin(MAX_TOKEN_BYTES) if call.shows_tokens else session.begin_without()
         while shown is None:  # too many for one header: reads merge them first
-            if (reply := await self._merge(call, session, node, deadline)).status >= 400:
+            if (reply := await self._merge(call, session, node)).status >= 400:
                 return reply
-            seconds = deadline - asyncio.get_running_loop().time()
+            seconds = call.until - monotonic()
             shown = session.begin(MAX_TOKEN_BYTES)
         said: dict[str, Any] = {}
         try:
-            reply = await self._send(call, shown, node, max(seconds, 0.001))
+            reply = await self._send(call, shown, node, seconds)
             if reply.status < 300:
                 said = reply.body
         finally:
@@ -276,12 +282,12 @@ class Link:
             session.end(shown, get("token"), call.fields.get("domain"), get("dot"), get("shard", 0))
         return reply
 
-    async def _merge(self, call: Call, session: Session, node: Node, deadline: float) -> Response:
+    async def _merge(self, call: Call, session: Session, node: Node) -> Response:
         """Let a read merge some of the tokens."""
         part = session.part(MAX_TOKEN_BYTES)
         token = None
         try:
-            reply = await self._send(call.merging(), part, node, deadline - asyncio.get_running_loop().time())
+            reply = await self._send(call.merging(), part, node, call.until - monotonic())
             token = reply.body.get("token")
             if not token and reply.status < 400:
                 raise ReplyLost(f"{node.url} answered a read without a token")
@@ -301,8 +307,8 @@ class Link:
         if (trace := traceparent.get()) is not None:
             fields["traceparent"] = trace
         if self._renew is None:
-            return self._ask(node.url, call.do, fields, self._bearer, seconds)
-        return self._authorized(lambda authorization: self._ask(node.url, call.do, fields, authorization, seconds))
+            return self._ask(node.url, call.do, fields, self._bearer, call.until)
+        return self._authorized(lambda bearer: self._ask(node.url, call.do, fields, bearer, call.until))
 
     async def _authorized(self, send: Callable[[str | None], Awaitable[Response]]) -> Response:
         """Send with the credential; once more with a new one if it has been renewed meanwhile."""

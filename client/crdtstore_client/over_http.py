@@ -7,6 +7,7 @@ service does, so that a transport which carries them as they are builds no path 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from time import monotonic
 from typing import Any
 
 from crdtstore.values import to_json_bytes
@@ -23,6 +24,7 @@ from crdtstore_client.transport import Response, Transport
 
 __all__ = ["ask_over_http", "http_form"]
 
+LEAST_SECONDS = 0.001
 _HEADERS = {"token": "Crdtstore-Token", "id": "Idempotency-Key", "traceparent": "traceparent"}
 _FORMS: dict[str, tuple[str, Callable[..., str], tuple[str, ...]]] = {
     "collection": ("GET", collection_path, ("domain", "collection")),
@@ -63,13 +65,14 @@ async def ask_over_http(
     do: str,
     fields: Mapping[str, Any],
     authorization: str | None,
-    timeout: float,  # noqa: ASYNC109
+    deadline: float,
 ) -> Response:
     """Send a request of the session over a transport that knows HTTP only.
 
-    Raises:  NotSent or ReplyLost, after ``timeout`` seconds at the latest.
+    Raises:  NotSent or ReplyLost, at ``deadline`` at the latest, an instant of ``time.monotonic``.
     """
     method, path, body, headers = http_form(do, fields)
     if authorization is not None:
         headers["Authorization"] = authorization
-    return await transport.request(url_base, method, path, body=body, headers=headers, timeout=timeout)
+    seconds = max(deadline - monotonic(), LEAST_SECONDS)
+    return await transport.request(url_base, method, path, body=body, headers=headers, timeout=seconds)

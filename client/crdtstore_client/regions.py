@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Collection, Coroutine, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from time import monotonic
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -86,9 +87,8 @@ class Nodes:
 
     async def _look(self, node: Node) -> None:
         """Probe one node: its region, its distance, whether it is ready."""
-        loop = asyncio.get_running_loop()
         node.is_probing = True
-        begun = loop.time()
+        begun = monotonic()
         try:
             reply = await self._probe(node.url, PROBE_SECONDS)
         except Exception:  # silent, or a fault of the credential: the request that follows meets it again and tells
@@ -97,7 +97,7 @@ class Nodes:
         finally:
             node.is_probing = False
         node.region = str(reply.body.get("region") or node.region)
-        node.distance = loop.time() - begun
+        node.distance = monotonic() - begun
         self.learn(node, reply.body, str(reply.body.get("node", "")))
         if reply.status < 500 and reply.body.get("ready", True):
             self.worked(node)
@@ -167,7 +167,7 @@ class Nodes:
     def failed(self, node: Node) -> None:
         """Set aside, with a longer pause each time."""
         node.is_up = False
-        node.probe_at = asyncio.get_running_loop().time() + node.pause
+        node.probe_at = monotonic() + node.pause
         node.pause = min(node.pause * 2, LONGEST_PAUSE_SECONDS)
         if node.found_at is not None and not node.found_at.is_probing:  # perhaps it was started elsewhere
             self._spawn(self._look(node.found_at))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -63,6 +64,7 @@ class Line:
     ) -> dict[str, Any] | None:
         """The answer; None when this is to be asked over HTTP, of which nothing was sent here.
 
+        ``deadline`` is an instant of ``time.monotonic``.
         Raises:  NotSent, ReplyLost.
         """
         if self._is_closed:
@@ -72,7 +74,7 @@ class Line:
         wire = self._wires[-1] if self._wires else None
         if wire is None or wire.is_retired:
             wire = None
-            if self._opening is None and self._loop.time() >= self._retry_at:
+            if self._opening is None and monotonic() >= self._retry_at:
                 self._opening = self._spawn(self._open())
             if self._is_refused:
                 return None
@@ -158,7 +160,7 @@ class Line:
     def _refuse(self) -> None:
         """Let everybody ask over HTTP for a while."""
         self._is_refused = True
-        self._retry_at = self._loop.time() + self._pause
+        self._retry_at = monotonic() + self._pause
         self._pause = min(self._pause * 2, LONGEST_PAUSE_SECONDS)
         waiting = list(self._outbox)
         self._outbox.clear()
@@ -171,12 +173,12 @@ class Line:
     def _arm(self, at: float) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._timer, self._timer_at = self._loop.call_at(at, self._on_deadline), at
+        self._timer, self._timer_at = self._loop.call_later(at - monotonic(), self._on_deadline), at
 
     def _on_deadline(self) -> None:
         """Tell those whose time is up; one timer serves all, as hardly any of them ever ends so."""
         self._timer = None
-        now = self._loop.time()
+        now = monotonic()
         late: list[Asked] = []
         following = float("inf")
         for group in (self._outbox, *(wire.unanswered.values() for wire in self._wires)):

@@ -52,22 +52,19 @@ class SessionTransport:
         do: str,
         fields: Mapping[str, Any],
         authorization: str | None,
-        timeout: float,  # noqa: ASYNC109
+        deadline: float,
     ) -> Response:
         if do in _CARRIED:
             line = self._lines.get(url_base)
-            loop = asyncio.get_running_loop()
             if line is None:
                 if self._is_closed:
                     raise NotSent("this store is closed")
                 line = self._lines[url_base] = Line(url_base, self._http.open_session)
-            deadline = loop.time() + timeout
             answer = await line.ask(do, fields, authorization, deadline)
             if answer is not None:
                 problem = answer.get("problem")
                 return Response(200, answer) if problem is None else Response(problem["status"], problem)
-            timeout = max(deadline - loop.time(), 0.001)
-        return await ask_over_http(self._http, url_base, do, fields, authorization, timeout)
+        return await ask_over_http(self._http, url_base, do, fields, authorization, deadline)
 
     async def request(
         self,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from crdtstore.values import unpack
@@ -163,7 +164,7 @@ class Wire:
             if not asked.future.done():
                 asked.future.set_result(message)
         self.has_answered = True
-        self._heard_at = self._loop.time()
+        self._heard_at = monotonic()
         if self._outbox or self.is_retired:
             self.wake()
 
@@ -213,7 +214,7 @@ class Wire:
             return None
         self._credits -= len(batch)
         if not self.unanswered:
-            self._heard_at = self._loop.time()
+            self._heard_at = monotonic()
         for asked in batch:
             asked.is_sent = True
             self.unanswered[asked.n] = asked

@@ -69,11 +69,11 @@ class Asks(Transport, Protocol):
         do: str,
         fields: Mapping[str, Any],
         authorization: str | None,
-        timeout: float,  # noqa: ASYNC109
+        deadline: float,
     ) -> Response:
         """Send the request ``do`` to the node at ``url_base``; ``token``, ``id`` and ``traceparent`` are among its fields.
 
-        ``authorization`` is the header of that name.
-        Raises:  NotSent or ReplyLost, after ``timeout`` seconds at the latest.
+        ``authorization`` is the header of that name, ``deadline`` an instant of ``time.monotonic``.
+        Raises:  NotSent or ReplyLost, at ``deadline`` at the latest.
         """
         ...

@@ -5,6 +5,7 @@ import random
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from time import monotonic
 from typing import Any
 
 import pytest
@@ -175,10 +176,10 @@ async def test_without_a_credit_in_time_nothing_was_sent() -> None:
     async with listening(node), open_shop(node) as (store, shop):
         node.behave = hold
         transport = transport_of(store)
-        first = asyncio.create_task(transport.ask(node.url, "commit", write(op_id="first"), None, 0.3))
+        first = asyncio.create_task(transport.ask(node.url, "commit", write(op_id="first"), None, monotonic() + 0.3))
         await until(lambda: bool(held))
         with pytest.raises(NotSent, match="in time"):
-            await transport.ask(node.url, "commit", write(op_id="second"), None, 0.1)
+            await transport.ask(node.url, "commit", write(op_id="second"), None, monotonic() + 0.1)
         with pytest.raises(ReplyLost, match="in time"):
             await first
         with pytest.raises(Unavailable, match="Nothing changed"):  # the credit is still out
@@ -201,7 +202,8 @@ async def test_who_gives_up_before_it_was_sent_sent_nothing() -> None:
         node.behave = hold
         transport = transport_of(store)
         tasks = [
-            asyncio.create_task(transport.ask(node.url, "commit", write(op_id=str(n)), None, 3.0)) for n in range(5)
+            asyncio.create_task(transport.ask(node.url, "commit", write(op_id=str(n)), None, monotonic() + 3.0))
+            for n in range(5)
         ]
         await until(lambda: bool(held))
         tasks[0].cancel()  # was sent
@@ -305,13 +307,13 @@ async def test_nobody_there_is_not_sent_and_one_attempt_serves_all() -> None:
         transport = SessionTransport()
         transport._http = Counting()
         done = await asyncio.gather(
-            *(transport.ask(url, "commit", write(), None, 2.0) for _ in range(50)), return_exceptions=True
+            *(transport.ask(url, "commit", write(), None, monotonic() + 2.0) for _ in range(50)), return_exceptions=True
         )
         assert all(isinstance(each, NotSent) and "cannot connect" in str(each) for each in done)
         assert attempts == 1
         await transport.close()
         with pytest.raises(NotSent, match="closed"):
-            await transport.ask(url, "commit", write(), None, 2.0)
+            await transport.ask(url, "commit", write(), None, monotonic() + 2.0)
 
 
 async def test_a_refused_credential_is_told_and_a_renewed_one_opens_another_session() -> None:
@@ -379,7 +381,7 @@ async def test_what_was_not_written_is_carried_by_the_next_connection() -> None:
         assert connection.transport is not None
         connection.transport.close()  # nobody was told yet
         replies = await asyncio.gather(
-            *(transport.ask(node.url, "commit", write(op_id=str(n)), None, 2.0) for n in range(5))
+            *(transport.ask(node.url, "commit", write(op_id=str(n)), None, monotonic() + 2.0) for n in range(5))
         )
         assert [reply.body["values"] for reply in replies] == [[n] for n in range(1, 6)]
         assert [message["id"] for message in node.writes] == list("01234")
@@ -398,7 +400,7 @@ async def test_what_waits_for_credits_when_the_connection_ends_is_not_lost_and_n
         node.behave = die_once
         transport = transport_of(store)
         done = await asyncio.gather(
-            *(transport.ask(node.url, "commit", write(op_id=str(n)), None, 2.0) for n in range(6)),
+            *(transport.ask(node.url, "commit", write(op_id=str(n)), None, monotonic() + 2.0) for n in range(6)),
             return_exceptions=True,
         )
         assert [isinstance(each, ReplyLost) for each in done] == [True, True, False, False, False, False]
@@ -471,7 +473,7 @@ async def test_after_a_broken_frame_what_was_sent_has_lost_its_reply_and_http_go
         node.behave = misbehave
         transport = transport_of(store)
         with pytest.raises(ReplyLost):
-            await transport.ask(node.url, "commit", write(), None, 2.0)
+            await transport.ask(node.url, "commit", write(), None, monotonic() + 2.0)
         assert (await shop.counter("orders")["de"].add(5)).value == 5
         assert len(node.over_http) == 1
         assert len(node.writes) == 1
@@ -487,7 +489,7 @@ async def test_an_answer_twice_is_a_broken_session_and_the_answers_before_it_cou
         node.behave = twice
         transport = transport_of(store)
         done = await asyncio.gather(
-            *(transport.ask(node.url, "commit", write(op_id=str(n)), None, 2.0) for n in range(2)),
+            *(transport.ask(node.url, "commit", write(op_id=str(n)), None, monotonic() + 2.0) for n in range(2)),
             return_exceptions=True,
         )
         assert [isinstance(each, ReplyLost) for each in done] == [False, True]
@@ -508,14 +510,15 @@ async def test_closing_ends_what_is_under_way_and_leaves_nothing() -> None:
             node.behave = swallow
             transport = transport_of(store)
             tasks = [
-                asyncio.create_task(transport.ask(node.url, "commit", write(op_id=str(n)), None, 3.0)) for n in range(3)
+                asyncio.create_task(transport.ask(node.url, "commit", write(op_id=str(n)), None, monotonic() + 3.0))
+                for n in range(3)
             ]
             await until(lambda: bool(node.frames))
             await store.close()
             done = await asyncio.gather(*tasks, return_exceptions=True)
             assert [type(each) for each in done] == [ReplyLost, NotSent, NotSent]
             with pytest.raises(NotSent, match="closed"):
-                await transport.ask(node.url, "commit", write(), None, 3.0)
+                await transport.ask(node.url, "commit", write(), None, monotonic() + 3.0)
         await asyncio.sleep(0.05)
         assert {task for task in asyncio.all_tasks() - inside if "crdtstore_client" in repr(task)} == set()
     await asyncio.sleep(0)
