@@ -28,6 +28,7 @@ from crdtstore_node.identity import LOG_NAME, read_identity
 from crdtstore_node.identity.leaving import LEFT_NAME
 from crdtstore_node.log_checkpoint import Checkpoint, Origin
 from crdtstore_node.log_notes import Groups, about, is_commit, is_note_of_group
+from crdtstore_node.worker_config import workers_in
 
 __all__ = ["Chains", "Numbers", "Report", "cluster_of", "entries", "log_of", "verify"]
 
@@ -53,7 +54,7 @@ def log_of(directory: Path) -> tuple[Path, Path]:
             why = f"no segment and no {STATE_NAME} is there, but {IDENTITY_NAME} is: all data was removed, or none was ever written"
             raise StorageError(f"{data / LOG_NAME}: {why}.", file=str(data / LOG_NAME))
     raise UsageError(
-        f"{directory}: there is no log here. Give a node's data directory, or the folder {LOG_NAME} in it."
+        f"{directory}: there is no log here{workers_in(directory)}. Give a node's data directory, or the folder {LOG_NAME} in it."
     )
 
 

@@ -49,7 +49,8 @@ _REMEDY = (
 class Opened:
     """A data directory that is ours. Made before there is an event loop, or between two lives.
 
-    ``has_left``: its id was taken just now, in place of another. ``seeds``: where members were in the life before.
+    ``has_left``: its id was taken just now, in place of another. ``seeds``: where members were in the life before. ``cluster``: instead of
+    what the cluster file says.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class Opened:
         is_vouched: bool = False,
         has_left: bool = False,
         seeds: Seeds | None = None,
+        cluster: Cluster | None = None,
     ) -> None:
         """Take the directory.
 
@@ -68,7 +70,7 @@ class Opened:
         self.config = config
         self.seeds = seeds
         self.places = anchor_places(os.environ)
-        self.cluster: Cluster = load_cluster(Path(config.cluster_file))
+        self.cluster: Cluster = cluster or load_cluster(Path(config.cluster_file))
         if self.cluster.workers != config.workers:
             raise UsageError(
                 f"workers: {config.workers}, but the cluster file {config.cluster_file} says {self.cluster.workers}: the number is the "

@@ -14,7 +14,7 @@ from typing import Any
 from crdtstore.causal import MAX_WORKERS, NAME, worker_node
 from crdtstore.errors import UsageError
 
-__all__ = ["each_of", "kept_by", "of_worker"]
+__all__ = ["each_of", "kept_by", "of_worker", "workers_in"]
 
 _FOLDER = "worker-{}"
 
@@ -75,6 +75,15 @@ def _peers(peers: Mapping[str, Any], count: int) -> dict[str, Any]:
                 for worker, address in enumerate(each_of(value, count, f"peers.{node}"))
             }
     return found
+
+
+def workers_in(data: Path) -> str:
+    """What to say where a directory is taken for that of one process: that it is the one of several, if so."""
+    count = kept_by(data)
+    if not count:
+        return ""
+    last = f" to {_FOLDER.format(count - 1)}" if count > 1 else ""
+    return f", but those of the workers of one, {_FOLDER.format(0)}{last}: each is taken by itself"
 
 
 def kept_by(data: Path) -> int:

@@ -8,7 +8,6 @@ figures matter to whoever waits that day: how long until it answers (RTO), and h
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import tempfile
 import time
@@ -23,7 +22,7 @@ from urllib.parse import quote
 import aiohttp
 from yarl import URL
 
-from crdtstore.causal import ReplicaId, node_of
+from crdtstore.causal import ReplicaId, machine_of, node_of
 from crdtstore.configuration import SYSTEM_GROUP, Cluster, Member
 from crdtstore.errors import CrdtStoreError, StorageError, UsageError
 from crdtstore_node.backup.restore import Restored, restore
@@ -79,16 +78,17 @@ def _alone(backup: Backup, cluster: Cluster | None) -> Cluster:
     if cluster is not None:
         known = [(member.replica, member.region) for member in cluster.members]
     elif system is not None and system.members:
-        known = [(ReplicaId(name), node_of(ReplicaId(name))) for name in system.members]
+        known = [(ReplicaId(name), machine_of(node_of(ReplicaId(name)))) for name in system.members]
     else:
         raise UsageError(
             f"{backup.name} is younger than the first checkpoint of its node: name the cluster file with --cluster"
         )
     source = ReplicaId(manifest.replica)
     members: dict[str, Member] = {}
-    for replica, region in [*known, (source, node_of(source))]:
+    for replica, region in [*known, (source, machine_of(node_of(source)))]:
         members.setdefault(node_of(replica), Member(replica, region, _NOWHERE))
-    return Cluster(manifest.cluster, bytes.fromhex(manifest.nonce), tuple(members.values()))
+    workers = 1 + max(member.worker for member in members.values())
+    return Cluster(manifest.cluster, bytes.fromhex(manifest.nonce), tuple(members.values()), workers)
 
 
 class _Isolated(Node):
@@ -114,26 +114,23 @@ def _rehearse(
     checks = [checked("restored under a new id", restore_all)]
     if not done:
         return checks, None
-    file = directory / "cluster.toml"
-    file.write_text(_cluster_file(cluster), encoding="utf-8")
     config = NodeConfig(
-        node=node, cluster_file=str(file), data=str(data), api="127.0.0.1:0", gossip="127.0.0.1:0", insecure=False
+        node=node,
+        cluster_file="none",
+        data=str(data),
+        api="127.0.0.1:0",
+        gossip="127.0.0.1:0",
+        workers=cluster.workers,
     )
     began = time.monotonic()
     opened: list[Opened] = []
-    checks.append(checked("started from it", lambda: opened.append(Opened(config, is_bootstrap=False))))
+    checks.append(
+        checked("started from it", lambda: opened.append(Opened(config, is_bootstrap=False, cluster=cluster)))
+    )
     if not opened:
         return checks, None
     more, answered_s = asyncio.run(_Drill(opened[0], last, is_whole=at is None).run())
     return [*checks, *more], done[0].seconds + answered_s - began
-
-
-def _cluster_file(cluster: Cluster) -> str:
-    lines = [f'cluster = "{cluster.name}"', f'nonce = "{cluster.nonce.hex()}"']
-    for member in cluster.members:
-        fields = {"node": member.node, "region": member.region, "replica": member.replica, "gossip": member.gossip}
-        lines += ["[[member]]", *(f"{name} = {json.dumps(value)}" for name, value in fields.items())]
-    return "\n".join(lines) + "\n"
 
 
 class _Drill:
@@ -216,9 +213,10 @@ class _Drill:
             declared = await self._ask(session, f"/v1/domains/{domain}/collections/{name}")
             lower = declared["options"].get("lower", 0)
         while True:
-            page = await self._ask(
-                session, f"/v1/data/{domain}/{name}?values=true&limit={_PAGE}&after={quote(after, safe='')}"
+            query = (
+                f"values=true&limit={_PAGE}&shards_of={self._opened.host.workers.index}&after={quote(after, safe='')}"
             )
+            page = await self._ask(session, f"/v1/data/{domain}/{name}?{query}")
             for item in page["items"]:
                 if is_bounded and item["value"] < lower:
                     raise StorageError(f"{domain}/{name}/{item['key']} is {item['value']}, below its bound {lower}")

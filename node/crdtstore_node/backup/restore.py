@@ -19,7 +19,7 @@ from pathlib import Path
 from secrets import randbits
 from typing import NamedTuple
 
-from crdtstore.causal import ReplicaId, make_replica_id, node_of
+from crdtstore.causal import ReplicaId, make_replica_id, node_of, worker_of
 from crdtstore.clock import rfc3339
 from crdtstore.configuration import SYSTEM_GROUP, Cluster
 from crdtstore.engine.membership.notes import Adopted, Installed, decode_note
@@ -123,6 +123,11 @@ def _check_cluster(backup: Backup, cluster: Cluster, node: str) -> None:
     system = manifest.groups.get(SYSTEM_GROUP)
     known = [member.node for member in cluster.members]
     known += [node_of(ReplicaId(name)) for name in (manifest.replica, *(system.members if system is not None else []))]
+    if (theirs := worker_of(node_of(ReplicaId(manifest.replica)))) != worker_of(node):
+        raise UsageError(
+            f"--node: {backup.name} is of worker {theirs} of its node and holds what this one holds; {node[:100]!r} is another one. "
+            "Nothing changed."
+        )
     if node not in known:
         nodes = ", ".join(dict.fromkeys(known))
         raise UsageError(

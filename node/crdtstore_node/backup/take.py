@@ -46,10 +46,11 @@ from crdtstore_node.backup.ends import Ends
 from crdtstore_node.backup.logcopy import Found, end_of, read_blocks
 from crdtstore_node.backup.target import Target
 from crdtstore_node.identity import LOG_NAME, Identity, read_identity
+from crdtstore_node.worker_config import workers_in
 
 __all__ = ["NAME", "Progress", "Taken", "group_part", "manifest_hash", "take"]
 
-NAME = re.compile(r"\d{8}T\d{6}Z-[a-z][a-z0-9_-]{0,62}-[0-9a-f]{8}")
+NAME = re.compile(r"\d{8}T\d{6}Z-[a-z][a-z0-9_-]{0,62}(\+\d{1,2})?-[0-9a-f]{8}")
 """How a backup is named: when, of which node, and a random part."""
 _ROWS_AT_ONCE = 5_000
 
@@ -96,7 +97,7 @@ def take(
     began, began_s = now_s(), time.monotonic()
     identity = read_identity(data)
     if identity is None:
-        raise UsageError(f"{data}: there is no node in this directory. Nothing changed.")
+        raise UsageError(f"{data}: there is no node in this directory{workers_in(data)}. Nothing changed.")
     if identity.leaving is not None:
         raise UsageError(
             f"{data} is leaving its id {identity.leaving}, and is between two lives: start its node first. Nothing changed."
