@@ -8,8 +8,10 @@ The question: how is a workload written down on one line? As ``what=weight`` pai
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import accumulate
 from random import Random
 from typing import Any
 
@@ -100,7 +102,7 @@ class Mix:
     def __init__(self, kinds: list[Kind], text: str) -> None:
         self.kinds = kinds
         self.text = text
-        self._weights = [kind.weight for kind in kinds]
+        self._sums = list(accumulate(kind.weight for kind in kinds))
 
     @property
     def types(self) -> list[str]:
@@ -116,7 +118,9 @@ class Mix:
         return any((kind.type_name, kind.op) == (type_name, op) for kind in self.kinds)
 
     def draw(self, random: Random) -> Kind:
-        return random.choices(self.kinds, self._weights)[0]
+        if len(self.kinds) == 1:
+            return self.kinds[0]
+        return self.kinds[min(bisect_right(self._sums, random.random() * self._sums[-1]), len(self.kinds) - 1)]
 
 
 def parse_mix(text: str) -> Mix:
