@@ -29,6 +29,7 @@ from benchmarks import (
     peers,
     plot,
     removed,
+    session,
     simulator,
     storage,
 )
