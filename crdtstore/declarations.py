@@ -93,12 +93,13 @@ class Declarations:
         self._system = system
         self._cache: dict[tuple[str, str], Declared | None] = {}
         self._readable: dict[str, dict[str, tuple[str, Declared]]] = {}
-        self._divisions: dict[str, Division] = {}
+        self.divisions: dict[str, Division] = {}
+        """Those that were asked for since ``_sys`` changed, by name (``division``): looked up for every request."""
 
     def forget_cache(self) -> None:
         self._cache.clear()
         self._readable.clear()
-        self._divisions.clear()
+        self.divisions.clear()
 
     def domains_in(self, commit: Commit) -> list[str]:
         """Names of the domains that this commit declares, in order; what cannot be a name is passed over."""
@@ -126,7 +127,7 @@ class Declarations:
 
     def division(self, name: str) -> Division | None:
         """How a domain is divided by the number that serves, or for ``domain@number`` by that one; None: it is not declared so here."""
-        found = self._divisions.get(name)
+        found = self.divisions.get(name)
         if found is None:
             domain, at, number = name.partition("@")
             if self.domain(domain) is None:
@@ -135,7 +136,7 @@ class Declarations:
             wanted = next((each for each in numbers if str(each) == number), 0) if at else numbers[0]
             if not wanted:
                 return None
-            found = self._divisions[name] = Division.of(domain, wanted)
+            found = self.divisions[name] = Division.of(domain, wanted)
         return found
 
     def groups(self, domain: str) -> tuple[str, ...]:

@@ -55,6 +55,7 @@ class Reader:
 
     def __init__(self, host: Host) -> None:
         self._host = host
+        self._groups, self._divisions = host.groups, host.declarations.divisions
 
     # --- what is declared
 
@@ -63,7 +64,7 @@ class Reader:
 
         Raises:  UsageError ``not-declared``, Unavailable ``not-ready`` while this node takes over what the others hold; nothing changed.
         """
-        division = self._host.declarations.division(name)
+        division = self._divisions.get(name) or self._host.declarations.division(name)
         if division is not None:
             return division
         if not self._host.groups[SYSTEM_GROUP].is_installed:
@@ -82,7 +83,7 @@ class Reader:
 
         Raises:  Unavailable ``wrong-worker`` when this node does not hold it, ``not-ready`` while it takes it over; nothing changed.
         """
-        engine = self._host.groups.get(division.groups[shard])
+        engine = self._groups.get(division.groups[shard])
         if engine is not None and engine.is_installed:
             return engine
         if not self._host.holds(division.groups[shard]):
@@ -114,10 +115,12 @@ class Reader:
         """
         if not isinstance(asked, IN_DOMAIN):
             return {SYSTEM_GROUP: seen[SYSTEM_GROUP]} if SYSTEM_GROUP in seen else {}
-        division = self._host.declarations.division(asked.domain)
+        division = self._divisions.get(asked.domain) or self._host.declarations.division(asked.domain)
         if division is None:
             domains = (SYSTEM_GROUP.partition("/")[0], asked.domain.partition("@")[0])
             return {group: vector for group, vector in seen.items() if group.partition("/")[0] in domains}
+        if division.shards == 1 and (only := division.groups[0]) in self._groups:
+            return {group: seen[group] for group in (SYSTEM_GROUP, only) if group in seen}
         if isinstance(asked, OF_DOMAIN):
             held = [division.groups[shard] for shard in self._held(division, asked.shards_of)]
             return {group: seen[group] for group in (SYSTEM_GROUP, *held) if group in seen}
@@ -133,7 +136,7 @@ class Reader:
         Raises:  as ``division`` and ``at``; nothing changed.
         """
         division = self.division(domain)
-        return self.at(division, division.shard_of(collection, key))
+        return self.at(division, 0 if division.shards == 1 else division.shard_of(collection, key))
 
     def not_ready(self, what: str) -> Unavailable:
         """Why nothing can be said here that the others could say."""

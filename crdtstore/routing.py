@@ -21,14 +21,14 @@ from crdtstore.requests import (
     MembersRequest,
     ReadRequest,
 )
-from crdtstore.shards import Division
+from crdtstore.shards import Division, shard_of
 
 __all__ = ["IN_DOMAIN", "OF_DOMAIN", "shard_of_all", "touched"]
 
 _OF_KEYS = (ExplainRequest, MembersRequest, ReadRequest)
 OF_DOMAIN = (ConflictsRequest, ListRequest)
 """Requests about all shards of a domain."""
-IN_DOMAIN = (CommitRequest, *OF_DOMAIN, *_OF_KEYS)
+IN_DOMAIN = (ReadRequest, CommitRequest, *_OF_KEYS, *OF_DOMAIN)
 """Requests about what a domain holds; all others are about what is declared."""
 _SHOWN = 3
 """So many shards, and so many ops in each, are named when a commit is refused."""
@@ -58,12 +58,10 @@ def shard_of_all(division: Division, ops: Sequence[Op]) -> int:
 
     Raises:  UsageError ``cross-shard`` when they are in several; nothing changed.
     """
-    if division.shards == 1:
-        return 0
-    first, *others = shards = [division.shard_of(op.collection.partition(":")[0], op.key) for op in ops]
-    if any(other != first for other in others):
+    shards = [shard_of(op.collection.partition(":")[0], op.key, division.shards) for op in ops]
+    if len(shards) > 1 and shards.count(shards[0]) != len(shards):
         raise _cross_shard(division, ops, shards)
-    return first
+    return shards[0]
 
 
 def _cross_shard(division: Division, ops: Sequence[Op], shards: list[int]) -> UsageError:

@@ -317,7 +317,7 @@ class Service:
         division = reader.division(parsed.domain)
         declared = partial(reader.declared, parsed.domain)
         drafted = parsed.draft(request.ticket, request.principal, declared, now_ms, self.host.options)
-        engine = reader.at(division, shard_of_all(division, drafted.ops))
+        engine = reader.at(division, 0 if division.shards == 1 else shard_of_all(division, drafted.ops))
         if parsed.regions:
             self.receipts.check(engine, parsed.regions)
         self._submit(engine, drafted, partial(self._committed, engine, parsed, asked_ms))

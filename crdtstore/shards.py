@@ -31,23 +31,19 @@ def shard_of(collection: str, key: str, shards: int) -> int:
 
 
 class Division(NamedTuple):
-    """A domain under one of the numbers it was declared with: ``groups`` by shard."""
+    """A domain under one of the numbers it was declared with: so many ``shards``, and the ``groups`` that they are."""
 
     domain: str
     groups: tuple[str, ...]
+    shards: int
 
     @classmethod
     def of(cls, domain: str, shards: int) -> Division:
-        return cls(domain, tuple(group_of(domain, shard) for shard in range(shards)))
-
-    @property
-    def shards(self) -> int:
-        return len(self.groups)
+        return cls(domain, tuple(group_of(domain, shard) for shard in range(shards)), shards)
 
     def shard_of(self, collection: str, key: str) -> int:
         """The shard of a key; ``collection`` may be ``name@type``."""
-        shards = len(self.groups)
-        return 0 if shards == 1 else shard_of(collection.partition("@")[0], key, shards)
+        return 0 if self.shards == 1 else shard_of(collection.partition("@")[0], key, self.shards)
 
     def group_of(self, collection: str, key: str) -> str:
         """The group of a key; ``collection`` may be ``name@type``."""
