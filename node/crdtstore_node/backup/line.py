@@ -28,11 +28,11 @@ def open_line(source: str, at: str | None) -> tuple[Backup, list[Backup]]:
         base = open_backup(source)
         beside = source.rstrip("/").rpartition("/")[0] or ("/" if source.startswith("/") else ".")
         others = backups_of(open_target(beside))
-        return base, _continued(base, others, parse_wanted(at, bytes.fromhex(base.manifest.nonce)))
+        return base, _continued(base, others, parse_wanted(at, base.manifest))
     found = backups_of(open_target(source))
     if not found:
         return open_backup(source), []  # says that there is none
-    return find_line(found, parse_wanted(at, bytes.fromhex(found[-1].manifest.nonce)))
+    return find_line(found, parse_wanted(at, found[-1].manifest))
 
 
 def find_line(backups: Sequence[Backup], wanted: Wanted) -> tuple[Backup, list[Backup]]:

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Protocol
 
-from crdtstore.causal import ReplicaId, covers
+from crdtstore.causal import ReplicaId, covers, node_of, worker_of
 from crdtstore.clock import physical_ms, rfc3339
 from crdtstore.commit import decode_commit
 from crdtstore.configuration import SYSTEM_GROUP
@@ -68,19 +68,24 @@ Wanted = int | Seen
 """An instant (Unix ms), or what a token has seen."""
 
 
-def parse_wanted(text: str, nonce: bytes) -> Wanted:
-    """The point that an operator names: a token of the cluster, or an instant with its zone (RFC 3339).
+def parse_wanted(text: str, manifest: Manifest) -> Wanted:
+    """The point that an operator names to which a backup is restored: a token of its cluster, or an instant with its zone (RFC 3339).
 
-    Raises:  UsageError when it is neither; nothing changed.
+    Raises:  UsageError when it is neither, or a token that names what other workers of the node hold; nothing changed.
     """
     if _DATE.match(text) or not text:
         return unix_ms(text)
+    nonce = bytes.fromhex(manifest.nonce)
     try:
         seen = Tokens(nonce).decode(text)
     except UsageError:
         if _TOKEN.match(text):
             raise
         raise _neither(text) from None
+    if worker_of(node_of(ReplicaId(manifest.replica))) is not None:
+        raise UsageError(
+            "a backup of one of several workers is restored to an instant: a token names what the others hold too. Nothing changed."
+        )
     # An entry of nobody is the number of a configuration: no commit that could be missing.
     return {group: {name: seq for name, seq in vector.items() if name != NO_ORIGIN} for group, vector in seen.items()}
 

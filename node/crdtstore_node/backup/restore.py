@@ -91,7 +91,7 @@ def restore(
         line = [backup, *later]
         point = None
         if at is not None:
-            wanted = parse_wanted(at, cluster.nonce)
+            wanted = parse_wanted(at, backup.manifest)
             _check_reached(line[-1], wanted)
             point = point_of(wanted, walk.checkpoint)
         commits, left_out = _restore_log(line, partial / LOG_NAME, walk, point, segment_bytes, progress)
