@@ -95,7 +95,7 @@ def bench(ctx: click.Context, /, **given: Any) -> None:
 
     Shows throughput and latency by kind of request, then reads back whether all that was acknowledged is there, and
     removes its keys. Writes nothing but keys of its own. Exit code 1: something that was acknowledged is not there;
-    4: no request succeeded.
+    4: no request succeeded, or it could not be read back.
     """
     from rich.console import Console  # noqa: PLC0415 - dear, and only this needs it
 
@@ -123,6 +123,8 @@ def bench(ctx: click.Context, /, **given: Any) -> None:
         show(result, open_console())
     if not result.is_true:
         ctx.exit(1)
+    if result.unchecked:
+        ctx.exit(4)
     if not result.total.done and result.total.failed:
         click.echo(f"no request succeeded; most failed with {result.failures[0][0]}", err=True)
         ctx.exit(4)

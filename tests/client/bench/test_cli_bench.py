@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 
 from crdtstore.cli import main
 from crdtstore.errors import AccessError
-from crdtstore_client import Response
+from crdtstore_client import NotSent, Response
 from tests.client.fakes import US, FakeCluster
 from tests.client.regions import Regions
 
@@ -146,6 +146,19 @@ def test_a_cluster_that_lost_what_it_acknowledged_is_found_out(regions: Regions)
     assert result.exit_code == 1
     assert "BROKEN:" in result.stdout
     assert "acknowledged are" in result.stdout
+
+
+def test_what_cannot_be_read_back_is_not_called_verified() -> None:
+    class Silent(FakeCluster):
+        async def request(self, url_base: str, method: str, path: str, **given: Any) -> Response:
+            if method == "GET" and path.partition("?")[0].endswith("/bench-counter"):
+                raise NotSent("nobody lists here")
+            return await super().request(url_base, method, path, **given)
+
+    result = run(Silent(), "--mix", "add", "--timeout", "0.2", urls=US)
+    assert result.exit_code == 4
+    assert "not verified: bench-counter could not be read back: unreachable" in result.stdout
+    assert "removed the 20 keys" in result.stdout
 
 
 def test_failures_stand_in_a_table_of_their_own() -> None:
