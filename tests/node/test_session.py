@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from crdtstore.values import to_msgpack
+from crdtstore.values import from_msgpack, to_msgpack
 from crdtstore_node.node import Node
 from tests.node.running import MSGPACK, Nodes, call, declare, until
-from tests.node.talking import commit, masked, raw, read, read_frame, talk
+from tests.node.talking import HANDSHAKE, commit, masked, raw, read, read_frame, talk
 
 
 async def test_a_session_says_what_http_says(shop: Node) -> None:
@@ -169,6 +169,34 @@ async def test_a_frame_may_come_in_pieces(shop: Node, pieces: int) -> None:
     assert head == 0x82
     assert reply[:1] == b"\x92"  # two replies
     writer.transport.abort()
+
+
+async def test_a_frame_may_come_with_the_handshake(shop: Node) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", shop.api.port)
+    writer.write(HANDSHAKE + masked(to_msgpack(commit(1))))
+    assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 101 ")
+    assert b"session" in (await read_frame(reader))[1]
+    assert from_msgpack((await read_frame(reader))[1])["values"] == [1]
+    writer.transport.abort()
+
+
+async def test_a_session_may_be_idle_for_longer_than_a_connection(make_nodes: Callable[..., Nodes]) -> None:
+    node = await make_nodes(http={"keepalive_ms": 100}).start("us")
+    await declare(node, "shop", "counter")
+    async with talk(node) as session:
+        await asyncio.sleep(0.5)
+        assert "dot" in await session.ask(**commit(7))
+
+
+async def test_many_replies_leave_in_several_frames(shop: Node) -> None:
+    async with talk(shop) as session:
+        big = {"collection": "lww_register", "key": "big", "op": "set", "value": "x" * 300_000}
+        await session.ask(do="commit", domain="shop", ops=[big])
+        session.frames.clear()
+        await session.send(*(read(number, "big", "lww_register") for number in range(20)))
+        assert {reply["n"] for reply in await session.replies(20)} == set(range(20))
+        assert 7 <= len(session.frames) <= 20
+        assert max(session.frames) <= 3
 
 
 async def test_what_only_a_gone_client_wanted_to_know_is_forgotten(make_nodes: Callable[..., Nodes]) -> None:

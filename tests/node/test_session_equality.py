@@ -12,6 +12,7 @@ import msgspec
 import pytest
 from msgspec import Raw
 
+from crdtstore.errors import CrdtStoreError
 from crdtstore.types import REGISTRY
 from crdtstore_node.api import session_frames
 from crdtstore_node.node import Node
@@ -239,3 +240,46 @@ def test_every_value_takes_the_short_way_only_if_the_long_one_says_the_same() ->
         (strict,) = session_frames._split(frame)
         assert _pack(session_frames._parse(bytes(strict)).ops) == _pack(found[0].ops)
     assert short > 15
+
+
+def test_a_glance_accepts_nothing_that_a_look_refuses() -> None:
+    """What is plain is checked by a glance; it must say what the check says that HTTP gets."""
+    good = {"n": 1, "domain": "shop", "collection": "orders", "key": "k"}
+    bad: dict[str, list[Any]] = {
+        "domain": ["", "Shop", "shop@2", "x" * 64, "a b", "known@1"],
+        "collection": ["", "orders@counter", "orders@none", "Orders", "shop"],
+        "key": ["", ".", "..", ".a", "a\n", "\x7f", "ž", "x" * 512, "x" * 513, "ž" * 257, "\u2028", " "],
+        "wait_ms": [0, -1, 1 << 40],
+        "consistency": ["local", "", "stable"],
+        "max_staleness_ms": [0, -1],
+        "id": ["", "x" * 128, "x" * 129, "ž" * 64, "ž" * 65, "\x00", "~"],
+        "ops": [[], [{}] * 1000, [{}] * 1001],
+        "regions": [0, 1, -1, 255, 256, 1 << 40],
+        "reason": ["", "x" * 1024, "x" * 1025],
+        "traceparent": ["", "x"],
+    }
+    for do, kind, plain in (
+        ("read", session_frames._FlatRead, session_frames._Read),
+        ("commit", session_frames._FlatCommit, session_frames._Commit),
+    ):
+        base = {**good, "ops": [{}]} if do == "commit" else dict(good)
+        for name in ("collection", "key") if do == "commit" else ():
+            del base[name]
+        kind(**base).check()
+        assert {"shop", "orders"} <= session_frames._known or do == "read"
+        compared = 0
+        for name in bad.keys() & set(kind.__struct_fields__):
+            for value in bad[name]:
+                said = []
+                for each in (kind, plain):
+                    try:
+                        each(**{**base, name: value}).check()
+                        said.append("")
+                    except CrdtStoreError as error:
+                        said.append(error.detail)
+                assert said[0] == said[1], (do, name, value)
+                compared += 1
+        assert compared > 15
+    for number in range(5_000):  # however many names there are
+        session_frames._remember(f"name-{number}")
+    assert len(session_frames._known) <= session_frames._MOST_KNOWN

@@ -131,6 +131,15 @@ async def test_what_is_no_handshake_is_a_problem(shop: Node, change: tuple[bytes
     assert len(shop.handler.sessions) == 0
 
 
+@pytest.mark.parametrize(
+    ("origin", "status"), [("http://evil.example", 403), ("null", 403), ("http://[", 403), ("http://test", 101)]
+)
+async def test_a_page_of_another_place_opens_no_session(shop: Node, origin: str, status: int) -> None:
+    reply = await exchange(shop.api.port, HANDSHAKE.replace(b"\r\n\r\n", f"\r\nOrigin: {origin}\r\n\r\n".encode()))
+    assert reply.status == status
+    assert shop.handler.outcomes.get("forbidden", 0) == (status == 403)
+
+
 async def test_other_methods_are_refused(shop: Node) -> None:
     reply = await call(shop, "POST", "/v1/session")
     assert (reply.status, reply.headers["allow"]) == (405, "GET")

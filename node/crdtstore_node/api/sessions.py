@@ -1,7 +1,9 @@
 """``GET /v1/session``: how an HTTP connection becomes a session, and all sessions of a node.
 
-The question: who closes a session when the node stops? It does, here: it takes nothing more, answers what it took, says 1001, and only
-then the listener ends its connections.
+The question: who may open one? A browser lets any page open a WebSocket anywhere, where it would first ask before it sent our bodies by
+HTTP. So a page, which says its origin, opens one only at the place that it came from.
+
+When the node stops, each session takes nothing more, answers what it took and says 1001; only then the listener ends its connections.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from typing import Any, Protocol
 
 from aiohttp import web
 
-from crdtstore.errors import Unavailable, UsageError
+from crdtstore.errors import AccessError, Unavailable, UsageError
 from crdtstore_node.api.session import Counts, Session
 from crdtstore_node.config import Http
 from crdtstore_node.driver import Driver
@@ -105,9 +107,12 @@ _ACCEPT = "Sec-WebSocket-Accept"
 def _accept(request: web.BaseRequest) -> str:
     """What proves to the client that its handshake (RFC 6455, 4.2) was understood.
 
-    Raises:  UsageError; nothing changed.
+    Raises:  UsageError, AccessError for the page of another place; nothing changed.
     """
     headers = request.headers
+    origin = headers.get("Origin")
+    if origin is not None and origin.partition("://")[2].lower() != headers.get("Host", "").lower():
+        raise AccessError(f"a page of {origin[:100]!r} may not open a session here. Nothing changed.", code="forbidden")
     if headers.get("Upgrade", "").strip().lower() != "websocket" or not request._message.upgrade:
         raise UsageError(
             "a session is a WebSocket: the headers Upgrade: websocket and Connection: Upgrade are missing. Nothing changed."
