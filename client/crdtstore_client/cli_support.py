@@ -14,6 +14,7 @@ from crdtstore.errors import Unavailable, UsageError
 from crdtstore.types import Mutator
 from crdtstore.values import from_json
 from crdtstore_client.handles import Handle, OrMap, milliseconds
+from crdtstore_client.http import HttpTransport
 from crdtstore_client.store import Store, connect
 from crdtstore_client.transport import NotSent, ReplyLost
 
@@ -45,7 +46,8 @@ def _connect(settings: dict[str, Any], urls: Sequence[str]) -> Store:
         auth=auth,
         timeout=settings.get("timeout", DEFAULT_TIMEOUT),
         token=settings.get("token"),
-        transport=settings.get("transport"),
+        transport=settings.get("transport")
+        or HttpTransport(),  # for a request or two no session is worth its handshake
     )
 
 

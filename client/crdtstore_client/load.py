@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["load"]
 
-IN_FLIGHT = 64
+IN_FLIGHT = 256
 OPS_PER_REQUEST = 100
 
 

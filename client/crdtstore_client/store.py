@@ -36,7 +36,9 @@ def connect(
     """A store over these nodes, nearest first: ``async with connect(…) as store`` or ``store = await connect(…)``.
 
     Without urls: ``$CRDTSTORE_URL`` (comma separated) and, unless ``auth`` is given, ``$CRDTSTORE_AUTH``. ``timeout``
-    is the deadline of each call over all its attempts. ``token`` continues a session.
+    is the deadline of each call over all its attempts. ``token`` continues a session. Data goes over one WebSocket per
+    node, in frames that tasks share, or over HTTP where a node offers none; ``transport=HttpTransport()`` (of
+    ``crdtstore_client.http``) uses HTTP only, and any ``Transport`` of your own may stand in its place.
     Raises:  UsageError when there is no url.
     """
     chosen = list(urls) or [url.strip() for url in os.environ.get("CRDTSTORE_URL", "").split(",") if url.strip()]
