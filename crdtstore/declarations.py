@@ -91,7 +91,7 @@ class Declarations:
 
     def __init__(self, system: Engine) -> None:
         self._system = system
-        self._cache: dict[tuple[str, str], Declared | None] = {}
+        self._cache: dict[str, dict[str, Declared]] = {}
         self._readable: dict[str, dict[str, tuple[str, Declared]]] = {}
         self.divisions: dict[str, Division] = {}
         """Those that were asked for since ``_sys`` changed, by name (``division``): looked up for every request."""
@@ -198,13 +198,15 @@ class Declarations:
 
     def collection(self, domain: str, name: str) -> Declared | None:
         """The declaration that serves for ``name``, or for ``name@type`` the one of that type; None when there is none here."""
-        try:
-            return self._cache[domain, name]
-        except KeyError:
+        known = self._cache.get(domain)
+        if known is None:
+            known = self._cache[domain] = {}
+        declared = known.get(name)
+        if declared is None:
             declared = self._find(domain, name)
             if declared is not None:
-                self._cache[domain, name] = declared
-            return declared
+                known[name] = declared
+        return declared
 
     def _find(self, domain: str, name: str) -> Declared | None:
         plain, _, wanted = name.partition("@")

@@ -47,13 +47,14 @@ class Loose(Struct, gc=False):
         if self.last_seq == seq:
             del self.rows[-1 if isinstance(self.rows, list) else -_ROW.size :]
         self.last_seq = seq
-        self.upto += amount
+        upto = self.upto = self.upto + amount
         self.total += amount
-        if isinstance(self.rows, list):
-            self.rows.append((seq, hlc, self.upto))
+        rows = self.rows
+        if isinstance(rows, list):
+            rows.append((seq, hlc, upto))
             return
         try:
-            self.rows += _ROW.pack(seq - self.first, hlc, self.upto)
+            rows += _ROW.pack(seq - self.first, hlc, upto)  # in place
         except struct.error:  # exact all the same
             self.rows = [*(self._row(at) for at in range(self._length())), (seq, hlc, self.upto)]
 

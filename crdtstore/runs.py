@@ -119,10 +119,11 @@ class Run(Struct, gc=False):
 
     def append_loose(self, seq: int, amount: int, hlc: int) -> bool:
         """As ``append``, an amount that may have to be taken out again."""
-        is_news = self.loose is None
-        if self.loose is None:
-            self.loose = Loose(seq, bytearray())
-        self.loose.append(seq, hlc, amount)
+        loose = self.loose
+        is_news = loose is None
+        if loose is None:
+            loose = self.loose = Loose(seq, bytearray())
+        loose.append(seq, hlc, amount)
         return is_news
 
     def take(self, seq: int) -> int | None:

@@ -216,7 +216,7 @@ class State:
 
         Raises:  StorageError when something cannot be read; nothing changed.
         """
-        if self.residence is not None:
+        if self.residence is not None and not self.residence.is_whole:
             self.residence.bring_all(effects)
 
     def at(self, path: Sequence[Any]) -> Entry | None:

@@ -18,7 +18,7 @@ from crdtstore.engine.expiry import Expiry, with_deadlines
 from crdtstore.engine.operations import Operations
 from crdtstore.errors import PreconditionFailed, UsageError
 from crdtstore.kernel import Tree
-from crdtstore.leaves import DEADLINE, DROP, SEQ_BITS, SEQ_MASK, Branch, Entry, deadline_of, has_ended
+from crdtstore.leaves import DEADLINE, DROP, SEQ_BITS, SEQ_MASK, Branch, Entry, Sum, deadline_of, has_ended
 from crdtstore.ledger import Ledger
 from crdtstore.types import REGISTRY, Issuer, View
 
@@ -90,6 +90,8 @@ class Keyspace:
         mutator = op.mutator
         if op.below or (mutator is not None and mutator.reads):
             view = self._see(op, entry, now_ms, issued)
+        elif type(entry) is Sum:  # it has no deadline
+            view = View(self.replicas, entry, now_ms, op.options)
         else:
             view = self._view(entry, now_ms, op.options)
         return op.crdt.shown(view, mutator.name if mutator is not None else "delete")
@@ -166,9 +168,12 @@ class Keyspace:
             effects: list[Any] = [DROP, path, None]
         else:
             view = self._see(op, entry, physical_ms(issued[1]), issued) if op.mutator.reads else self._nothing
-            effects = op.mutator.effects(op.crdt, view, op.arguments)
-            for at in range(1, len(effects), 3):
-                effects[at] = path + effects[at]
+            effects = op.mutator.effects(op.crdt, view, **op.arguments)
+            if len(effects) == 3:  # by far the most frequent
+                effects[1] = path + effects[1] if effects[1] else path
+            else:
+                for at in range(1, len(effects), 3):
+                    effects[at] = path + effects[at]
         if entry is not None and (type(entry) is Branch or entry.kind == DEADLINE):  # type: ignore[union-attr]
             effects = with_deadlines(op, entry, path, effects, physical_ms(issued[1]))
         if before + len(effects) > 3 * MAX_EFFECTS:

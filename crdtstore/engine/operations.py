@@ -39,12 +39,14 @@ class Attempt(Struct, frozen=True, gc=False):
 class Operations:
     """All operations this replica has applied commits of. Mutable."""
 
-    __slots__ = ("_attempts", "_expiries", "ledger")
+    __slots__ = ("_attempts", "_expiries", "_expiring", "ledger")
 
     def __init__(self) -> None:
         self._attempts: dict[bytes, Attempt | list[Attempt]] = {}
-        self._expiries: list[tuple[int, bytes]] = []
-        """The ids, the earliest expiry first; one entry per commit."""
+        self._expiring: dict[int, list[bytes]] = {}
+        """The ids by the stamp at which they expire, one entry per commit: those that clients make in one millisecond share one."""
+        self._expiries: list[int] = []
+        """These stamps, a heap."""
         self.ledger = Ledger(OPERATIONS, lambda name: [_fields(attempt) for attempt in self.attempts(*name)] or None)
 
     def __len__(self) -> int:
@@ -100,7 +102,7 @@ class Operations:
             )
         attempt = Attempt(dot, commit.hlc, request, leaves, expiry_hlc)
         self.ledger.note((name,))
-        heappush(self._expiries, (expiry_hlc, name))
+        self._expire(name, expiry_hlc)
         known = [other for other in self.attempts(name) if not covers(cut, other.dot)] if name in self._attempts else []
         if not known:
             self._attempts[name] = attempt
@@ -119,27 +121,42 @@ class Operations:
         ]
         self._attempts[name[0]] = known if len(known) > 1 else known[0]
         for attempt in known:
-            heappush(self._expiries, (attempt.expiry_hlc, name[0]))
+            self._expire(name[0], attempt.expiry_hlc)
+
+    def _expire(self, name: bytes, expiry_hlc: int) -> None:
+        names = self._expiring.get(expiry_hlc)
+        if names is None:
+            names = self._expiring[expiry_hlc] = []
+            heappush(self._expiries, expiry_hlc)
+        names.append(name)
 
     def forget(self, stable: Sequence[int], frontier_hlc: int, budget: int) -> bool:
         """Forget ids that no commit to come can carry, looking at up to so many; return whether there may be more."""
-        blocked: list[tuple[int, bytes]] = []
+        blocked: list[tuple[bytes, int]] = []
         expiries, left = self._expiries, budget
-        while left and expiries and expiries[0][0] < frontier_hlc:
-            left -= 1
-            expiry_hlc, name = heappop(expiries)
-            attempts = self.attempts(name)
-            if any(attempt.expiry_hlc > expiry_hlc for attempt in attempts):
-                continue  # it has another entry, for then
-            if all(covers(stable, attempt.dot) for attempt in attempts):
-                self.ledger.note((name,))
-                self._attempts.pop(name, None)
-            else:
-                blocked.append((expiry_hlc, name))
+        while left and expiries and expiries[0] < frontier_hlc:
+            expiry_hlc = expiries[0]
+            names = self._expiring[expiry_hlc]
+            looked = names[:left]
+            del names[:left]
+            if not names:
+                del self._expiring[heappop(expiries)]
+            left -= len(looked)
+            for name in looked:
+                attempts = self.attempts(name)
+                if any(attempt.expiry_hlc > expiry_hlc for attempt in attempts):
+                    continue  # it has another entry, for then
+                if all(covers(stable, attempt.dot) for attempt in attempts):
+                    self.ledger.note((name,))
+                    self._attempts.pop(name, None)
+                else:
+                    blocked.append((name, expiry_hlc))
         if not self._attempts:
             self._attempts = {}  # a dict stays as long as it ever was
-        for entry in blocked:
-            heappush(expiries, entry)
+        if not self._expiring:
+            self._expiring = {}
+        for name, expiry_hlc in blocked:
+            self._expire(name, expiry_hlc)
         return not left and len(blocked) < budget
 
 

@@ -75,7 +75,8 @@ class Mutator:
     doc: str
     reads: bool
     """Whether the effects depend on what stands at the key."""
-    _method: Callable[..., list[Any]] = field(repr=False)
+    effects: Callable[..., list[Any]] = field(repr=False)
+    """Takes the type, a view and the arguments."""
 
     def check(self, given: Mapping[str, Any], beside: Collection[str] = ()) -> dict[str, Any]:
         """The checked arguments of a request, defaults filled in; fields ``beside`` them are none.
@@ -97,9 +98,6 @@ class Mutator:
                 f"{self.name} takes {known}, not {', '.join(sorted(unknown))}. Nothing changed.", code="invalid-op"
             )
         return checked
-
-    def effects(self, crdt: CrdtType, view: View, arguments: Mapping[str, Any]) -> list[Any]:
-        return self._method(crdt, view, **arguments)
 
 
 _Method = TypeVar("_Method", bound=Callable[..., Any])

@@ -107,6 +107,9 @@ class View(Struct, gc=False):
 
     def total(self) -> int:
         """The sum of the amounts at this path."""
+        entry = self.entry
+        if type(entry) is Sum:  # no leaf of another class stands there
+            return entry.total
         leaf = self._leaf(ADD)
         return leaf.total if isinstance(leaf, Sum) else 0
 

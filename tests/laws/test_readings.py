@@ -133,7 +133,7 @@ def test_integers_and_text_do_not_meet_where_it_can_be_seen(name: str, first: An
     crdt = REGISTRY[name]
     view = told(name, ("us", call("set", value=first))).replicas[0].keyspace.view(f"things:{name}", KEY)
     with pytest.raises(UsageError, match=says) as refused:
-        crdt.mutators["set"].effects(crdt, view, {"value": other})
+        crdt.mutators["set"].effects(crdt, view, value=other)
     assert refused.value.code == "invalid-value"
     assert "Nothing changed." in refused.value.detail
 
@@ -181,8 +181,8 @@ def test_a_declared_field_is_removed_also_where_it_was_not_seen() -> None:
     declared = keyspace.view("things:or_map", KEY, options={"fields": {"f": "counter"}})
     bare = keyspace.view("things:or_map", KEY)
     remove = MAP.mutators["remove"]
-    assert remove.effects(MAP, declared, {"field": "f"}) == [0, ["f:counter"], None]
-    assert remove.effects(MAP, bare, {"field": "f"}) == []
+    assert remove.effects(MAP, declared, field="f") == [0, ["f:counter"], None]
+    assert remove.effects(MAP, bare, field="f") == []
 
 
 def test_names_of_fields_may_hold_colons() -> None:
