@@ -38,6 +38,7 @@ DEFAULT_TIMEOUT = 5.0
 
 
 def _connect(settings: dict[str, Any], urls: Sequence[str]) -> Store:
+    """Over HTTP unless ``settings["is_busy"]``: for a request or two no session is worth its handshake."""
     auth = None
     if auth_file := settings.get("auth_file"):
         auth = Path(auth_file).read_text().strip()
@@ -46,8 +47,7 @@ def _connect(settings: dict[str, Any], urls: Sequence[str]) -> Store:
         auth=auth,
         timeout=settings.get("timeout", DEFAULT_TIMEOUT),
         token=settings.get("token"),
-        transport=settings.get("transport")
-        or HttpTransport(),  # for a request or two no session is worth its handshake
+        transport=settings.get("transport") or (None if settings.get("is_busy") else HttpTransport()),
     )
 
 

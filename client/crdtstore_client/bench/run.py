@@ -88,6 +88,7 @@ async def run(wanted: Wanted, settings: Mapping[str, Any], progress: Progress) -
 @asynccontextmanager
 async def _connected(settings: Mapping[str, Any], count: int, *, spread: bool) -> AsyncIterator[list[Store]]:
     """Stores with connections of their own."""
+    settings = {**settings, "is_busy": True}
     stores = [await open_store(dict(settings))]
     try:
         urls = await _urls_by_region(stores[0])
