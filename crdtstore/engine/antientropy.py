@@ -38,7 +38,7 @@ class AntiEntropy:
         self._random = random
         self._options = engine.options
         count = len(engine.replicas)
-        self.peers = {index: Progress(count) for index in range(count) if index != engine.me}
+        self.peers = {index: self._begin(count) for index in range(count) if index != engine.me}
         self._next_gossip_ms = 0
         self.wake_ms = 0
         """When a tick may have something to do: never later than it has."""
@@ -46,6 +46,9 @@ class AntiEntropy:
         """Whether all others said a row since this configuration began."""
         self._goes_on = False
         """Whether a window had room for more than was read for it in one step."""
+
+    def _begin(self, count: int) -> Progress:
+        return Progress(count, self._options.window_bytes)
 
     # --- members
 
@@ -57,7 +60,7 @@ class AntiEntropy:
     def adopt(self, others: Sequence[int]) -> None:
         """From now on these are the other members; what each has, and whether it can be heard, is to be learnt again."""
         count = len(self._engine.replicas)
-        self.peers = {index: Progress(count) for index in others}
+        self.peers = {index: self._begin(count) for index in others}
         self._all_heard = not others
         self._goes_on = False
 
@@ -65,14 +68,15 @@ class AntiEntropy:
 
     def on_tick(self, now_ms: int, out: Output) -> None:
         """Acknowledge what is due, fall back where a peer is silent, gossip when it is time."""
-        options, me = self._options, self._engine.me
+        options, me, history = self._options, self._engine.me, self._engine.history
         if self._goes_on:
             self._goes_on = False
             self._push(now_ms, out)
         for peer, progress in self.peers.items():
             if progress.ack_due_ms is not None and now_ms >= progress.ack_due_ms:
                 self._acknowledge(peer, progress, now_ms, out)
-            if progress.is_overdue(me, now_ms, options.ack_timeout_ms, options.resend_after_ms):
+            size = history.size(me, progress.has[me], progress.sent)
+            if progress.is_overdue(me, now_ms, size, options.ack_timeout_ms, options.resend_after_ms):
                 progress.become_probing(now_ms)
                 self._send_digest(peer, now_ms, out, wants_answer=True)
         if now_ms >= self._next_gossip_ms:
@@ -98,13 +102,13 @@ class AntiEntropy:
 
     # --- what peers say
 
-    def take_row(self, peer: int, row: Row, now_ms: int, out: Output) -> None:
+    def take_row(self, peer: int, row: Row, now_ms: int, out: Output, *, is_answer: bool = False) -> None:
         """A peer's own row: it opens the window, and it is news of how far the peer is."""
         engine = self._engine
         progress = self.peers[peer]
         if progress.state == "down":  # words of a connection that is gone
             return
-        progress.take_vector(row.vector, engine.durability.vector, engine.me, now_ms)
+        progress.take_vector(row.vector, engine.durability.vector, engine.me, now_ms, is_answer=is_answer)
         engine.rows.take(peer, row, engine.applied, now_ms)
         engine.stability.take(peer, row, engine.durability.vector)
         self._note_windows(now_ms)
@@ -117,7 +121,8 @@ class AntiEntropy:
                 engine.rows.take(member, row, engine.applied, now_ms)
                 engine.stability.take(member, row, engine.durability.vector)
         progress = self.peers[peer]
-        self.take_row(peer, message.row, now_ms, out)
+        is_answer = not message.wants_answer and progress.note_answer()
+        self.take_row(peer, message.row, now_ms, out, is_answer=is_answer)
         if message.is_missing and not engine.history.reaches(message.row.vector):
             newest = engine.rows.newest[peer]
             if newest is None or newest.vector == message.row.vector:  # not an old word that was overtaken
@@ -192,14 +197,17 @@ class AntiEntropy:
         others = list(engine.rows.newest)
         others[engine.me] = others[peer] = None
         row = engine.own_row(now_ms)
-        self.peers[peer].acknowledged = row.vector[peer]
+        progress = self.peers[peer]
+        progress.acknowledged = row.vector[peer]
+        if wants_answer:
+            progress.note_asked()
         out.send.append((peer, Digest(engine.group, engine.membership.shape.id, row, others, wants_answer, is_missing)))
 
     def _push(self, now_ms: int, out: Output) -> None:
         """Own durable commits to every streaming peer; peers at the same point get the same frame."""
         engine = self._engine
         upto = engine.durability.vector[engine.me]
-        frames: dict[int, tuple[Frame, int]] = {}
+        frames: dict[tuple[int, int], tuple[Frame, int]] = {}
         for peer, progress in self.peers.items():
             if progress.sent < upto and progress.state == "streaming":
                 try:
@@ -208,49 +216,58 @@ class AntiEntropy:
                     engine.note_unreadable(error)
 
     def _fill_window(
-        self, peer: int, progress: Progress, frames: dict[int, tuple[Frame, int]], now_ms: int, out: Output
+        self,
+        peer: int,
+        progress: Progress,
+        frames: dict[tuple[int, int], tuple[Frame, int]],
+        now_ms: int,
+        out: Output,
     ) -> None:
         """Send a peer what its window has room for; of what must be read from the log one small frame a step, or all others would wait."""
         engine, options, history = self._engine, self._options, self._engine.history
         me, upto, has_read = engine.me, engine.durability.vector[engine.me], False
-        while progress.sent < upto and history.size(me, progress.has[me], progress.sent) < options.window_bytes:
+        flow = progress.flow
+        while progress.sent < upto:
+            flow.is_limiting = history.size(me, progress.has[me], progress.sent) >= flow.window_bytes
+            if flow.is_limiting:
+                return
             after = max(progress.sent, history.base[me])  # others have said that it has what is below
-            if after not in frames:
-                frame_bytes = options.frame_bytes
+            frame_bytes = flow.frame_bytes(options.frame_bytes)
+            if (after, frame_bytes) not in frames:
                 if not history.is_in_memory(me, after + 1):
                     if has_read:
                         self._goes_on = True
                         self.wake_ms = now_ms + 1
                         return
                     has_read = True
-                    frame_bytes = min(frame_bytes, _READ_BYTES)
-                commits = history.span(me, after, upto, frame_bytes)
+                commits = history.span(me, after, upto, frame_bytes if not has_read else min(frame_bytes, _READ_BYTES))
                 segment = Segment(me, after, history.chain(me, after))
                 frame = Frame(engine.group, engine.membership.shape.id, [segment], [], commits)
-                frames[after] = (frame, after + len(commits))
-            frame, end = frames[after]
+                frames[after, frame_bytes] = (frame, after + len(commits))
+            frame, end = frames[after, frame_bytes]
             self._count_sent(frame)
             out.send.append((peer, frame))
-            progress.note_sent(me, end, now_ms)
+            progress.note_sent(me, end, history.size(me, progress.has[me], end), now_ms)
 
     def _relay(self, peer: int, progress: Progress, now_ms: int, out: Output) -> None:
         """What third replicas made and this peer has lacked for long, in our apply order."""
         engine, options = self._engine, self._options
-        if now_ms - progress.relayed_ms < options.relay_after_ms and progress.relayed == progress.has:
-            return
-        stalled = progress.stalled(engine.me, peer, now_ms, options.relay_after_ms)
+        stalled = progress.to_relay(engine.me, peer, now_ms, options.relay_after_ms)
         if not stalled:
             return
-        progress.relayed_ms, progress.relayed = now_ms, list(progress.has)
+        progress.begin_relay(now_ms)
         at = list(map(max, progress.has, engine.history.base))
         is_near = all(engine.history.is_in_memory(origin, at[origin] + 1) for origin in stalled)
-        most_bytes = options.window_bytes if is_near else min(options.window_bytes, _READ_BYTES)
+        most_bytes = progress.relay_bytes if is_near else min(progress.relay_bytes, _READ_BYTES)
         found = engine.history.lacking(at, engine.durability.vector, stalled, most_bytes)
         for chunk in self._chunks(found):
             frame = self._relay_frame(chunk, at)
             self._count_sent(frame)
             engine.measures.commits_relayed += len(frame.commits)
             out.send.append((peer, frame))
+        for origin in stalled:
+            if at[origin] > progress.has[origin]:
+                progress.note_relayed(origin, at[origin])
 
     def _chunks(self, found: list[tuple[int, bytes]]) -> list[list[tuple[int, bytes]]]:
         """Cut into frames by bytes."""

@@ -10,32 +10,40 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
+from crdtstore.engine.flow import Flow
+
 __all__ = ["Progress"]
 
 State = Literal["down", "probing", "streaming"]
+_RELAY_BYTES, _LEAST_RELAY_BYTES = 64 << 10, 2 << 10
+_MOST_RELAY_PATIENCE = 8
 
 
 class Progress:
     """What one replica keeps about one peer. Mutable."""
 
     __slots__ = (
+        "_asked",
+        "_is_doubted",
         "_lacks_since_ms",
-        "_patience",
+        "_most_bytes",
         "_quiet_since_ms",
-        "_timed",
+        "_relay_patience",
+        "_relayed",
+        "_relayed_ms",
         "ack_due_ms",
         "acknowledged",
         "asked_ms",
+        "flow",
         "has",
         "heard_ms",
-        "relayed",
-        "relayed_ms",
-        "round_trip_ms",
+        "relay_bytes",
         "sent",
         "state",
     )
 
-    def __init__(self, replicas: int) -> None:
+    def __init__(self, replicas: int, most_bytes: int = 1 << 22) -> None:
+        """``most_bytes``: the largest window."""
         self.state: State = "down"
         self.has: list[int] = [0] * replicas
         """Its durable vector, as it last said."""
@@ -45,50 +53,73 @@ class Progress:
         """Since when it lacks something of an origin, without any progress there."""
         self.acknowledged = 0
         """How many of its commits our last row to it named."""
-        self.relayed: list[int] = []
-        """What it had when others' commits were last relayed to it, and when that was."""
-        self.relayed_ms = 0
+        self._relayed: dict[int, tuple[int, int]] = {}
+        """Per origin whose commits were last relayed to it: what it had, and what it has once they have come."""
+        self._relayed_ms = 0
+        self._relay_patience = 1
+        self._most_bytes = most_bytes
+        self.relay_bytes = min(_RELAY_BYTES, most_bytes)
+        """So much is relayed next."""
         self.asked_ms = 0
         """When it was last asked to start again."""
         self.ack_due_ms: int | None = None
         self.heard_ms: int | None = None
-        self.round_trip_ms: int | None = None
-        """From sending to acknowledgement; it rises at once and falls by an eighth. The peer's disk is in it, and what it waits for."""
-        self._patience = 1
-        """Doubles each time that commits were sent again in vain: a slow link would be filled with copies."""
-        self._timed: tuple[int, int] | None = None
-        """The commit whose round trip is being measured, and when it was sent."""
+        self.flow = Flow(most_bytes)
         self._quiet_since_ms = 0
+        self._asked = 0
+        """How many digests were sent that want an answer, and have none yet."""
+        self._is_doubted = False
+        """Whether what is on its way may be lost: nothing was acknowledged for too long."""
 
     def admit(self) -> None:
         """There is one more replica, of which the peer has nothing yet."""
         self.has.append(0)
         self._lacks_since_ms.append(None)
-        if self.relayed:
-            self.relayed.append(0)
 
     def become_down(self) -> None:
         self.state = "down"
         self.ack_due_ms = None
-        self._patience = 1
+        self.flow.begin()
+        self._asked = 0
+        self._is_doubted = False
+        self._lacks_since_ms = [None] * len(self.has)  # whoever makes it may reach the peer again as well
+        self._relayed, self._relay_patience, self.relay_bytes = {}, 1, min(_RELAY_BYTES, self._most_bytes)
 
     def become_probing(self, now_ms: int) -> None:
         if self.state == "streaming":
-            self._patience = min(2 * self._patience, 64)
+            self.flow.note_silence()
+            self._is_doubted = True
         self.state = "probing"
+        self._asked = 0
         self._quiet_since_ms = now_ms
+
+    def note_asked(self) -> None:
+        """A digest goes out that wants an answer."""
+        self._asked += 1
+
+    def note_answer(self) -> bool:
+        """An answer came; return whether it is the last, so that all that was sent before has come as well, or is lost."""
+        self._asked = max(0, self._asked - 1)
+        return not self._asked
 
     def become_streaming(self, own: int, now_ms: int) -> None:
         """Its row is known: whatever it lacks of ``own`` is sent from there on."""
         self.state = "streaming"
         self.sent = self.has[own]
-        self._timed = None  # an acknowledgement could be for either time it was sent (Karn)
+        self.flow.note_again()
+        self._is_doubted = False
         self._quiet_since_ms = now_ms
 
-    def take_vector(self, vector: Sequence[int], durable: Sequence[int], own: int, now_ms: int) -> None:
-        """Take in what the peer says it has; words that overtook each other never take it back."""
+    def take_vector(
+        self, vector: Sequence[int], durable: Sequence[int], own: int, now_ms: int, *, is_answer: bool = True
+    ) -> None:
+        """Take in what the peer says it has; words that overtook each other never take it back.
+
+        ``is_answer``: it says so after all that was sent to it has come, or is lost.
+        """
         self.heard_ms = now_ms
         has, lacks_since_ms = self.has, self._lacks_since_ms
+        had = has[own]
         for origin, (seq, here) in enumerate(zip(vector, durable, strict=True)):
             if seq > has[origin]:
                 has[origin] = seq
@@ -99,38 +130,61 @@ class Progress:
                 lacks_since_ms[origin] = None
             elif lacks_since_ms[origin] is None:
                 lacks_since_ms[origin] = now_ms
-        if self._timed is not None and self.has[own] >= self._timed[0]:
-            took_ms = now_ms - self._timed[1]
-            self.round_trip_ms = max(took_ms, (7 * (self.round_trip_ms or 0) + took_ms) // 8)
-            self._timed = None
-            self._patience = 1
+        if has[own] > had:
+            self.flow.note_arrived(has[own], now_ms)
         if self.state == "probing":
-            self.become_streaming(own, now_ms)
-        elif self.has[own] >= self.sent:  # nothing on its way: silence is no fault
-            self.sent = self.has[own]
+            if is_answer or not self._is_doubted:
+                self.become_streaming(own, now_ms)
+            elif has[own] > had:  # late, but not lost
+                self.state = "streaming"
+                self._is_doubted = False
+        if has[own] >= self.sent:  # nothing on its way: silence is no fault
+            self.sent = has[own]
             self._quiet_since_ms = now_ms
 
-    def note_sent(self, own: int, upto: int, now_ms: int) -> None:
+    def note_sent(self, own: int, upto: int, size: int, now_ms: int) -> None:
+        """Own commits up to this one are on their way, so many bytes together."""
         if self.sent == self.has[own]:
             self._quiet_since_ms = now_ms
-        if self._timed is None:
-            self._timed = (upto, now_ms)
+        self.flow.note_sent(upto, size, now_ms)
         self.sent = upto
 
-    def is_overdue(self, own: int, now_ms: int, timeout_ms: int, resend_ms: int) -> bool:
-        """Whether the peer should have acknowledged something long ago: four round trips, at least five times ``resend_ms``, and longer
-        each time in vain, up to ``timeout_ms``.
-        """
+    def is_overdue(self, own: int, now_ms: int, size: int, timeout_ms: int, resend_ms: int) -> bool:
+        """Whether the peer should have acknowledged something long ago; ``size``: so many bytes are on their way."""
         if self.state == "down" or (self.state == "streaming" and self.sent <= self.has[own]):
             return False
-        if self.round_trip_ms is not None:
-            timeout_ms = min(timeout_ms, self._patience * max(4 * self.round_trip_ms, 5 * resend_ms))
-        return now_ms - self._quiet_since_ms >= timeout_ms
+        return now_ms - self._quiet_since_ms >= self.flow.patience_ms(size, timeout_ms, resend_ms)
 
-    def stalled(self, own: int, peer: int, now_ms: int, after_ms: int) -> list[int]:
-        """Third origins whose commits the peer has lacked, without any progress, for so long that a relay is in order."""
-        return [
-            origin
-            for origin, since in enumerate(self._lacks_since_ms)
-            if origin not in (own, peer) and since is not None and now_ms - since >= after_ms
-        ]
+    def to_relay(self, own: int, peer: int, now_ms: int, after_ms: int) -> list[int]:
+        """Third origins whose commits are to be relayed to the peer now: those that it has lacked for ``after_ms`` without any progress.
+
+        When it has just what was relayed last and nothing beyond, nobody else gives it any, and the relay goes on at once. What came to
+        nothing is repeated after twice the time, with half as much: it may be on its way.
+        """
+        lacks = [origin for origin, since in enumerate(self._lacks_since_ms) if since is not None]
+        found = {origin for origin in lacks if now_ms - (self._lacks_since_ms[origin] or 0) >= after_ms}
+        relayed = self._relayed
+        if relayed:
+            if all(self.has[origin] == upto for origin, (_, upto) in relayed.items()):
+                found.update(relayed.keys() & lacks)
+            elif self._has_none() and now_ms - self._relayed_ms < self._relay_patience * after_ms:
+                return []
+        return sorted(found - {own, peer})
+
+    def _has_none(self) -> bool:
+        """Whether nothing of what was relayed last has come."""
+        return all(self.has[origin] == had for origin, (had, _) in self._relayed.items())
+
+    def begin_relay(self, now_ms: int) -> None:
+        """Commits are about to be relayed: more than last time, if that was of use."""
+        if self._relayed and self._has_none():
+            self._relay_patience = min(2 * self._relay_patience, _MOST_RELAY_PATIENCE)
+            self.relay_bytes = max(self.relay_bytes // 2, min(_LEAST_RELAY_BYTES, self._most_bytes))
+        elif self._relayed:
+            self._relay_patience = 1
+            self.relay_bytes = min(2 * self.relay_bytes, self._most_bytes)
+        self._relayed, self._relayed_ms = {}, now_ms
+
+    def note_relayed(self, origin: int, upto: int) -> None:
+        """Commits of an origin up to this one were relayed."""
+        self._relayed[origin] = (self.has[origin], upto)

@@ -1,4 +1,4 @@
-"""The network: latency, loss, repetition, disorder and cuts, per directed link.
+"""The network: latency, bandwidth, loss, repetition, disorder and cuts, per directed link.
 
 The question: how bad may it be? Worse than TCP. A link keeps the order of its messages unless it is told to disorder them, but single
 messages may vanish or come twice while the connection stays open, so whatever a transport can do to the engine happens here too.
@@ -40,6 +40,8 @@ class SimulatedNetwork:
         self._cuts = [0] * (count * count)
         """How many cuts are on a directed link just now."""
         self._last_us = [0] * (count * count)
+        self._free_us = [0] * (count * count)
+        """When the last byte of what was sent has left, where links are narrow."""
         self._latency = [_draw(options.latency, random) for _ in range(count * count)]
         self._is_fair = not (options.loss or options.duplicate or options.reorder)
 
@@ -68,6 +70,10 @@ class SimulatedNetwork:
             self.lost += 1
             return
         arrives_us = self._timeline.now_us + self._latency[link][int(self._random.random() * _SAMPLES)]
+        if self._options.bytes_per_s:
+            begins_us = max(self._free_us[link], self._timeline.now_us)
+            self._free_us[link] = begins_us + len(data) * 1_000_000 // self._options.bytes_per_s
+            arrives_us += self._free_us[link] - self._timeline.now_us
         if self._is_fair:
             if arrives_us <= self._last_us[link]:
                 arrives_us = self._last_us[link] + 1

@@ -12,15 +12,15 @@ def streaming(round_trip_ms: int) -> tuple[Progress, int]:
     progress = Progress(2)
     progress.become_probing(0)
     progress.take_vector([0, 0], [0, 0], OWN, 0)
-    progress.note_sent(OWN, 1, 0)
+    progress.note_sent(OWN, 1, 0, 0)
     progress.take_vector([1, 0], [1, 0], OWN, round_trip_ms)
     return progress, round_trip_ms
 
 
 def waits_ms(progress: Progress, now_ms: int) -> int:
     """Send one commit; how long is waited for its acknowledgement?"""
-    progress.note_sent(OWN, progress.sent + 1, now_ms)
-    return next(ms for ms in range(10_000) if progress.is_overdue(OWN, now_ms + ms, TIMEOUT_MS, RESEND_MS))
+    progress.note_sent(OWN, progress.sent + 1, 0, now_ms)
+    return next(ms for ms in range(10_000) if progress.is_overdue(OWN, now_ms + ms, 0, TIMEOUT_MS, RESEND_MS))
 
 
 def test_patience_doubles_each_time_in_vain_up_to_the_limit() -> None:
@@ -33,7 +33,7 @@ def test_patience_doubles_each_time_in_vain_up_to_the_limit() -> None:
         progress.become_probing(now_ms)
         progress.take_vector([1, 0], [9, 0], OWN, now_ms)  # it answers, and has not got further
     assert waited == [500, 1_000, 2_000, 3_000, 3_000, 3_000]
-    progress.note_sent(OWN, 2, now_ms)
+    progress.note_sent(OWN, 2, 0, now_ms)
     progress.take_vector([2, 0], [2, 0], OWN, now_ms + 5)
     assert waits_ms(progress, now_ms + 5) == 500, "patient for ever"
 

@@ -13,15 +13,15 @@ def sending(took_ms: int) -> Progress:
     progress = Progress(2)
     progress.become_probing(0)
     progress.take_vector([0, 0], [0, 0], 0, 0)
-    progress.note_sent(0, 1, 1_000)
+    progress.note_sent(0, 1, 0, 1_000)
     progress.take_vector([1, 0], [1, 0], 0, 1_000 + took_ms)
-    progress.note_sent(0, 2, 10_000)
+    progress.note_sent(0, 2, 0, 10_000)
     return progress
 
 
 def overdue_after(progress: Progress, since_ms: int) -> int:
     """The first millisecond at which an acknowledgement is overdue."""
-    return next(ms for ms in range(10_000) if progress.is_overdue(0, since_ms + ms, TIMEOUT, RESEND))
+    return next(ms for ms in range(10_000) if progress.is_overdue(0, since_ms + ms, 0, TIMEOUT, RESEND))
 
 
 def test_without_a_known_round_trip_the_timeout_holds() -> None:
@@ -29,8 +29,8 @@ def test_without_a_known_round_trip_the_timeout_holds() -> None:
     progress.become_probing(0)
     assert overdue_after(progress, 0) == TIMEOUT
     progress.take_vector([0, 0], [0, 0], 0, 0)
-    assert not progress.is_overdue(0, 1 << 40, TIMEOUT, RESEND), "it owes nothing"
-    progress.note_sent(0, 1, 5_000)
+    assert not progress.is_overdue(0, 1 << 40, 0, TIMEOUT, RESEND), "it owes nothing"
+    progress.note_sent(0, 1, 0, 5_000)
     assert overdue_after(progress, 5_000) == TIMEOUT
 
 
@@ -44,11 +44,11 @@ def test_what_was_sent_twice_times_nothing() -> None:
     progress = sending(100)
     progress.become_probing(10_400)
     progress.take_vector([1, 0], [2, 0], 0, 10_500)
-    progress.note_sent(0, 2, 10_500)
+    progress.note_sent(0, 2, 0, 10_500)
     assert progress.sent == 2
     progress.take_vector([2, 0], [2, 0], 0, 10_501)
-    assert progress.round_trip_ms is not None
-    assert progress.round_trip_ms >= 87, "one quick answer is no proof of a quick link"
+    assert progress.flow.round_trip_ms is not None
+    assert progress.flow.round_trip_ms >= 87, "one quick answer is no proof of a quick link"
 
 
 def test_words_that_overtook_each_other_take_nothing_back() -> None:
@@ -56,20 +56,20 @@ def test_words_that_overtook_each_other_take_nothing_back() -> None:
     progress.take_vector([2, 5], [2, 5], 0, 11_000)
     progress.take_vector([0, 3], [2, 5], 0, 11_001)
     assert progress.has == [2, 5]
-    assert progress.stalled(0, 1, 1 << 40, 1) == []
+    assert progress.to_relay(0, 1, 1 << 40, 1) == []
 
 
 def test_a_third_origin_is_stalled_only_while_nothing_of_it_arrives() -> None:
     progress = Progress(3)
     progress.become_probing(0)
     progress.take_vector([0, 0, 0], [0, 0, 5], 0, 0)
-    assert progress.stalled(0, 1, 599, 600) == []
-    assert progress.stalled(0, 1, 600, 600) == [2]
+    assert progress.to_relay(0, 1, 599, 600) == []
+    assert progress.to_relay(0, 1, 600, 600) == [2]
     progress.take_vector([0, 0, 1], [0, 0, 5], 0, 600)
-    assert progress.stalled(0, 1, 1_199, 600) == []
-    assert progress.stalled(0, 1, 1_200, 600) == [2]
+    assert progress.to_relay(0, 1, 1_199, 600) == []
+    assert progress.to_relay(0, 1, 1_200, 600) == [2]
     progress.take_vector([0, 0, 5], [0, 0, 5], 0, 1_200)
-    assert progress.stalled(0, 1, 1 << 40, 600) == []
+    assert progress.to_relay(0, 1, 1 << 40, 600) == []
 
 
 def test_a_lost_frame_is_sent_again_soon_once_round_trips_are_known() -> None:
@@ -82,7 +82,7 @@ def test_a_lost_frame_is_sent_again_soon_once_round_trips_are_known() -> None:
         wire.tick(10)
         wire.settle()
         wire.deliver("eu", "us")
-    assert wire.engines["us"].antientropy.peers[1].round_trip_ms is not None
+    assert wire.engines["us"].antientropy.peers[1].flow.round_trip_ms is not None
     wire.write("us", op("counter", "k", "add"))
     wire.sync("us")
     wire.lose("us", "eu")
