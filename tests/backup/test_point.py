@@ -60,11 +60,11 @@ def stamps(entries: list[Entry]) -> list[int]:
     return [physical_ms(decode_commit(entry.data).hlc) for entry in entries]
 
 
-@pytest.mark.parametrize("seed", range(4))
-def test_at_any_instant(place: Path, seed: int) -> None:
+@pytest.mark.parametrize(("seed", "shards"), [(0, 1), (1, 1), (2, 3), (3, 5)])
+def test_at_any_instant(place: Path, seed: int, shards: int) -> None:
     draw = random.Random(seed)
     with make_world(place / "world", seed=seed, skews_ms=SKEWS_MS) as world:
-        random_life(world, 60)
+        random_life(world, 60, shards=shards)
         backup, entries = a_backup(world, place / "backups"), entries_of(world.first.directory)
         moments = stamps(entries)
         left_out = 0
@@ -103,11 +103,11 @@ def shortest(entries: list[Entry], seen: dict[str, dict[Any, int]]) -> list[Entr
     return None if missing else entries
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_at_any_token(place: Path, seed: int) -> None:
+@pytest.mark.parametrize(("seed", "shards"), [(0, 1), (1, 4), (2, 1)])
+def test_at_any_token(place: Path, seed: int, shards: int) -> None:
     draw = random.Random(seed)
     with make_world(place / "world", seed=seed, skews_ms=SKEWS_MS) as world:
-        acknowledged = random_life(world, 60)
+        acknowledged = random_life(world, 60, shards=shards)
         backup, entries = a_backup(world, place / "backups"), entries_of(world.first.directory)
         tokens = [each["token"] for each in draw.sample(acknowledged, 6)]
         tokens.append(f"{tokens[0]},{tokens[1]}")
@@ -243,4 +243,4 @@ def test_planted_deps_are_not_looked_at(place: Path, monkeypatch: pytest.MonkeyP
     """The plant of ``test_at_any_instant``: by stamps alone the set is torn."""
     monkeypatch.setattr(point, "covers", lambda included, deps: True)
     with pytest.raises(AssertionError):
-        test_at_any_instant(place, 0)
+        test_at_any_instant(place, 0, 1)

@@ -147,8 +147,8 @@ class World:
             raise answer
         return answer
 
-    def declare(self, at: int, domain: str, *types: str) -> None:
-        self.ask(at, "declare_domain", domain=domain)
+    def declare(self, at: int, domain: str, *types: str, shards: int = 1) -> None:
+        self.ask(at, "declare_domain", domain=domain, shards=shards)
         for name in types:
             self.ask(at, "declare", domain=domain, collection=name, type=name)
 
@@ -198,10 +198,12 @@ def make_world(directory: Path, regions: int = 3, **options: Any) -> Iterator[Wo
         world.close()
 
 
-def random_life(world: World, steps: int, *, checkpoint_at: tuple[int, ...] = ()) -> list[dict[str, Any]]:
+def random_life(
+    world: World, steps: int, *, checkpoint_at: tuple[int, ...] = (), shards: int = 1
+) -> list[dict[str, Any]]:
     """Writes of several types everywhere, while messages take their time; what was acknowledged, each with its instant and region."""
     draw = world.random
-    world.declare(0, "shop", "counter", "aw_set", "lww_register", "lww_map")
+    world.declare(0, "shop", "counter", "aw_set", "lww_register", "lww_map", shards=shards)
     world.settle()
     acknowledged: list[dict[str, Any]] = []
     for step in range(steps):
@@ -222,7 +224,7 @@ def random_life(world: World, steps: int, *, checkpoint_at: tuple[int, ...] = ()
             body = world.write(at, f"shop/lww_map/{key}", op="set", fields={f"f{draw.randrange(3)}": step})
         acknowledged.append({"at": at, "ms": world.now_ms + world.replicas[at].skew_ms, **body})
         if step == steps // 2:
-            world.declare(at, "crm", "counter")
+            world.declare(at, "crm", "counter", shards=shards)
         if step > steps // 2 and draw.random() < 0.2:
             with suppress(UsageError):  # its declaration may be on its way
                 world.write(at, f"crm/counter/{key}", op="add", amount=1)
@@ -280,14 +282,14 @@ def truth_at(entries: list[Entry], at_ms: int) -> list[Entry]:
     stories = [each for each in told(entries) if each.ms <= at_ms]
     while True:
         names = {each.name for each in stories}
-        domains = {"_sys/0"} | {
-            f"{path[1]}/0"
+        domains = {"_sys"} | {
+            path[1]
             for each in stories
             if each.entry.group == "_sys/0"
             for path in decode_commit(each.entry.data).effects[1::3]
             if path[0] == "domains:lww_map"
         }
-        kept = [each for each in stories if each.needs <= names and each.entry.group in domains]
+        kept = [each for each in stories if each.needs <= names and each.entry.group.partition("/")[0] in domains]
         if len(kept) == len(stories):
             return [each.entry for each in kept]
         stories = kept
