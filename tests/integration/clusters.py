@@ -89,12 +89,12 @@ class Api:
 
         async def have_seen_the_same() -> dict[str, Status] | None:
             statuses = await self.statuses()
-            vectors = [{group["domain"]: group["vector"] for group in each["groups"]} for each in statuses.values()]
+            vectors = [{name_of(group): group["vector"] for group in each["groups"]} for each in statuses.values()]
             is_durable = all(group["digest"] for each in statuses.values() for group in each["groups"])
             return statuses if is_durable and all(each == vectors[0] for each in vectors) else None
 
         statuses: dict[str, Status] = await until(have_seen_the_same, "equal vectors", deadline_s)
-        digests = [{group["domain"]: group["digest"] for group in each["groups"]} for each in statuses.values()]
+        digests = [{name_of(group): group["digest"] for group in each["groups"]} for each in statuses.values()]
         assert all(each == digests[0] for each in digests), f"equal vectors, different digests: {digests}"
         assert not any(group["fenced"] for each in statuses.values() for group in each["groups"])
         return statuses
@@ -111,6 +111,10 @@ async def running(directory: Path, regions: Sequence[str] | None = None, **optio
     finally:
         loop.set_exception_handler(None)
     assert not complaints
+
+
+def name_of(group: Mapping[str, Any]) -> str:
+    return f"{group['domain']}/{group['shard']}"
 
 
 def group_of(status: Status, domain: str) -> dict[str, Any]:
