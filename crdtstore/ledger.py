@@ -44,10 +44,10 @@ class Ledger:
         if self.is_kept:
             self._changed[name] = None
             if name in self._frozen:
+                del self._frozen[name]
                 self._encode(name)
 
     def _encode(self, name: Name) -> None:
-        del self._frozen[name]
         self._taken.append((name, self._value_of(name)))
 
     def begin(self) -> None:
@@ -57,7 +57,7 @@ class Ledger:
     def take(self, number: int, limit: int, taken: int) -> tuple[Slice | None, int]:
         """The next part of the checkpoint, of at most so many rows, after the first ``taken``; and how many are taken then."""
         while self._frozen and len(self._taken) < taken + limit:
-            self._encode(next(reversed(self._frozen)))
+            self._encode(self._frozen.popitem()[0])  # no other way to take the last one is O(1)
         part = Slice()
         for name, value in self._taken[taken : taken + limit]:
             where = row_path(number, self._space, name)
