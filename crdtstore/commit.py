@@ -62,15 +62,15 @@ _SCALARS = frozenset((str, int, bytes, bool, type(None)))
 
 
 class Commit(msgspec.Struct, array_like=True, gc=False):
-    """A decoded commit; field order is wire order."""
+    """A decoded commit; field order is wire order. What is empty mostly is a tuple: of those there is one empty, and none is made."""
 
     format: int
     origin: str | int
     seq: int
     hlc: int
-    deps: list[str | int]
+    deps: tuple[str | int, ...]
     author: str
-    attributes: list[Any]
+    attributes: tuple[Any, ...]
     effects: list[Any]
 
     def attribute(self, key: int) -> Any:
@@ -104,7 +104,7 @@ class Commit(msgspec.Struct, array_like=True, gc=False):
 
 
 _encode = msgspec.msgpack.Encoder(order="deterministic").encode
-_decoder = msgspec.msgpack.Decoder(Commit, ext_hook=ext_hook)
+_decode = msgspec.msgpack.Decoder(Commit, ext_hook=ext_hook).decode
 
 
 def encode_commit(commit: Commit) -> bytes:
@@ -123,19 +123,27 @@ def decode_commit(data: bytes) -> Commit:
     if len(data) > MAX_COMMIT_BYTES:
         raise DecodeError(f"a commit of {len(data)} bytes, at most {MAX_COMMIT_BYTES} are allowed")
     try:
-        commit = _decoder.decode(data)
+        commit: Commit = _decode(data)
     except (msgspec.DecodeError, msgspec.ValidationError, ValueError, RecursionError) as error:
         raise DecodeError(f"not a commit: {error}") from error
+    seq, effects = commit.seq, commit.effects
     if commit.format != FORMAT:
         raise DecodeError(f"commit format {commit.format}, this version knows {FORMAT}")
-    if commit.seq < 1 or commit.hlc < 0:
+    if seq < 1 or commit.hlc < 0:
         raise DecodeError("a commit is numbered from 1 and stamped from 0")
-    if (commit.seq == 1) != isinstance(commit.origin, str):
+    if (seq == 1) != (type(commit.origin) is str):
         raise DecodeError("commit 1, and only it, carries the full replica id of its origin")
     if len(commit.attributes) % 2:
         raise DecodeError("attributes are pairs of key and value")
-    _check_deps(commit.deps)
-    _check_effects(commit.effects)
+    if commit.deps:
+        _check_deps(commit.deps)
+    if len(effects) == 3:  # by far the most frequent
+        _check_effect(*effects)
+        return commit
+    if len(effects) % 3:
+        raise DecodeError("effects are triples of kind, path and value")
+    for index in range(0, len(effects), 3):
+        _check_effect(*effects[index : index + 3])
     return commit
 
 
@@ -161,7 +169,7 @@ def head_of(data: bytes) -> tuple[int, int]:
     return head.seq, head.hlc
 
 
-def _check_deps(deps: list[str | int]) -> None:
+def _check_deps(deps: tuple[str | int, ...]) -> None:
     if len(deps) % 2:
         raise DecodeError("deps are pairs of index and increase")
     for index in range(0, len(deps), 2):
@@ -175,25 +183,21 @@ def _check_deps(deps: list[str | int]) -> None:
                 raise DecodeError(str(error)) from error
 
 
-def _check_effects(effects: list[Any]) -> None:
-    if len(effects) % 3:
-        raise DecodeError("effects are triples of kind, path and value")
-    for index in range(0, len(effects), 3):
-        kind, path, value = effects[index : index + 3]
-        if type(kind) is not int or not 0 <= kind <= MAX_KIND:
-            raise DecodeError(f"an effect's kind is a number up to {MAX_KIND}")
-        length = len(path) if type(path) is list else 0
-        if not 0 < length <= MAX_PATH:
-            raise DecodeError(f"a path is a list of 1 to {MAX_PATH} parts")
-        if type(path[0]) is not str or (length > 1 and type(path[1]) is not str):
-            raise DecodeError("a path begins with a collection and a key, which are text")
-        if length > 2:
-            _check_parts(path)
-        if kind == ADD:
-            if type(value) is not int:
-                raise DecodeError("an amount is an integer")
-        elif (kind != DROP or value is not None) and (kind != PUT or type(value) not in _SCALARS):
-            _check_stored(kind, value)
+def _check_effect(kind: Any, path: Any, value: Any) -> None:
+    if type(kind) is not int or not 0 <= kind <= MAX_KIND:
+        raise DecodeError(f"an effect's kind is a number up to {MAX_KIND}")
+    length = len(path) if type(path) is list else 0
+    if not 0 < length <= MAX_PATH:
+        raise DecodeError(f"a path is a list of 1 to {MAX_PATH} parts")
+    if type(path[0]) is not str or (length > 1 and type(path[1]) is not str):
+        raise DecodeError("a path begins with a collection and a key, which are text")
+    if length > 2:
+        _check_parts(path)
+    if kind == ADD:
+        if type(value) is not int:
+            raise DecodeError("an amount is an integer")
+    elif (kind != DROP or value is not None) and (kind != PUT or type(value) not in _SCALARS):
+        _check_stored(kind, value)
 
 
 def _check_parts(path: list[Any]) -> None:

@@ -7,12 +7,11 @@ counted; what was applied before it in the same frame stands.
 
 from __future__ import annotations
 
+from itertools import repeat
 from typing import TYPE_CHECKING
 
-from crdtstore.clock import physical_ms
-from crdtstore.commit import Commit
 from crdtstore.engine.output import Output
-from crdtstore.engine.trust import Contested
+from crdtstore.engine.trust import Contested, Stretch
 from crdtstore.errors import CrdtStoreError, DecodeError, ProtocolError, StorageError
 from crdtstore.messages import Ack, Digest, Fetch, Frame, Part, Regroup, Row, Want
 
@@ -85,7 +84,7 @@ class Arrivals:
 
     def _on_frame(self, peer: int, frame: Frame, now_ms: int, out: Output) -> None:
         engine = self._engine
-        commits = engine.trust.unpack(frame)
+        stretches = engine.trust.unpack(frame)
         applied, early = engine.applied, engine.early
         has_gap = False
         starts: dict[tuple[int, int], bytes] = {}
@@ -93,76 +92,94 @@ class Arrivals:
             if segment.after > applied[segment.origin]:
                 starts[segment.origin, segment.after + 1] = segment.chain
                 has_gap = has_gap or segment.after > early.reach(segment.origin, applied)
-        twice = 0
-        for origin, commit, data in commits:
-            seq = commit.seq
-            try:
-                if seq <= applied[origin] or (early and early.has(origin, seq)):
-                    engine.trust.check_same(origin, seq, data)
-                    twice += 1
-                elif seq > applied[origin] + 1 or not self._try_apply(origin, commit, data, out):
-                    early.add(origin, commit, data, applied, starts.get((origin, seq)))
-                elif early:
-                    self._apply_early(out)
-            except ProtocolError as error:  # what was applied before it stands, and must be written
-                self._refuse(peer, error, out)
-                break
-            except StorageError as error:  # so it does here; the rest is asked for again
-                engine.note_unreadable(error)
-                break
-        if twice and early:
-            self._try_early(out)
-        engine.measures.note_received(frame.commits, twice)
+        measures = engine.measures
+        twice = measures.commits_received_twice
+        try:
+            for stretch in stretches:
+                self._take_in(stretch, starts, now_ms, out)
+        except ProtocolError as error:  # what was applied before it stands, and must be written
+            self._refuse(peer, error, out)
+        except StorageError as error:  # so it does here; the rest is asked for again
+            engine.note_unreadable(error)
+        if early and measures.commits_received_twice > twice:
+            self._try_early(now_ms, out)
+        measures.note_received(frame.commits)
         if out.persist:
             self._note_applied(now_ms, out)
             out.number = engine.durability.hold(applied, 0, [], out.changed)
         engine.antientropy.on_frame(peer, has_gap, bool(out.persist), now_ms, out)
 
-    def _note_applied(self, now_ms: int, out: Output) -> None:
-        """What others made was applied: how old it was, and what it says of their clocks."""
+    def _take_in(self, stretch: Stretch, starts: dict[tuple[int, int], bytes], now_ms: int, out: Output) -> None:
+        """Apply what can be applied, let wait what cannot, compare what is here already.
+
+        Raises:  ProtocolError, StorageError; what came before stands.
+        """
         engine = self._engine
-        for origin, commit in out.changed:
-            engine.measures.note_visible(origin, now_ms - physical_ms(commit.hlc))
+        applied, early = engine.applied, engine.early
+        origin, commits, datas = stretch
+        at = 0
+        while at < len(commits):
+            seq = commits[at].seq
+            if seq <= applied[origin] or (early and early.has(origin, seq)):
+                engine.trust.check_same(origin, seq, datas[at])
+                engine.measures.commits_received_twice += 1
+                at += 1
+                continue
+            count = 0
+            if seq == applied[origin] + 1:
+                upto = at + 1 if early and early.waits(origin) else len(commits)
+                count = self._apply(Stretch(origin, commits[at:upto], datas[at:upto]), now_ms, out)
+            if not count:
+                early.add(origin, commits[at], datas[at], applied, starts.get((origin, seq)))
+            elif early:
+                self._apply_early(now_ms, out)
+            at += count or 1
+
+    def _apply(self, stretch: Stretch, now_ms: int, out: Output) -> int:
+        """Apply the next commits of an origin, as far as their deps are satisfied; return how many.
+
+        Raises:  ProtocolError for deps that cannot be, StorageError when a key cannot be read; what came before stands.
+        """
+        engine = self._engine
+        origin, commits, datas = stretch
+        before = engine.applied[origin]
+        try:
+            return engine.apply(origin, commits, datas)
+        finally:
+            count = engine.applied[origin] - before
+            out.persist += zip(repeat(origin), datas[:count])
+            out.changed += zip(repeat(origin), commits[:count])
+            engine.measures.note_visible(origin, commits[:count], now_ms)
+
+    def _note_applied(self, now_ms: int, out: Output) -> None:
+        """What others made was applied: what it says of their clocks."""
+        engine = self._engine
         for origin, commit in {origin: commit for origin, commit in out.changed}.items():  # noqa: C416 - the last of each origin
             engine.clock.observe(commit.hlc, now_ms)
             engine.rows.applied(origin, commit.seq, commit.hlc, now_ms)
             engine.stability.applied(origin, commit.hlc)
 
-    def _try_apply(self, origin: int, commit: Commit, data: bytes, out: Output) -> bool:
-        """Apply the next commit of an origin if its deps are satisfied.
-
-        Raises:  ProtocolError for deps that cannot be, StorageError when a key cannot be read; nothing changed.
-        """
-        engine = self._engine
-        resolved = engine.causality.resolve(origin, commit.deps)
-        if resolved and not engine.is_ready(resolved):
-            return False
-        engine.keyspace.tree.bring_all(commit.effects)
-        engine.apply(origin, commit, data, resolved)
-        out.persist.append((origin, data))
-        out.changed.append((origin, commit))
-        return True
-
-    def _try_early(self, out: Output) -> None:
+    def _try_early(self, now_ms: int, out: Output) -> None:
         """What is sent again may wait here since a key could not be read."""
         try:
-            self._apply_early(out)
+            self._apply_early(now_ms, out)
         except StorageError as error:
             self._engine.note_unreadable(error)
 
-    def _apply_early(self, out: Output) -> None:
+    def _apply_early(self, now_ms: int, out: Output) -> None:
         """Apply what waited and can be applied now; what turns out not to be true is dropped, with all that stands on it."""
         engine = self._engine
         has_moved = True
         while has_moved and engine.early:
             has_moved = False
-            for origin in range(len(engine.replicas)):
+            for origin in engine.early.origins:
                 while (waiting := engine.early.next(origin, engine.applied[origin])) is not None:
                     try:
                         if waiting.start is not None:
                             engine.trust.check_chain(origin, engine.applied[origin], waiting.start)
-                        if not self._try_apply(origin, waiting.commit, waiting.data, out):
+                        if not self._apply(Stretch(origin, [waiting.commit], [waiting.data]), now_ms, out):
                             break
+                        engine.early.forget(origin, waiting.commit.seq)
                     except ProtocolError as error:
                         engine.early.drop_from(origin, waiting.commit.seq)
                         self._refuse(origin, error, out)

@@ -11,10 +11,12 @@ from collections.abc import Sequence
 from crdtstore.causal import ReplicaId
 from crdtstore.errors import ProtocolError
 
-__all__ = ["Causality", "Resolved"]
+__all__ = ["NONE", "Causality", "Resolved"]
 
-Resolved = list[tuple[int, int]]
+Resolved = Sequence[tuple[int, int]]
 """What increased: (index of replica, its new entry in the issuer's vector)."""
+NONE: Resolved = ()
+"""Nothing did: by far the most frequent."""
 
 
 class Causality:
@@ -53,7 +55,7 @@ class Causality:
         Raises:  ProtocolError for a position or id that does not exist; nothing changed.
         """
         if not increases:
-            return []
+            return NONE
         roster, deps = self.rosters[origin], self.deps[origin]
         fresh: list[int] = []
         resolved = []
@@ -85,16 +87,16 @@ class Causality:
             self._advanced.add(origin)
         return deps
 
-    def increase(self, origin: int, applied: Sequence[int]) -> tuple[list[str | int], Resolved]:
+    def increase(self, origin: int, applied: Sequence[int]) -> tuple[tuple[str | int, ...], Resolved]:
         """The deps of the next commit of ``origin``, whose vector is ``applied``: on the wire and resolved."""
         roster, deps = self.rosters[origin], self.deps[origin]
         if origin != self._issuer:
             self._issuer, self._advanced = origin, set(range(len(applied)))
         wire: list[str | int] = []
-        resolved: Resolved = []
+        resolved: list[tuple[int, int]] = []
         for index in sorted(self._advanced) if self._advanced else ():
             seq = applied[index]
             if seq > deps[index] and index != origin:
                 wire += (roster.index(index) if index in roster else self._replicas[index], seq - deps[index])
                 resolved.append((index, seq))
-        return wire, resolved
+        return tuple(wire), resolved

@@ -49,6 +49,15 @@ class Early:
     def has(self, origin: int, seq: int) -> bool:
         return seq in self._waiting[origin]
 
+    @property
+    def origins(self) -> list[int]:
+        """Of whom anything waits."""
+        return [origin for origin, waiting in enumerate(self._waiting) if waiting]
+
+    def waits(self, origin: int) -> bool:
+        """Whether anything of an origin waits."""
+        return bool(self._waiting[origin])
+
     def data(self, origin: int, seq: int) -> bytes:
         """The bytes of a waiting commit."""
         return self._waiting[origin][seq].data
@@ -79,7 +88,7 @@ class Early:
         return max(self._waiting[origin], default=applied)
 
     def forget(self, origin: int, seq: int) -> None:
-        """This commit is applied, by whichever way it came."""
+        """This commit is applied, or turned out not to be true."""
         waited = self._waiting[origin].pop(seq, None)
         if waited is not None:
             self._bytes -= len(waited.data)

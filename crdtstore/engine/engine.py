@@ -9,7 +9,7 @@ This file dispatches; the rules stand in the files beside it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from random import Random
 from typing import Any
 
@@ -29,7 +29,7 @@ from crdtstore.effects import normal_form
 from crdtstore.engine import growth
 from crdtstore.engine.antientropy import AntiEntropy
 from crdtstore.engine.arrivals import Arrivals
-from crdtstore.engine.causality import Causality
+from crdtstore.engine.causality import NONE, Causality, Resolved
 from crdtstore.engine.checkpoint import Checkpoint
 from crdtstore.engine.durability import Durability
 from crdtstore.engine.early import Early
@@ -347,38 +347,52 @@ class Engine:
         self.keyspace.tree.bring_all(effects)
         deps, resolved = self.causality.increase(me, self.applied)
         origin = self.replicas[me] if seq == 1 else 0
-        commit = Commit(FORMAT, origin, seq, hlc, deps, author, attributes, effects)
+        commit = Commit(FORMAT, origin, seq, hlc, deps, author, tuple(attributes), effects)
         data = encode_commit(commit)
         if len(data) > MAX_COMMIT_BYTES:
             raise UsageError(
                 f"a commit has at most {MAX_COMMIT_BYTES} bytes, got {len(data)}. Nothing changed.", code="too-large"
             )
-        self._change(me, commit, resolved)
+        self.change(me, commit, resolved)
         out.persist.append((me, data))
         out.changed.append((me, commit))
 
     # --- what peers say
 
-    def is_ready(self, resolved: list[tuple[int, int]]) -> bool:
+    def is_ready(self, resolved: Resolved) -> bool:
         """Whether everything a commit's issuer had seen is applied here."""
         applied = self.applied
         return all(applied[replica] >= seq for replica, seq in resolved)
 
-    def apply(self, origin: int, commit: Commit, data: bytes, resolved: list[tuple[int, int]]) -> None:
-        """The one place where state changes: vector, history, keys and clock knowledge move together."""
-        self._change(origin, commit, resolved)
-        self.history.append(origin, data)
+    def apply(self, origin: int, commits: Sequence[Commit], datas: Sequence[bytes]) -> int:
+        """Apply the next commits of an origin, up to the first whose issuer had seen what is not applied here; return how many.
 
-    def _change(self, origin: int, commit: Commit, resolved: list[tuple[int, int]]) -> None:
-        """The same but for the history, into which own commits go by batches."""
+        Raises:  ProtocolError for deps that cannot be, StorageError when a key cannot be read; those before it are applied.
+        """
+        causality, bring_all, change = self.causality, self.keyspace.tree.bring_all, self.change
+        before = self.applied[origin]
+        try:
+            for commit in commits:
+                resolved = causality.resolve(origin, commit.deps) if commit.deps else NONE
+                if resolved and not self.is_ready(resolved):
+                    break
+                bring_all(commit.effects)
+                change(origin, commit, resolved)
+        finally:
+            count = self.applied[origin] - before
+            self.history.extend(origin, datas[:count])
+        return count
+
+    def change(self, origin: int, commit: Commit, resolved: Resolved) -> None:
+        """The one place where state changes: vector, keys and clock knowledge move together; the history follows by batches, before
+        anybody else is heard.
+        """
         seq = commit.seq
         cut = self.causality.advance(origin, seq, resolved)
         reaches_further = self.keyspace.apply(origin << SEQ_BITS | seq, commit, cut)
         self.applied[origin] = seq
         if reaches_further:  # rights stand below their key
             self.rights.note(origin, commit)
-        if self.early:
-            self.early.forget(origin, seq)
 
     # --- durability
 

@@ -7,7 +7,10 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+
+from crdtstore.clock import COUNTER_BITS
+from crdtstore.commit import Commit
 
 __all__ = ["Histogram", "Measures"]
 
@@ -122,14 +125,14 @@ class Measures:
         """Own commits up to this one were issued in an earlier life; when, the log may tell of the last of them."""
         self._first = seq
 
-    def note_received(self, commits: list[bytes], twice: int) -> None:
-        """A frame came; ``twice`` of its commits were here already."""
+    def note_received(self, commits: list[bytes]) -> None:
+        """A frame came."""
         self.commits_received += len(commits)
         self.commit_bytes_received += sum(map(len, commits))
-        self.commits_received_twice += twice
 
-    def note_visible(self, origin: int, after_ms: int) -> None:
-        self.visibility_ms[origin].note(after_ms)
+    def note_visible(self, origin: int, commits: Sequence[Commit], now_ms: int) -> None:
+        """Commits of one origin were applied here."""
+        self.visibility_ms[origin].note_all([now_ms - (commit.hlc >> COUNTER_BITS) for commit in commits])
 
     def note_issued(self, now_ms: int, count: int = 1, *, is_recovered: bool = False) -> None:
         """Own commits are issued; of more than ``_MOST_ISSUED`` that not all members have, the oldest are not measured."""

@@ -30,72 +30,57 @@ class Replay:
         """There is one more replica, of which nothing was taken in yet."""
         self._reached.append(None)
 
-    def take(self, origin: int, data: bytes) -> Commit | None:
-        """Take in a commit, which is durable already. Return it if it is applied now; None: the checkpoint holds it.
+    def take_all(self, origin: int, datas: list[bytes]) -> list[Commit]:
+        """Take in commits of an origin that stand one after the other, and are durable already; return those that are applied now, the
+        checkpoint holds the others.
 
+        Cost:    1 us for each that the checkpoint holds.
         Raises:  DecodeError or ProtocolError when the log holds what this replica cannot have written, StorageError when a key cannot
                  be read.
         """
-        engine, before = self._engine, self._reached[origin]
-        if before is None or before >= engine.applied[origin]:
-            seq, hlc = head_of(data)
-        else:
-            seq, hlc = before + 1, 0
+        engine, history, before = self._engine, self._engine.history, self._reached[origin]
         if before is None:  # the log may begin below what the history needs, not above
-            before = min(seq - 1, engine.history.base[origin])
-        if seq != before + 1:
-            raise ProtocolError(f"the log of {engine.group} goes from {before} to {seq} of {engine.replicas[origin]}")
-        self._reached[origin] = seq
-        if seq > engine.applied[origin]:
-            return self._apply(origin, data)
-        if seq > engine.history.base[origin]:
-            engine.history.append(origin, data)
-            if origin == engine.me:
-                engine.measures.note_issued(physical_ms(hlc or head_of(data)[1]), is_recovered=True)
-        return None
+            first, _ = head_of(datas[0])
+            before = min(first - 1, history.base[origin])
+            self._check_next(origin, before + 1, first)
+        covered = min(engine.applied[origin] - before, len(datas))
+        known = datas[max(0, min(history.base[origin] - before, covered)) : covered]
+        if known:
+            history.extend(origin, known)
+            if origin == engine.me:  # in one record, so issued at about the same time
+                engine.measures.note_issued(physical_ms(head_of(known[-1])[1]), len(known), is_recovered=True)
+        self._reached[origin] = before + covered
+        return self._apply(origin, datas[covered:]) if covered < len(datas) else []
 
-    def take_all(self, origin: int, commits: list[bytes]) -> list[Commit]:
-        """Take in commits of an origin that stand one after the other; return those that are applied now.
-
-        Cost:    1 us for each that the checkpoint holds.
-        Raises:  as ``take``.
-        """
-        engine, taken, applied = self._engine, 0, list[Commit]()
-        history = engine.history
-        while taken < len(commits):
-            before = self._reached[origin]
-            covered = 0 if before is None else min(engine.applied[origin] - before, len(commits) - taken)
-            if before is None or covered <= 0:
-                commit = self.take(origin, commits[taken])
-                taken += 1
-                if commit is not None:
-                    applied.append(commit)
-                continue
-            known = commits[taken + max(0, min(history.base[origin] - before, covered)) : taken + covered]
-            if known:
-                history.extend(origin, known)
-                if origin == engine.me:  # in one record, so issued at about the same time
-                    engine.measures.note_issued(physical_ms(head_of(known[-1])[1]), len(known), is_recovered=True)
-            self._reached[origin] = before + covered
-            taken += covered
-        return applied
-
-    def _apply(self, origin: int, data: bytes) -> Commit:
+    def _apply(self, origin: int, datas: list[bytes]) -> list[Commit]:
+        """Apply commits that follow on what is applied."""
         engine = self._engine
-        commit = decode_commit(data)
-        engine.keyspace.tree.bring_all(commit.effects)
-        engine.apply(origin, commit, data, engine.causality.resolve(origin, commit.deps))
-        engine.durability.vector[origin] = commit.seq
+        before = engine.applied[origin]
+        commits = list(map(decode_commit, datas))
+        for number, commit in enumerate(commits, before + 1):
+            self._check_next(origin, number, commit.seq)
+        self._reached[origin] = before + len(commits)
+        if engine.apply(origin, commits, datas) < len(commits):
+            replica = engine.replicas[origin]
+            raise ProtocolError(f"the log of {engine.group} holds a commit of {replica} before what that had seen")
+        last = commits[-1]
+        engine.durability.vector[origin] = last.seq
         if (
             origin == engine.me
         ):  # stamps of others never drag the clock unjudged, or a poisoned one would after a restart
-            engine.clock.last = max(engine.clock.last, commit.hlc)
-            engine.measures.note_issued(physical_ms(commit.hlc), is_recovered=True)
-            return commit
-        engine.stability.applied(origin, commit.hlc)
+            engine.clock.last = max(engine.clock.last, last.hlc)
+            for commit in commits:
+                engine.measures.note_issued(physical_ms(commit.hlc), is_recovered=True)
+            return commits
+        engine.stability.applied(origin, last.hlc)
         if engine.clock.last:  # it came after our last commit, so not before that was made; when, nobody knows any more
-            engine.rows.applied(origin, commit.seq, commit.hlc, physical_ms(engine.clock.last))
-        return commit
+            engine.rows.applied(origin, last.seq, last.hlc, physical_ms(engine.clock.last))
+        return commits
+
+    def _check_next(self, origin: int, expected: int, seq: int) -> None:
+        if seq != expected:
+            group, replica = self._engine.group, self._engine.replicas[origin]
+            raise ProtocolError(f"the log of {group} goes from {expected - 1} to {seq} of {replica}")
 
     def placed(self, position: int) -> None:
         """All that was taken in so far and has no place yet stands in the block of the log at this position."""

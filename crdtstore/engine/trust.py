@@ -7,8 +7,9 @@ somebody else writes under its id, and it is fenced.
 
 from __future__ import annotations
 
+from itertools import groupby
 from operator import le
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from crdtstore.commit import Commit, decode_commit
 from crdtstore.engine.history_index import HASH_BYTES
@@ -19,9 +20,17 @@ from crdtstore.messages import Frame, Row
 if TYPE_CHECKING:
     from crdtstore.engine.engine import Engine
 
-__all__ = ["Contested", "Trust"]
+__all__ = ["Contested", "Stretch", "Trust"]
 
 _MAX_HLC = (1 << 63) - 1
+
+
+class Stretch(NamedTuple):
+    """Commits of one origin that follow each other, and their bytes."""
+
+    origin: int
+    commits: list[Commit]
+    datas: list[bytes]
 
 
 class Contested(ProtocolError):
@@ -101,8 +110,8 @@ class Trust:
                 engine.fence(why)
             raise ProtocolError(why)
 
-    def unpack(self, frame: Frame) -> list[tuple[int, Commit, bytes]]:
-        """All commits of a frame with their origins, or nothing of it.
+    def unpack(self, frame: Frame) -> list[Stretch]:
+        """All commits of a frame, in its order, or nothing of it.
 
         Raises:  ProtocolError, DecodeError; nothing changed.
         """
@@ -127,11 +136,20 @@ class Trust:
                 raise ProtocolError(why)
             self.check_chain(segment.origin, segment.after, segment.chain)
             next_seq.append(segment.after)
-        unpacked: list[tuple[int, Commit, bytes]] = []
-        for at, data in zip(order, frame.commits, strict=True):
-            commit, origin = decode_commit(data), segments[at].origin
-            next_seq[at] += 1
-            if commit.seq != next_seq[at] or (commit.seq == 1 and commit.origin != engine.replicas[origin]):
-                raise ProtocolError(f"commit {commit.seq} in the place of {next_seq[at]} of {engine.replicas[origin]}")
-            unpacked.append((origin, commit, data))
+        unpacked = []
+        begin = 0
+        for at, several in groupby(order):
+            datas = frame.commits[begin : begin + len(list(several))]
+            begin += len(datas)
+            unpacked.append(self._decode(segments[at].origin, next_seq[at], datas))
+            next_seq[at] += len(datas)
         return unpacked
+
+    def _decode(self, origin: int, after: int, datas: list[bytes]) -> Stretch:
+        """Commits that follow on number ``after`` of an origin."""
+        commits = list(map(decode_commit, datas))
+        replica = self._engine.replicas[origin]
+        for number, commit in enumerate(commits, after + 1):
+            if commit.seq != number or (number == 1 and commit.origin != replica):
+                raise ProtocolError(f"commit {commit.seq} in the place of {number} of {replica}")
+        return Stretch(origin, commits, datas)

@@ -118,7 +118,7 @@ class Bare:
             self.clock.last = last
             raise
         origin = self.replicas[self.me] if seq == 1 else 0
-        data = encode_commit(Commit(FORMAT, origin, seq, hlc, wire, "anonymous", attributes, effects))
+        data = encode_commit(Commit(FORMAT, origin, seq, hlc, wire, "anonymous", tuple(attributes), effects))
         self.apply(self.me, data)
         return data
 

@@ -14,6 +14,7 @@ from typing import Any
 from crdtstore.causal import ReplicaId, make_replica_id
 from crdtstore.commit import Commit
 from crdtstore.configuration import SYSTEM_GROUP, Cluster, Member
+from crdtstore.engine.causality import Resolved
 from crdtstore.engine.engine import Engine
 from crdtstore.engine.events import Persisted, Tick
 from crdtstore.engine.membership.changes import Evict, Join
@@ -45,7 +46,7 @@ def watch_l7(monkeypatch: Any) -> list[str]:
     gone by. Return where it did not.
     """
     broken: list[str] = []
-    before, frontier_before = Engine.apply, Stability.frontier_hlc
+    before, frontier_before = Engine.change, Stability.frontier_hlc
     frontiers: dict[int, tuple[Stability, int]] = {}
 
     def frontier_hlc(self: Stability, own_hlc: int) -> int:
@@ -53,8 +54,8 @@ def watch_l7(monkeypatch: Any) -> list[str]:
         frontiers[id(self)] = self, max(found, frontiers.get(id(self), (self, 0))[1])
         return found
 
-    def apply(self: Engine, origin: int, commit: Commit, data: bytes, resolved: list[tuple[int, int]]) -> None:
-        before(self, origin, commit, data, resolved)
+    def change(self: Engine, origin: int, commit: Commit, resolved: Resolved) -> None:
+        before(self, origin, commit, resolved)
         seen = self.causality.deps[origin]
         if origin != self.me and not all(map(le, self.stability.stable, seen)):
             broken.append(f"{self.replicas[self.me]}: commit {commit.seq} of {self.replicas[origin]} had seen {seen}")
@@ -64,7 +65,7 @@ def watch_l7(monkeypatch: Any) -> list[str]:
                 f"{self.replicas[self.me]}: commit {commit.seq} of {self.replicas[origin]} is stamped too low"
             )
 
-    monkeypatch.setattr(Engine, "apply", apply)
+    monkeypatch.setattr(Engine, "change", change)
     monkeypatch.setattr(Stability, "frontier_hlc", frontier_hlc)
     return broken
 

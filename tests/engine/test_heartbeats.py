@@ -32,7 +32,7 @@ def test_what_was_promised_while_another_clock_was_ahead_holds_after_a_quick_res
 
     again = Engine(GROUP, wire.configuration, wire.replica("eu-1"), wire.cluster.name, wire.options, Random(1))
     for origin, data in (entry for batch in wire.disks["eu-1"] for entry in batch):
-        again.replay.take(origin, data)
+        again.replay.take_all(origin, [data])
     out = again.step(LocalCommit([Draft(1, [op("counter", "k", "add", amount=2)])]), wire.now_ms + 1)
     assert decode_commit(out.persist[0][1]).hlc > promised
 

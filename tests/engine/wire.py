@@ -16,6 +16,7 @@ from crdtstore.causal import ReplicaId
 from crdtstore.commit import Commit, decode_commit
 from crdtstore.configuration import Cluster, Configuration, Member
 from crdtstore.engine import Engine, Options
+from crdtstore.engine.causality import Resolved
 from crdtstore.engine.events import Draft, Event, LocalCommit, Op, PeerChanged, Persisted, Received, Tick
 from crdtstore.engine.output import Committed, Output, Refused
 from crdtstore.messages import Ack, Digest, Frame, Row, Want, decode_message, encode_message
@@ -55,8 +56,8 @@ def call_op(type_name: str, key: str, call: Call) -> Op:
 class Watched(Engine):
     """An engine that holds itself to law L7 at every commit that it applies."""
 
-    def apply(self, origin: int, commit: Commit, data: bytes, resolved: list[tuple[int, int]]) -> None:
-        super().apply(origin, commit, data, resolved)
+    def change(self, origin: int, commit: Commit, resolved: Resolved) -> None:
+        super().change(origin, commit, resolved)
         seen = list(self.causality.deps[origin])
         assert origin == self.me or all(map(le, self.stability.stable, seen)), (
             f"L7: commit {commit.seq} of {self.replicas[origin]} had seen {seen}, {self.stability.stable} is stable here"
@@ -201,7 +202,7 @@ class Wire:
         engine = self.engines[name] = self._engine(name)
         for batch in self.disks[name]:
             for origin, data in batch:
-                engine.replay.take(origin, data)
+                engine.replay.take_all(origin, [data])
 
     def settle(self, most_ms: int = 20_000, *, without: tuple[str, ...] = ()) -> None:
         """Time passes, everything is delivered and written, until all have the same; a deadline says when that is too long."""

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import msgpack
+import msgspec
 import pytest
 import xxhash
 import zstandard
@@ -285,7 +286,7 @@ def test_the_encoder_here_makes_what_is_stored(name: str) -> None:
 def test_todays_code_reads_and_makes_golden_commits(name: str) -> None:
     data = golden(name)
     commit = decode_commit(data)
-    assert commit == Commit(*COMMITS[name])
+    assert commit == msgspec.convert(COMMITS[name], Commit)
     assert encode_commit(commit) == data
     assert encode_commit(Commit(*COMMITS[name])) == data
 
