@@ -7,7 +7,8 @@ are known to have is left out, so a token stays short.
 An entry without a replica is the number of a configuration that was known (``sessions``).
 
 Form: base64url of ``version, MAC (16 bytes), msgpack [[replica, ...], group, [index, seq, ...], ...]``: an id is long and stands there
-once, for a session may have seen many domains. The MAC keeps honest programs from carrying a token into another cluster; it is no secret
+once, for a session may have seen many domains. Version 2 has the msgpack compressed (zlib): a list over hundreds of shards that are apart
+names them all, and has to fit into a header. The MAC keeps honest programs from carrying a token into another cluster; it is no secret
 and gives no right. A header may carry several, separated by commas: their join.
 """
 
@@ -16,6 +17,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hmac
+import zlib
 from collections.abc import Mapping
 from functools import lru_cache
 from hashlib import blake2b
@@ -29,7 +31,11 @@ from crdtstore.errors import UsageError
 __all__ = ["MAX_TOKEN_BYTES", "Seen", "Tokens"]
 
 MAX_TOKEN_BYTES = 4096
-_VERSION = 1
+_VERSION, _COMPRESSED = 1, 2
+_LONG_BYTES = 2_048
+"""What is longer is compressed."""
+_MOST_BYTES = 1 << 18
+"""What it may be then; all groups that a cluster may have take less."""
 _MAC_BYTES = 16
 _REMEMBERED = 256
 """Tokens whose meaning is kept."""
@@ -60,8 +66,10 @@ class Tokens:
         for group in sorted(seen):
             if vector := seen[group]:
                 flat += (group, [part for replica in sorted(vector) for part in (positions[replica], vector[replica])])
-        payload = _encode(flat)
-        return base64.urlsafe_b64encode(bytes([_VERSION]) + self._mac(payload) + payload).rstrip(b"=").decode()
+        payload, version = _encode(flat), _VERSION
+        if len(payload) > _LONG_BYTES:
+            payload, version = zlib.compress(payload), _COMPRESSED
+        return base64.urlsafe_b64encode(bytes([version]) + self._mac(payload) + payload).rstrip(b"=").decode()
 
     def _mac(self, payload: bytes) -> bytes:
         mac = self._keyed.copy()
@@ -85,10 +93,12 @@ class Tokens:
         try:
             data = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
             mac, payload = data[1 : 1 + _MAC_BYTES], data[1 + _MAC_BYTES :]
-            if data[0] == _VERSION and hmac.compare_digest(mac, self._mac(payload)):
+            if data[0] in (_VERSION, _COMPRESSED) and hmac.compare_digest(mac, self._mac(payload)):
+                if data[0] == _COMPRESSED:
+                    payload = zlib.decompressobj().decompress(payload, _MOST_BYTES)
                 roster, *flat = _decoder.decode(payload)
                 return {flat[at]: _vector(flat[at + 1], roster) for at in range(0, len(flat), 2)}
-        except (ValueError, IndexError, TypeError, binascii.Error):
+        except (ValueError, IndexError, TypeError, binascii.Error, zlib.error):
             pass
         raise UsageError(
             "this token was not made by this cluster, or was altered on its way. Nothing changed.", code="foreign-token"

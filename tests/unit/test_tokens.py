@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import zlib
+from random import Random
 
 import msgspec
 import pytest
@@ -11,6 +13,7 @@ from hypothesis import strategies as st
 
 from crdtstore.causal import ReplicaId, make_replica_id
 from crdtstore.errors import UsageError
+from crdtstore.shards import MAX_SHARDS
 from crdtstore.tokens import MAX_TOKEN_BYTES, Tokens
 
 TOKENS = Tokens(b"0" * 16)
@@ -100,3 +103,22 @@ def test_a_payload_of_another_form_is_refused() -> None:
     data = b"\x01" + TOKENS._mac(payload) + payload
     with pytest.raises(UsageError, match="not made by this cluster"):
         TOKENS.decode(base64.urlsafe_b64encode(data).rstrip(b"=").decode())
+
+
+def test_a_token_of_all_shards_of_the_largest_domain_fits_into_a_header() -> None:
+    draw = Random(1)
+    members = [make_replica_id(f"node-{at}", at) for at in range(5)]
+    seen = {f"shop/{shard}": {member: draw.randrange(1, 1 << 20) for member in members} for shard in range(MAX_SHARDS)}
+    token = TOKENS.encode(seen)
+    assert len(token) < 8_000
+    assert TOKENS.decode(token) == seen
+    for altered in (token[:-8], f"{token[:40]}{'A' if token[40] != 'A' else 'B'}{token[41:]}", f"AQ{token[2:]}"):
+        with pytest.raises(UsageError):
+            TOKENS.decode(altered)
+
+
+def test_what_unpacks_to_more_than_a_cluster_has_is_no_token() -> None:
+    payload = zlib.compress(msgspec.msgpack.encode([[], *[0] * (1 << 20)]))
+    made = bytes([2]) + TOKENS._mac(payload) + payload
+    with pytest.raises(UsageError):
+        TOKENS.decode(base64.urlsafe_b64encode(made).rstrip(b"=").decode())

@@ -40,7 +40,7 @@ __all__ = [
 ]
 
 _DATE = re.compile(r"\d{4}-\d\d-\d\d")
-_TOKEN = re.compile(r"AQ[\w-]{12,}")
+_TOKEN = re.compile(r"A[Qg][\w-]{12,}")
 """What at least looks like one: then it is another cluster's, or was altered."""
 _OLDER = "use an older backup. Nothing changed."
 
