@@ -32,7 +32,7 @@ from crdtstore.requests import (
 )
 from crdtstore.routing import shard_of_all
 from crdtstore.saving import Saved
-from crdtstore.sessions import Sessions, durable
+from crdtstore.sessions import Sessions
 from crdtstore.shards import Division
 from crdtstore.status import status
 from crdtstore.tokens import Seen
@@ -298,8 +298,7 @@ class Service:
         def reply(now_ms: int) -> None:
             if body.get("staleness_ms") is not None:
                 body["staleness_ms"] += now_ms - read_ms  # it has grown older meanwhile
-            shown = {engine.group: durable(engine) for engine in engines}
-            answer = {**body, "token": self.sessions.token_of(token, shown)}
+            answer = {**body, "token": self.sessions.token_of_reading(token, engines)}
             for engine in engines:
                 if (mark := mark_of(self.host, engine)) is not None:
                     answer["identity"] = mark
@@ -449,4 +448,7 @@ class Service:
 
 
 def _are_durable(batches: list[tuple[Engine, int]]) -> bool:
-    return all(engine.durability.synced >= number for engine, number in batches)
+    for engine, number in batches:  # noqa: SIM110 - looked at for every read
+        if engine.durability.synced < number:
+            return False
+    return True

@@ -13,6 +13,8 @@ wait for ever. Until then, and for replicas never heard of here, this region is 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from crdtstore.causal import ReplicaId, join, node_of
 from crdtstore.configuration import SYSTEM_GROUP, Configuration
 from crdtstore.engine.engine import Engine
@@ -46,11 +48,14 @@ class Sessions:
         """Tokens of which was found that all they name is durable here: many requests come with the same."""
         self._given: dict[tuple[str | None, str, int], str] = {}
         """Tokens of replies to new commits, by the token that came with these, the group and how far it is durable."""
+        self._shown: dict[tuple[str | None, str], str] = {}
+        """Tokens of readings of one group, by the token that came with these and the group."""
 
     def look_again(self) -> None:
         """Something happens."""
         self.covered.clear()
         self._given.clear()
+        self._shown.clear()
 
     def seen(self, text: str | None) -> Seen:
         """What a token has seen; none has seen nothing.
@@ -149,6 +154,16 @@ class Sessions:
         if number:  # who does not know of it may be no member any more, and lack what all members have
             seen[SYSTEM_GROUP] = join((seen.get(SYSTEM_GROUP, {}), {NO_ORIGIN: number}))
         return self.tokens.encode({name: self._not_everywhere(name, entries) for name, entries in seen.items()})
+
+    def token_of_reading(self, text: str | None, engines: Sequence[Engine]) -> str:
+        """The token of a reply that shows what is durable of some groups. Readings of one step that came with the same have the same."""
+        if len(engines) != 1:
+            return self.token_of(text, {engine.group: durable(engine) for engine in engines})
+        engine = engines[0]
+        token = self._shown.get((text, engine.group))
+        if token is None:
+            token = self._shown[text, engine.group] = self.token(text, engine.group, durable(engine))
+        return token
 
     def token_of_commit(self, before: str | None, engine: Engine, committed: Committed) -> str:
         """The token of the reply to a commit. All new ones that become durable together have the same, which names them all: what one of
