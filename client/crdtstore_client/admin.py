@@ -15,6 +15,7 @@ from typing import Any
 
 import msgspec
 
+from crdtstore.causal import ReplicaId, node_of, worker_of
 from crdtstore.errors import AccessError, CrdtStoreError, OutcomeUnknown, Unavailable, UsageError
 from crdtstore_client.address import with_query
 from crdtstore_client.link import Link
@@ -27,6 +28,7 @@ ORPHANS_PATH = "/admin/v1/orphans"
 LOOK_SECONDS = 2.0
 DECIDE_SHARE = 2.0
 """Members have so many times the timeout of a call to decide, before the node says that too few of them answer."""
+AGAIN_SECONDS = 0.2
 REPLY_SECONDS = 2.0
 """What an answer may take beyond that."""
 COMMITS_PER_REQUEST = 50
@@ -139,7 +141,41 @@ class Admin:
 
     async def send(self, order: Order) -> dict[str, Any]:
         """Do it; the body of the answer."""
-        return await self._post(order, order.body | ({"yes": True} if order.has_costs else {}))
+        body = await self._post(order, order.body | ({"yes": True} if order.has_costs else {}))
+        if order.what == "force":
+            await self._force_other_workers(order, Members.of(body))
+        return body
+
+    async def _force_other_workers(self, order: Order, now: Members) -> None:
+        """Where nodes consist of several workers, the groups of each are forced by a survivor that holds them.
+
+        One after the other, and only by who goes by the new configuration already: so all of them stay of one line.
+        Raises:  Unavailable when one does not come to know of it; the order is to be given again then.
+        """
+        survivors, done = order.body["survivors"], {worker_of(now.node)}
+        workers = {worker_of(node_of(ReplicaId(replica))) for replica in survivors}
+        deadline = asyncio.get_running_loop().time() + self._timeout * DECIDE_SHARE
+        while missing := workers - done:
+            for view in await self.views():
+                worker = worker_of(view.members.node)
+                if worker not in done and view.members.replica in survivors and _follows(view.members, now):
+                    body = {"survivors": survivors, "configuration": view.members.configuration, "yes": True}
+                    try:
+                        await self._post(Order("force", view, body), body)
+                    except UsageError as error:
+                        if error.code in {"membership-changed", "not-one-line"}:
+                            continue  # it is just being settled what counts of those who are gone
+                        if error.code != "bad-request":  # else all members of what it holds survive
+                            raise
+                    done.add(worker)
+            if workers - done and asyncio.get_running_loop().time() > deadline:
+                which = ", ".join(sorted(map(str, missing)))
+                raise Unavailable(
+                    f"the cluster goes on as {now.configuration}, but no survivor that is worker {which} answers under it: "
+                    "give the order again once it does, or what it holds cannot change its members."
+                )
+            if workers - done:
+                await asyncio.sleep(AGAIN_SECONDS)
 
     async def _post(self, order: Order, body: dict[str, Any]) -> dict[str, Any]:
         seconds = self._timeout
@@ -284,6 +320,12 @@ class Admin:
 
     async def _get_orphans(self, view: View, **query: str | int) -> dict[str, Any]:
         return await self._link.once(view.url, "GET", with_query(ORPHANS_PATH, query), None, self._timeout)
+
+
+def _follows(members: Members, now: Members) -> bool:
+    """Whether a node goes by a configuration, or by a later one of its line."""
+    here, there = members.configuration, now.configuration
+    return here.partition(".")[2] == there.partition(".")[2] and number_of(here) >= number_of(there)
 
 
 def best_of(views: Sequence[View], *, without: Iterable[str] = (), among: Iterable[str] | None = None) -> View:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import subprocess
+import sys
 from collections import Counter as Tally
 from pathlib import Path
 from typing import Any
@@ -207,6 +210,65 @@ async def test_a_node_joins_with_its_workers_and_another_goes(tmp_path: Path) ->
             with pytest.raises(CrdtStoreError, match="no answer"):
                 async with connect(cluster.url("us-1+0"), timeout=1.0) as alone:
                     await values(alone)
+
+
+async def test_the_rest_goes_on_by_force_with_the_groups_of_all_workers(tmp_path: Path) -> None:
+    """The oldest and one more of three nodes are gone: neither ``_sys`` nor any group has a quorum."""
+    async with running(tmp_path, ["us", "eu", "ap"], workers=2) as api:
+        cluster = api.cluster
+        async with connect(cluster.url("eu-1+0"), timeout=20.0) as store:
+            await declare(api, store)
+            orders = store.domain("shop").counter("orders")
+            await asyncio.gather(*(orders[key].add(1) for key in KEYS))
+            await converge(api)
+            for name in ("us-1+0", "us-1+1", "ap-1+0", "ap-1+1"):
+                await cluster.kill(name)
+            await asyncio.gather(*(orders[key].add(1) for key in KEYS))
+            members = await store.admin.force("eu-1")
+            assert [each.node for each in members.members] == ["eu-1+0", "eu-1+1"]
+
+            async def are_settled() -> bool:
+                statuses = [await api.ask(name, "/v1/status") for name in ("eu-1+0", "eu-1+1")]
+                groups = [group for each in statuses for group in each["groups"]]
+                return all(group["members"] == (2 if group["domain"] == "_sys" else 1) for group in groups)
+
+            await until(are_settled, "every group goes on without the others")
+            assert not any(view.members.split for view in await store.admin.views())
+            assert await values(store) == dict.fromkeys(KEYS, 2)
+
+
+async def test_each_worker_is_backed_up_by_itself(tmp_path: Path) -> None:
+    async with running(tmp_path / "c", ["us", "eu"], workers=2) as api:
+        async with connect(api.cluster.url("us-1+0"), timeout=20.0) as store:
+            await declare(api, store)
+            await asyncio.gather(*(store.domain("shop").counter("orders")[key].add(1) for key in KEYS))
+        await api.cluster.stop("us-1+1")
+        data, cluster = api.cluster.data_path("us-1+1"), str(tmp_path / "c" / "cluster.toml")
+        said = crdtstore("backup", str(tmp_path / "b"), "--data", str(data.parent), code=2)
+        assert "no node in this directory, but those of the workers of one, worker-0 to worker-1" in said
+        assert "worker-0 to worker-1: each is taken by itself" in crdtstore("log", "verify", str(data.parent), code=2)
+        crdtstore("log", "verify", "--chain", str(data))
+        taken = json.loads(crdtstore("backup", str(tmp_path / "b"), "--data", str(data), "--json"))
+        assert [each["name"] for each in json.loads(crdtstore("backup", "list", str(tmp_path / "b"), "--json"))] == [
+            taken["name"]
+        ]
+        backup = str(tmp_path / "b" / taken["name"])
+        crdtstore("drill", "restore", backup)
+        restore = ["restore", backup, "--data", str(tmp_path / "r"), "--cluster", cluster]
+        assert "holds what this one holds; 'us-1+0' is another one" in crdtstore(*restore, "--node", "us-1+0", code=2)
+        token = "AQ" + "A" * 40
+        assert "to an instant: a token names" in crdtstore(
+            *restore, "--node", "us-1+1", "--at", store.token or token, code=2
+        )
+        crdtstore(*restore, "--node", "us-1+1")
+        assert (tmp_path / "r" / "identity.json").exists()
+
+
+def crdtstore(*arguments: str, code: int = 0) -> str:
+    command = [sys.executable, "-m", "crdtstore.cli", *arguments]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert result.returncode == code, result
+    return result.stdout if code == 0 else result.stderr
 
 
 async def _all_ready(api: Api, *names: str) -> bool:
