@@ -15,7 +15,8 @@ from crdtstore_client import NotSent, Response
 from tests.client.fakes import US, FakeCluster
 from tests.client.regions import Regions
 
-QUICK = ("--duration", "0.2", "--warm-up", "0.05", "--tasks", "4", "--keys", "20")
+QUICK = ("--duration", "0.2", "--warm-up", "0", "--tasks", "4", "--keys", "20")
+"""However slow the machine, each task asks once at least."""
 
 
 def run(transport: Any, *args: str, width: int = 160, urls: str = "http://us,http://eu,http://ap") -> Result:
@@ -61,7 +62,7 @@ def test_a_run_shows_a_table_adds_up_and_leaves_nothing(regions: Regions) -> Non
 
 
 def test_the_document_of_an_open_loop(regions: Regions) -> None:
-    result = run(regions, "--json", "--rate", "100", "--zipf", "0.99", "--mix", "add", "--value-bytes", "0")
+    result = run(regions, "--json", "--rate", "100", "--warm-up", "0.05", "--zipf", "0.99", "--mix", "add")
     assert result.exit_code == 0, result.output
     found = json.loads(result.stdout)
     assert (found["loop"], found["rate"], found["zipf"], found["seed"]) == ("open", 100.0, 0.99, 1)
@@ -89,7 +90,7 @@ def test_writes_may_wait_for_other_regions(regions: Regions) -> None:
     assert found["waits_for_regions"] == 2
     assert (found["total"]["failed"], found["verified"]["ok"]) == (0, True)
     with regions.apart():
-        result = run(regions, "--regions", "1", "--timeout", "0.1", "--mix", "add", "--keep")
+        result = run(regions, "--regions", "1", "--timeout", "1", "--mix", "add", "--keep")
     assert result.exit_code == 4
     assert "not-replicated" in result.stdout
     assert "verified: counters hold" in result.stdout, "they are durable here all the same"
@@ -155,16 +156,16 @@ def test_what_cannot_be_read_back_is_not_called_verified() -> None:
                 raise NotSent("nobody lists here")
             return await super().request(url_base, method, path, **given)
 
-    result = run(Silent(), "--mix", "add", "--timeout", "0.2", urls=US)
+    result = run(Silent(), "--mix", "add", "--timeout", "0.5", urls=US)
     assert result.exit_code == 4
     assert "not verified: bench-counter could not be read back: unreachable" in result.stdout
-    assert "removed the 20 keys" in result.stdout
+    assert re.search(r"removed the \d+ keys", result.stdout)
 
 
 def test_failures_stand_in_a_table_of_their_own() -> None:
     cluster = FakeCluster()
     cluster.fail(US, *[None] * 20, *[AccessError("x")] * 3)
-    result = run(cluster, "--mix", "add", "--warm-up", "0", urls=US)
+    result = run(cluster, "--mix", "add", "--duration", "1", urls=US)
     assert result.exit_code == 0, result.output
     assert re.search(r"forbidden +add +3 ", result.stdout)
 
