@@ -6,8 +6,8 @@ a batch of all groups becomes one record of the log, so that one sync makes all 
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterable
+from collections import Counter, deque
+from collections.abc import Callable, Collection, Iterable
 from random import Random
 
 from crdtstore.causal import ReplicaId
@@ -132,9 +132,7 @@ class Host:
         self.declarations = Declarations(self._system)
         if saved is not None:
             self.promises.mark_ms = saved.mark_ms
-            for group in saved.groups:
-                if group not in self.groups:
-                    self.open(group)
+            self._open_saved(saved.groups)
             for group, kept in saved.uninstalled.items():
                 if group not in saved.groups:
                     self.roster.restore(group, kept)
@@ -151,8 +149,8 @@ class Host:
 
     # --- groups
 
-    def open(self, group: str, configuration: Configuration | None = None) -> Engine:
-        """Open a group in a configuration (None: that of the founders), or as the checkpoint holds it.
+    def open(self, group: str, configuration: Configuration | None = None, shards: int = 1) -> Engine:
+        """Open a group, one of so many of its domain, in a configuration (None: that of the founders), or as the checkpoint holds it.
 
         Who is one of its founders holds all there is at its beginning. Who comes to know of it later takes it over from others, even if it
         was one: nobody has counted on it yet.
@@ -165,7 +163,7 @@ class Host:
             configuration,
             self.replica,
             self.cluster.name,
-            self.options,
+            self.options.share(shards),
             self._random,
             self.promises,
             self._read_log,
@@ -180,6 +178,12 @@ class Host:
         self.groups[group] = engine
         self.roster.note(engine.configuration)
         return engine
+
+    def _open_saved(self, groups: Collection[str]) -> None:
+        domains = Counter(group.partition("/")[0] for group in groups)
+        for group in groups:
+            if group not in self.groups:
+                self.open(group, shards=domains[group.partition("/")[0]])
 
     @property
     def connected(self) -> list[ReplicaId]:
@@ -433,9 +437,10 @@ class Host:
     def open_declared(self, domains: list[str], now_ms: int = 0, out: HostOutput | None = None) -> None:
         """Open the groups of domains that this node holds and that are not open yet."""
         for domain in domains:
-            for group in self.declarations.groups(domain):
+            groups = self.declarations.groups(domain)
+            for group in groups:
                 if group in self.groups or not self.holds(group):
                     continue
-                engine = self.open(group, self.declarations.configuration(group))
+                engine = self.open(group, self.declarations.configuration(group), len(groups))
                 if out is not None:
                     self._meet_again(engine, now_ms, out)

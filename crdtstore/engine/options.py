@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import Annotated
 
 from msgspec import Meta, Struct
+from msgspec.structs import replace
 
 __all__ = ["Options"]
 
 _Ms = Annotated[int, Meta(ge=1, le=3_600_000)]
 _Bytes = Annotated[int, Meta(ge=1024, le=1 << 32)]
+_LEAST_SHARE = 1_024
 
 
 class Options(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -30,7 +32,7 @@ class Options(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     window_bytes: _Bytes = 4 << 20
     """Commits on their way to one peer without its acknowledgement."""
     early_bytes: _Bytes = 32 << 20
-    """Commits that arrived before what they depend on; beyond it they are dropped and asked for again."""
+    """Commits of a domain that arrived before what they depend on; beyond it they are dropped and asked for again."""
     max_drift_ms: _Ms = 500
     """A stamp further ahead of this node's clock is kept but does not push the clock."""
     max_waiting: Annotated[int, Meta(ge=1, le=1_000_000)] = 10_000
@@ -56,7 +58,7 @@ class Options(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     checkpoint_rows: Annotated[int, Meta(ge=1, le=100_000)] = 300
     """So many rows of it are encoded in one go; in between everything else goes on."""
     history_bytes: _Bytes = 64 << 20
-    """Commits that a peer may still lack, in memory, per group; older ones are read from the log."""
+    """Commits of a domain that a peer may still lack, in memory; older ones are read from the log."""
     retain_bytes: _Bytes = 128 << 20
     """So much of the log is kept although nobody lacks it, for who asks later who wrote what, and why."""
     scrub_every_ms: Annotated[int, Meta(ge=100, le=31 * 86_400_000)] = 3_600_000
@@ -68,4 +70,11 @@ class Options(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     evict_held_bytes: Annotated[int, Meta(ge=0, le=1 << 44)] = 0
     """A member is evicted by the others when so much of the log of a domain is kept because it lacks it; 0: never without an operator."""
     max_demand_keys: Annotated[int, Meta(ge=1, le=10_000_000)] = 10_000
-    """Bounded counters of which it is remembered how much was spent lately."""
+    """Bounded counters of a domain of which it is remembered how much was spent lately."""
+
+    def share(self, shards: int) -> Options:
+        """What each of so many shards of a domain may take of what is meant for all of it."""
+        if shards == 1:
+            return self
+        limits = {name: getattr(self, name) for name in ("history_bytes", "early_bytes", "max_demand_keys")}
+        return replace(self, **{name: min(limit, max(_LEAST_SHARE, limit // shards)) for name, limit in limits.items()})

@@ -174,6 +174,17 @@ def test_a_domain_whose_declaration_was_lost_is_declared_with_the_groups_that_ar
     assert made.do("us", "declare_domain", domain="shop", shards=6)["shards"] == 6
 
 
+def test_shards_share_what_a_domain_may_take() -> None:
+    made = Regions("us", history_bytes=1 << 20, early_bytes=2_048)
+    made.do("us", "declare_domain", domain="shop", shards=8)
+    made.do("us", "declare_domain", domain="crm")
+    groups = made.services["us"].host.groups
+    limits = {name: (engine.options.history_bytes, engine.options.early_bytes) for name, engine in groups.items()}
+    assert limits["shop/0"] == limits["shop/7"] == (1 << 17, 1_024)
+    assert limits["crm/0"] == limits["_sys/0"] == (1 << 20, 2_048)
+    assert groups["shop/3"].options.window_bytes == groups["crm/0"].options.window_bytes
+
+
 def test_a_point_in_time_knows_the_groups_that_a_commit_declares() -> None:
     assert declared_groups(["domains:lww_map", "shop", "shards"], 2) == ("shop/0", "shop/1")
     assert declared_groups(["domains:lww_map", "shop", "owner"], 3) == ("shop/0",)
