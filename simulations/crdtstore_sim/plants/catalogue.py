@@ -32,12 +32,12 @@ __all__ = ["IN_CATALOGUE"]
 
 def _elided(mutator: Any) -> Any:
     """The add of an element that is there writes nothing."""
-    method = mutator._method
+    method = mutator.effects
 
     def add(crdt: Any, view: View, elements: Sequence[Any]) -> Any:
         return method(crdt, view, [element for element in elements if not view.child(element).exists])
 
-    return replace(mutator, _method=add, reads=True)
+    return replace(mutator, effects=add, reads=True)
 
 
 # --- what is stable, what has ended
@@ -100,9 +100,9 @@ def _released_twice(mutator: Any) -> Any:
 
     def release(crdt: BoundedCounter, view: View, hold: str) -> list[Any]:
         amount = crdt._own_hold(view, hold).value[0]
-        return [*mutator._method(crdt, view, hold), ADD, ["U"], -amount]
+        return [*mutator.effects(crdt, view, hold), ADD, ["U"], -amount]
 
-    return replace(mutator, _method=release)
+    return replace(mutator, effects=release)
 
 
 def _rights_of_all(need: Any) -> Any:
