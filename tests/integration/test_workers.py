@@ -253,7 +253,7 @@ async def test_each_worker_is_backed_up_by_itself(tmp_path: Path) -> None:
             taken["name"]
         ]
         backup = str(tmp_path / "b" / taken["name"])
-        crdtstore("drill", "restore", backup)
+        crdtstore("drill", "restore", backup, "--cluster", cluster)
         restore = ["restore", backup, "--data", str(tmp_path / "r"), "--cluster", cluster]
         assert "holds what this one holds; 'us-1+0' is another one" in crdtstore(*restore, "--node", "us-1+0", code=2)
         token = "AQ" + "A" * 40
