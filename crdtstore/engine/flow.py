@@ -12,12 +12,14 @@ from __future__ import annotations
 __all__ = ["Flow"]
 
 _FIRST_BYTES = 32 << 10
-"""As much as a new connection takes at once anyway; seven round trips later it is 4 MiB."""
-_LEAST_BYTES = 2 << 10
+"""As much as a new connection takes at once anyway; eight round trips later it is 4 MiB."""
+_LEAST_BYTES = 16 << 10
+"""Some two hundred commits, of which compression leaves a third: with less each costs a peer that is short of time so much more that it
+only falls further behind."""
 _SOON_MS = 250
 _LONGEST_MS = 1_000
 """No way takes longer by itself; what does is narrow."""
-_FRAMES = 4
+_FRAMES, _LEAST_FRAME_BYTES = 4, 8 << 10
 """A window is sent in so many frames, or somebody would wait for the whole of it before he acknowledges any."""
 _MOST_WAIT_MS = 300_000
 _MOST_PATIENCE = 64
@@ -50,7 +52,7 @@ class Flow:
 
     def frame_bytes(self, most_bytes: int) -> int:
         """How large a frame may be."""
-        return min(most_bytes, max(_LEAST_BYTES, self.window_bytes // _FRAMES))
+        return min(most_bytes, max(_LEAST_FRAME_BYTES, self.window_bytes // _FRAMES))
 
     def note_sent(self, upto: int, size: int, now_ms: int) -> None:
         """Commits up to this one are on their way, so many bytes with all that were already."""
@@ -70,7 +72,7 @@ class Flow:
             self._least_ms = min(took_ms, _LONGEST_MS)  # so little is on its way that nothing of ours can wait for it
         soon_ms = self._least_ms + _SOON_MS
         if took_ms <= soon_ms:
-            if self.is_limiting:
+            if self.is_limiting and 2 * size >= self.window_bytes:  # the first of many frames says little of them all
                 self.window_bytes = min(2 * self.window_bytes, self._most_bytes)
         elif took_ms > 2 * soon_ms:
             carried = max(self.window_bytes, size) * soon_ms // took_ms

@@ -15,7 +15,7 @@ from crdtstore.engine.flow import Flow
 __all__ = ["Progress"]
 
 State = Literal["down", "probing", "streaming"]
-_RELAY_BYTES, _LEAST_RELAY_BYTES = 64 << 10, 2 << 10
+_RELAY_BYTES, _LEAST_RELAY_BYTES = 64 << 10, 8 << 10
 _MOST_RELAY_PATIENCE = 8
 
 
@@ -165,7 +165,7 @@ class Progress:
         found = {origin for origin in lacks if now_ms - (self._lacks_since_ms[origin] or 0) >= after_ms}
         relayed = self._relayed
         if relayed:
-            if all(self.has[origin] == upto for origin, (_, upto) in relayed.items()):
+            if self._has_just_that():
                 found.update(relayed.keys() & lacks)
             elif self._has_none() and now_ms - self._relayed_ms < self._relay_patience * after_ms:
                 return []
@@ -175,14 +175,19 @@ class Progress:
         """Whether nothing of what was relayed last has come."""
         return all(self.has[origin] == had for origin, (had, _) in self._relayed.items())
 
+    def _has_just_that(self) -> bool:
+        """Whether what was relayed last has come, and nothing beyond."""
+        return all(self.has[origin] == upto for origin, (_, upto) in self._relayed.items())
+
     def begin_relay(self, now_ms: int) -> None:
         """Commits are about to be relayed: more than last time, if that was of use."""
         if self._relayed and self._has_none():
             self._relay_patience = min(2 * self._relay_patience, _MOST_RELAY_PATIENCE)
             self.relay_bytes = max(self.relay_bytes // 2, min(_LEAST_RELAY_BYTES, self._most_bytes))
-        elif self._relayed:
+        else:
+            goes_on = bool(self._relayed) and self._has_just_that()
             self._relay_patience = 1
-            self.relay_bytes = min(2 * self.relay_bytes, self._most_bytes)
+            self.relay_bytes = min(2 * self.relay_bytes if goes_on else _RELAY_BYTES, self._most_bytes)
         self._relayed, self._relayed_ms = {}, now_ms
 
     def note_relayed(self, origin: int, upto: int) -> None:
