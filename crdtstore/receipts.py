@@ -164,7 +164,9 @@ class Receipts:
 
     def _look(self, line: _Line) -> list[_Answer]:
         reached = sorted(self._reached(line.engine, line.origin).values(), reverse=True)
-        if len(reached) < line.wanted:  # a region went; until it is time another may come, and all others say their rows anew
+        if (
+            len(reached) < line.wanted
+        ):  # a region went; until it is time another may come, and all others say their rows anew
             return []
         upto = reached[line.wanted - 1]
         count = line.waiting.bisect_left((upto + 1, -_NEVER))

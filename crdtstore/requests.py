@@ -40,6 +40,9 @@ __all__ = [
 
 MAX_OPS = 1_000
 MAX_LIST = 1_000
+MAX_NOTE = 1_024
+MAX_ID_BYTES = 128
+"""Of an idempotency key."""
 MAX_REGIONS = 255
 """No cluster has more members; how many there are is looked up before the commit is made."""
 _OWN_ID_MS = 600_000
@@ -104,11 +107,15 @@ class CommitRequest(_InDomain, kw_only=True):
             raise UsageError(f"a commit has 1 to {MAX_OPS} ops, got {len(self.ops)}. Nothing changed.")
         if not 0 <= self.regions <= MAX_REGIONS:
             raise UsageError(f"regions is 0 to {MAX_REGIONS}, got {self.regions}. Nothing changed.")
-        for what, text in (("reason", self.reason), ("trace_id", self.trace_id)):
-            if text is not None and len(check_text(text, what)) > 1024:
-                raise UsageError(f"{what} has at most 1024 characters. Nothing changed.", code="too-large")
-        if self.id is not None and not 0 < len(check_text(self.id, "the idempotency key").encode()) <= 128:
-            raise UsageError("an idempotency key has 1 to 128 bytes. Nothing changed.")
+        if self.reason is not None:
+            _check_note(self.reason, "reason")
+        if self.trace_id is not None:
+            _check_note(self.trace_id, "trace_id")
+        key = self.id
+        if key is None or (key.isascii() and 0 < len(key) <= MAX_ID_BYTES):
+            return
+        if not 0 < len(check_text(key, "the idempotency key").encode()) <= MAX_ID_BYTES:
+            raise UsageError(f"an idempotency key has 1 to {MAX_ID_BYTES} bytes. Nothing changed.")
 
     def draft(
         self, ticket: int, author: str, declared: Callable[[str], Declared], now_ms: int, options: Options
@@ -127,6 +134,11 @@ class CommitRequest(_InDomain, kw_only=True):
             return Draft(ticket, ops, author, attributes, None, 0, self.wait_ms)
         operation = (operation_id(author, self.id), request_hash([asked_of(op) for op in ops]))
         return Draft(ticket, ops, author, attributes, operation, _expires_ms(self.id, now_ms, options), self.wait_ms)
+
+
+def _check_note(text: str, what: str) -> None:
+    if len(check_text(text, what)) > MAX_NOTE:
+        raise UsageError(f"{what} has at most {MAX_NOTE} characters. Nothing changed.", code="too-large")
 
 
 def _expires_ms(key: str, now_ms: int, options: Options) -> int:

@@ -190,7 +190,10 @@ class Service:
             parsed: Any = parse(request.do, request.fields) if request.parsed is None else request.parsed
             if isinstance(parsed, CommitRequest):
                 self._check_counts()
-                self._after_token(request, parsed, partial(self._commit, request, parsed, self.now_ms))
+                if not parsed.token or parsed.token in self.sessions.covered:  # most do not wait
+                    self._commit(request, parsed, self.now_ms, self.now_ms)
+                else:
+                    self._after_token(request, parsed, partial(self._commit, request, parsed, self.now_ms))
             elif (look := self._looks.get(request.do)) is not None:
                 self._after_token(request, parsed, lambda now: self._show(request, parsed.token, look(parsed, now)))
             elif isinstance(parsed, DeclareDomainRequest):
@@ -236,15 +239,11 @@ class Service:
     ) -> None:
         """Go on as soon as this region has seen what the token names, in the groups that this request touches. Which these are may turn out
         to be others while it waits."""
-        sessions, token = self.sessions, parsed.token
-        if not token or token in sessions.covered:
-            go(self.now_ms)
-            return
-        seen = sessions.seen(token)
+        seen = self.sessions.seen(parsed.token)
         needed = self._reader.touched(parsed, seen) if seen else seen
-        if sessions.has_seen(needed):
-            if len(needed) == len(seen):
-                sessions.covered.add(token)
+        if self.sessions.has_seen(needed):
+            if seen and len(needed) == len(seen):
+                self.sessions.covered.add(parsed.token)
             go(self.now_ms)
             return
         if until_ms is None:
