@@ -7,6 +7,7 @@ from typing import Any
 from crdtstore.admin.identity import state_of
 from crdtstore.configuration import Member
 from crdtstore.engine.engine import Engine
+from crdtstore.errors import StorageError
 from crdtstore.host import Host
 
 __all__ = ["status"]
@@ -25,11 +26,19 @@ def status(host: Host, now_ms: int) -> dict[str, Any]:
         "why": why,
         "now_ms": now_ms,
         "workers": host.workers.directory(),
-        "domains": {name: host.declarations.numbers(name)[0] for name in host.declarations.domains()},
+        "domains": _domains(host),
         "groups": groups,
         "peers": [_peer(host, member, now_ms) for member in host.roster.peers if member.replica != host.replica],
         "gossip": _gossip(host),
     }
+
+
+def _domains(host: Host) -> dict[str, int]:
+    """Of how many shards the domains are; none while that cannot be read: a node whose disk fails still says how it is."""
+    try:
+        return {name: host.declarations.numbers(name)[0] for name in host.declarations.domains()}
+    except StorageError:
+        return {}
 
 
 def _group(host: Host, engine: Engine, now_ms: int) -> dict[str, Any]:

@@ -12,7 +12,9 @@ from typing import Any
 import aiohttp
 import pytest
 
+from crdtstore.errors import StorageError
 from crdtstore.values import from_msgpack, to_msgpack
+from crdtstore_node.api.session import Session
 from crdtstore_node.node import Node
 from tests.node.running import Lines, Nodes, call, declare, exchange, until
 from tests.node.talking import HANDSHAKE, commit, masked, raw, read, read_frame, talk
@@ -26,6 +28,12 @@ async def small(make_nodes: Callable[..., Nodes], **http: int) -> Node:
     node = await make_nodes(http=http).start("us")
     await declare(node, "shop", "counter", "lww_register")
     return node
+
+
+def session_of(node: Node) -> Session:
+    """The only one."""
+    (session,) = node.handler.sessions._sessions
+    return session
 
 
 # --- frames
@@ -359,6 +367,20 @@ async def test_pings_are_answered_and_a_close_too(shop: Node) -> None:
     assert await reader.read() == b""
     await until(lambda: len(shop.handler.sessions) == 0)
     writer.close()
+
+
+async def test_a_status_that_fails_is_a_problem_as_over_http(shop: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with talk(shop) as session:
+        for error, code in ((ZeroDivisionError(), "internal"), (StorageError("lost"), "storage-failed")):
+
+            def fail(error: Exception = error) -> Any:
+                raise error
+
+            monkeypatch.setattr(session_of(shop), "_status", fail)
+            await session.send({"n": 1, "do": "status"}, commit(2))
+            replies = {reply["n"]: reply for reply in await session.replies(2)}
+            assert replies[1]["problem"]["code"] == code
+            assert "dot" in replies[2]
 
 
 async def test_our_own_fault_closes_the_session_and_no_other(

@@ -170,9 +170,17 @@ class Session:
         if b"status" in frame:
             for request in good:
                 if request.do == "status":
-                    self.answered(request.n, self._status())
+                    self.answered(request.n, self._status_of(request))
             good = [request for request in good if request.do != "status"]
         self._driver.request_all(self, good)
+
+    def _status_of(self, request: Asked) -> Answer:
+        try:
+            return self._status()
+        except CrdtStoreError as error:
+            return error
+        except Exception:
+            return problems.failed(problems.trace_id_of(request.traceparent))
 
     def _follow(self, request: Asked | Refused) -> None:
         """Remember the trace of a request, for the problem that may come of it."""
