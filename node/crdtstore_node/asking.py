@@ -6,13 +6,33 @@ call, in the turn of the loop in which it came, and knows its requests by number
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any, Protocol
 
 from crdtstore.errors import CrdtStoreError, StorageError, Unavailable
 from crdtstore_node.writer import RETRY_S
 
-__all__ = ["Answer", "Asked", "Asker", "gone", "overloaded", "refused", "unfinished", "unread"]
+__all__ = [
+    "DATA",
+    "NO_FIELDS",
+    "WRITES",
+    "Answer",
+    "Asked",
+    "Asker",
+    "gone",
+    "overloaded",
+    "refused",
+    "settle",
+    "unfinished",
+    "unread",
+]
 
+WRITES = frozenset(
+    ("commit", "declare", "declare_domain", "member_evict", "member_force", "member_leave", "orphan_apply")
+)
+NO_FIELDS: dict[str, Any] = {}
+DATA = WRITES | {"collection", "conflicts", "domain", "explain", "list", "members", "read"}
+"""Requests about what is stored, or that change it."""
 Answer = dict[str, Any] | CrdtStoreError
 
 
@@ -34,6 +54,12 @@ class Asker(Protocol):
 
     def answered(self, n: int, answer: Answer) -> None:
         """One of them is answered, and open no more."""
+
+
+def settle(future: asyncio.Future[Answer], _: int, answer: Answer) -> None:
+    """Who asked one thing waits for a future."""
+    if not future.done():
+        future.set_result(answer)
 
 
 def unfinished(why: StorageError, *, is_write: bool, is_full: bool) -> Unavailable:

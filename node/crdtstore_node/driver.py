@@ -26,7 +26,8 @@ from crdtstore.messages import Frame, Part, Want, decode_message
 from crdtstore.saving import Saved
 from crdtstore.service import Cancelled, Event, Received, Request, Service
 from crdtstore.storage.protocol import NO_ORIGIN, CommitLog, StateStore
-from crdtstore_node.asking import Answer, Asked, Asker, gone, overloaded, refused, unfinished, unread
+from crdtstore_node import asking
+from crdtstore_node.asking import DATA, NO_FIELDS, WRITES, Answer, Asked, Asker
 from crdtstore_node.clock import WallClock
 from crdtstore_node.config import UNSAVED_BYTES
 from crdtstore_node.identity import Anchor
@@ -38,11 +39,6 @@ from crdtstore_node.writer import LogWriter
 __all__ = ["Driver"]
 
 _log = logging.getLogger(__name__)
-_WRITES = frozenset(
-    ("commit", "declare", "declare_domain", "member_evict", "member_force", "member_leave", "orphan_apply")
-)
-_NO_FIELDS: dict[str, Any] = {}
-_DATA = _WRITES | {"collection", "conflicts", "domain", "explain", "list", "members", "read"}
 _TICK_S = 1.0
 """A tick comes at least so often."""
 _LOOK_S = 1.0
@@ -156,12 +152,12 @@ class Driver:
         Raises:  Unavailable when too many requests wait or nothing can be made durable; nothing changed.
         """
         if len(self._waiting) >= self._max_waiting:
-            raise overloaded(self._max_waiting)
+            raise asking.overloaded(self._max_waiting)
         if (why_not := self._why_not(do)) is not None:
             raise why_not
         self._ticket += 1
         future: asyncio.Future[Answer] = self._loop.create_future()
-        self._waiting[self._ticket] = (partial(_settle, future), 0, do in _WRITES)
+        self._waiting[self._ticket] = (partial(asking.settle, future), 0, do in WRITES)
         self.submit(Request(self._ticket, do, fields))
         return self._ticket, future
 
@@ -174,23 +170,23 @@ class Driver:
             if do not in is_taken:
                 is_taken[do] = self._why_not(do) is None
             if not is_taken[do] or len(waiting) >= self._max_waiting:
-                answered(asked.n, self._why_not(do) or overloaded(self._max_waiting))
+                answered(asked.n, self._why_not(do) or asking.overloaded(self._max_waiting))
                 continue
             ticket = self._ticket = self._ticket + 1
             n = asked.n
             opened[n] = ticket
-            waiting[ticket] = (answered, n, do in _WRITES)
-            events.append(Request(ticket, do, _NO_FIELDS, parsed=asked))
+            waiting[ticket] = (answered, n, do in WRITES)
+            events.append(Request(ticket, do, NO_FIELDS, parsed=asked))
         self._schedule()
 
     def _why_not(self, do: str) -> CrdtStoreError | None:
         """Why such a request is not taken now."""
         if self.is_crashed:
-            return gone()
-        if do in _DATA and (why_not := why_no_data(self.service.host)) is not None:
+            return asking.gone()
+        if do in DATA and (why_not := why_no_data(self.service.host)) is not None:
             return why_not
-        if do in _WRITES and (why := self.why_no_writes) is not None:
-            return refused(why)
+        if do in WRITES and (why := self.why_no_writes) is not None:
+            return asking.refused(why)
         return None
 
     def forget(self, ticket: int) -> None:
@@ -217,7 +213,7 @@ class Driver:
             self._timer.cancel()
         self._timer = None
         for ticket in list(self._waiting):
-            self._answer(ticket, gone())
+            self._answer(ticket, asking.gone())
 
     # --- one turn
 
@@ -269,7 +265,7 @@ class Driver:
             return error
         self.unread += 1
         self.unreadable = error
-        return unread(error)
+        return asking.unread(error)
 
     def _answer(self, ticket: int, answer: Answer) -> None:
         waiting = self._waiting.pop(ticket, None)
@@ -353,8 +349,8 @@ class Driver:
         )
         events, self._events = self._events, []
         for each in events:
-            if isinstance(each, Request) and each.do in _WRITES:
-                self._answer(each.ticket, refused(error))
+            if isinstance(each, Request) and each.do in WRITES:
+                self._answer(each.ticket, asking.refused(error))
             elif not isinstance(each, Received) or not _leads_to_commits(each.data):
                 self._events.append(each)
         for ticket in list(self._waiting):
@@ -384,7 +380,7 @@ class Driver:
     def _answer_failed(self, ticket: int, why: StorageError) -> None:
         if ticket in self.service.receipts:  # durable here: it waits for no disk of ours
             return
-        error = unfinished(why, is_write=self._waiting[ticket][2], is_full=why is self.full)
+        error = asking.unfinished(why, is_write=self._waiting[ticket][2], is_full=why is self.full)
         self._answer(ticket, error)
         self.submit(Cancelled(ticket))
 
@@ -392,13 +388,8 @@ class Driver:
         self.is_crashed = True
         _log.exception("the service failed; this node stops, its next start rebuilds the state from the log")
         for ticket in list(self._waiting):
-            self._answer(ticket, gone())
+            self._answer(ticket, asking.gone())
         self.crashed()
-
-
-def _settle(future: asyncio.Future[Answer], _: int, answer: Answer) -> None:
-    if not future.done():
-        future.set_result(answer)
 
 
 def _leads_to_commits(data: bytes) -> bool:
