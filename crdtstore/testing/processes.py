@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import os
 import socket
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -25,7 +24,7 @@ from typing import Any
 from crdtstore.errors import Unavailable, UsageError
 from crdtstore.testing.processes_files import DirectoryLock, LocalFiles
 from crdtstore.testing.processes_links import ClusterLinks
-from crdtstore.testing.processes_node import ENDED, NodeProcess, NodeState, http_get, readiness
+from crdtstore.testing.processes_node import ENDED, NodeProcess, NodeState, http_get, node_environment, readiness
 from crdtstore.testing.processes_ports import hold_port
 from crdtstore.testing.proxy import Link, Proxy
 
@@ -69,7 +68,7 @@ class LocalCluster:
         self._wanted_regions = regions
         self._command = list(command)
         self._tables = {"engine": dict(engine or {}), "log": dict(log or {})}
-        self._env = _node_environment(env or {})
+        self._env = node_environment(env or {})
         self._first_port = first_port
         self._ready_path = ready_path
         self._start_timeout_s = start_timeout_s
@@ -399,9 +398,3 @@ class LocalCluster:
 
 def _text(address: tuple[str, int]) -> str:
     return "{}:{}".format(*address)
-
-
-def _node_environment(more: Mapping[str, str]) -> dict[str, str]:
-    # A node takes settings from CRDTSTORE_…; those of the caller's shell (CRDTSTORE_URL is a client's) are not for it.
-    mine = {name: value for name, value in os.environ.items() if not name.startswith("CRDTSTORE_")}
-    return mine | dict(more)

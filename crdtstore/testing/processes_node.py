@@ -21,7 +21,7 @@ from crdtstore.errors import Unavailable, UsageError
 from crdtstore.testing.processes_ports import is_served_by
 from crdtstore.testing.proxy_pipe import Address
 
-__all__ = ["ENDED", "NodeProcess", "NodeState", "http_get", "readiness"]
+__all__ = ["ENDED", "NodeProcess", "NodeState", "http_get", "node_environment", "readiness"]
 
 NodeState = Literal["stopped", "running", "paused", "killed", "exited"]
 """``stopped``: not started, or stopped in order; ``killed``: by us; ``exited``: by itself."""
@@ -253,3 +253,10 @@ class NodeProcess:
 
 def _stands_still(pid: int) -> bool:
     return os.waitid(os.P_PID, pid, os.WSTOPPED | os.WNOHANG) is not None
+
+
+def node_environment(more: Mapping[str, str]) -> dict[str, str]:
+    """The environment of a node: this process's, with ``more``."""
+    # A node takes settings from CRDTSTORE_…; those of the caller's shell (CRDTSTORE_URL is a client's) are not for it.
+    mine = {name: value for name, value in os.environ.items() if not name.startswith("CRDTSTORE_")}
+    return mine | dict(more)
