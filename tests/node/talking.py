@@ -93,6 +93,7 @@ async def talk(node: Node, **options: Any) -> AsyncIterator[Talk]:
             "node": node.config.node,
             "region": node.host.me.region,
             "credits": node.config.http.session_credits,
+            "frame_bytes": node.config.http.body_bytes,
         }
         yield talking
 

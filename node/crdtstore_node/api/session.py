@@ -108,8 +108,9 @@ class Session:
 
     def greet(self) -> None:
         """The first frame."""
-        me = self._driver.service.host.me
-        self._send({"session": 1, "node": me.node, "region": me.region, "credits": self._options.session_credits})
+        me, options = self._driver.service.host.me, self._options
+        hello = {"session": 1, "node": me.node, "region": me.region}
+        self._send({**hello, "credits": options.session_credits, "frame_bytes": options.body_bytes})
 
     # --- what comes in: this is the parser of the connection, as aiohttp calls it
 
