@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from random import Random
 from typing import Any
 
@@ -16,6 +16,7 @@ from crdtstore.errors import StorageError
 from crdtstore.values import from_msgpack, to_msgpack
 from crdtstore_node.api.session import Session
 from crdtstore_node.node import Node
+from tests.node.failing import full
 from tests.node.running import Lines, Nodes, call, declare, exchange, until
 from tests.node.talking import HANDSHAKE, commit, masked, raw, read, read_frame, talk
 
@@ -407,6 +408,26 @@ async def test_when_the_service_fails_all_are_answered(shop: Node, monkeypatch: 
         assert {reply["problem"]["code"] for reply in replies} == {"internal"}
         await session.send(commit(3))
         assert (await session.replies(1))[0]["problem"]["code"] == "internal"
+
+
+async def test_a_full_disk_is_told_to_those_who_wait_and_the_session_goes_on(
+    shop: Node, monkeypatch: pytest.MonkeyPatch, quick: None
+) -> None:
+    def refuse(records: Sequence[bytes]) -> int:
+        raise full()
+
+    async with talk(shop) as session:
+        await session.ask(**commit(7, "old"))
+        with monkeypatch.context() as patch:
+            patch.setattr(shop.log, "write", refuse)
+            await session.send(commit(1), read(2, "old"))
+            replies = {reply["n"]: reply for reply in await session.replies(2)}
+            told = replies[1]["problem"]
+            assert (told["code"], told["effect"], replies[2]["value"]) == ("storage-full", "unknown", 1)
+            told = (await session.ask(**commit(7)))["problem"]
+            assert (told["code"], told["effect"]) == ("storage-full", "none")
+        await until(lambda: shop.driver.full is None)
+        assert (await session.ask(**commit(7)))["values"] == [2]  # the one that was unknown took effect
 
 
 async def test_a_session_that_cannot_be_decoded_never_takes_the_node_down(shop: Node) -> None:
