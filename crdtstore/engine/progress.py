@@ -15,7 +15,7 @@ from crdtstore.engine.flow import Flow
 __all__ = ["Progress"]
 
 State = Literal["down", "probing", "streaming"]
-_RELAY_BYTES, _LEAST_RELAY_BYTES = 64 << 10, 8 << 10
+_RELAY_BYTES, _LEAST_RELAY_BYTES = 16 << 10, 8 << 10
 _MOST_RELAY_PATIENCE = 8
 
 

@@ -1,13 +1,16 @@
 """One connection to a peer after both have said hello: what goes out, what comes in, and when it is given up.
 
 The question: what may a slow or silent peer cost? A bounded queue of bytes, beyond which the connection is dropped, since progress
-starts again from the peer's row anyway; and ``silence_ms`` without a word, after which a cut that left the connection open is taken for
+starts again from the peer's row anyway; and ``silence_ms`` without a byte, after which a cut that left the connection open is taken for
 what it is.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
+import socket as socket_module
+import sys
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
@@ -27,17 +30,36 @@ Socket = aiohttp.ClientWebSocketResponse | web.WebSocketResponse
 CLOSE_S = 0.5
 """A farewell takes at most so long."""
 _LOOK_S = 0.005
+_RECEIVED_AT = 52
+"""Where ``tcp_info`` of Linux says how many ms ago data came last."""
 
 
 def abort(socket: Socket) -> None:
     """Cut the connection now: nothing queued is waited for, as closing in order would."""
-    transport: Any
-    if isinstance(socket, web.WebSocketResponse):
-        transport = None if socket._req is None else socket._req.transport
-    else:
-        transport = None if socket._conn is None else socket._conn.transport
+    transport = _transport(socket)
     if transport is not None:
         transport.abort()
+
+
+def _transport(socket: Socket) -> Any:
+    if isinstance(socket, web.WebSocketResponse):
+        return None if socket._req is None else socket._req.transport
+    return None if socket._conn is None else socket._conn.transport
+
+
+def _arrived_ms(socket: Socket) -> int | None:
+    """How long ago the kernel took any byte from the peer, whether or not it ends a message; None where it does not tell."""
+    transport = _transport(socket)
+    handed_out: Any = None if transport is None else transport.get_extra_info("socket")
+    try:
+        # A duplicate, for what uvloop hands out has no options; it hands out None once the connection is closed.
+        with socket_module.socket(fileno=os.dup(handed_out.fileno())) as handle:
+            told = handle.getsockopt(socket_module.IPPROTO_TCP, socket_module.TCP_INFO, _RECEIVED_AT + 4)
+    except (AttributeError, OSError):
+        return None
+    return (
+        int.from_bytes(told[_RECEIVED_AT : _RECEIVED_AT + 4], sys.byteorder) if len(told) == _RECEIVED_AT + 4 else None
+    )
 
 
 async def close(socket: Socket, code: int, reason: str) -> None:
@@ -170,11 +192,19 @@ class Link:
         except (ConnectionError, RuntimeError) as error:
             self.give_up(f"sending failed: {error or type(error).__name__}")
 
+    def _is_silent(self) -> bool:
+        """Whether nothing came for too long; of a large message on a narrow link bytes come long before it has ended."""
+        most = self._options.silence_ms
+        if self.heard_ms <= most:
+            return False
+        arrived_ms = _arrived_ms(self._socket)
+        return arrived_ms is None or arrived_ms > most
+
     async def _beat(self) -> None:
         interval_s = self._options.heartbeat_ms / 1000
         try:
             while True:
-                if self.heard_ms > self._options.silence_ms:
+                if self._is_silent():
                     self.give_up(f"nothing was heard for {self.heard_ms} ms")
                     return
                 # A peer that takes nothing must not keep this loop from noticing it.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable
+from random import Random
 from typing import Any
 
 import aiohttp
@@ -91,6 +92,26 @@ async def test_a_black_hole_is_noticed_and_healed(make_nodes: Callable[..., Node
         await until(lambda: bool(us.transport.links and eu.transport.links))
         await agree([us, eu])
         assert (await call(eu, "GET", KEY)).body["value"] == 1
+
+
+async def test_a_message_that_takes_longer_than_silence_may_arrives_once(make_nodes: Callable[..., Nodes]) -> None:
+    """A narrow link is not a cut one: bytes of a large commit come, though no message ends for seconds."""
+    cluster = make_nodes("eu", "us", links={"silence_ms": 300})
+    async with Proxy() as proxy:
+        us = await cluster.start("us")
+        link = await proxy.add("eu>us", ("127.0.0.1", cluster.ports["us"][1]))
+        eu = await cluster.start("eu", peers={"us": link.address[1]})
+        await until(lambda: bool(us.transport.links and eu.transport.links))
+        await declare(us, "shop", "lww_register")
+        await agree([us, eu])
+        link.throttle(150_000, "in")
+        text = Random(1).randbytes(200_000).hex()
+        reply = await call(us, "POST", "/v1/data/shop/lww_register/k", {"ops": [{"op": "set", "value": text}]})
+        assert reply.status == 200, reply
+        await agree([us, eu])
+        assert eu.transport.lost == us.transport.lost == 0, "the connection was given up"
+        assert us.host.groups["shop/0"].measures.commits_sent == 1
+        assert eu.host.groups["shop/0"].measures.commits_received == 1
 
 
 async def test_a_pair_has_one_connection(make_nodes: Callable[..., Nodes]) -> None:
