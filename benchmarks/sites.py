@@ -52,8 +52,11 @@ class Site:
         started = perf_counter(), process_time()
         out = self.engine.step(event, now_ms)
         self._note(*started)
+        encoded: dict[int, bytes] = {}  # as a host does: one frame may go to several peers
         for peer, message in out.send:
-            self.out.append((peer, encode_message(message)))
+            if id(message) not in encoded:
+                encoded[id(message)] = encode_message(message)
+            self.out.append((peer, encoded[id(message)]))
         for reply in out.replies:
             assert isinstance(reply, Committed), reply
         assert not out.rejected, out.rejected
@@ -78,7 +81,8 @@ class World:
     """Some replicas and their time. Mutable; messages arrive when ``deliver`` is called, those to others are lost."""
 
     def __init__(self, count: int, *, is_connected: bool = True) -> None:
-        members = [Member(make_replica_id(f"{region}-1", at + 1), region) for at, region in enumerate(_REGIONS[:count])]
+        regions = [*_REGIONS, *(f"region-{at}" for at in range(len(_REGIONS), count))][:count]
+        members = [Member(make_replica_id(f"{region}-1", at + 1), region) for at, region in enumerate(regions)]
         self.cluster = Cluster("bench", bytes(16), tuple(members))
         self.sites = [Site(self.cluster, index) for index in range(count)]
         self.now_ms = NOW_MS
