@@ -22,7 +22,9 @@ from benchmarks import (
     cluster,
     core,
     durability,
+    flat,
     guard,
+    heal,
     joining,
     large,
     memory,
@@ -156,7 +158,19 @@ def main() -> None:
     parser.add_argument("--directory", type=Path, default=ROOT / "build")
     parser.add_argument(
         "--only",
-        choices=["core", "large", "memory", "storage", "cluster", "session", "peers", "simulator", *_APART],
+        choices=[
+            "core",
+            "flat",
+            "large",
+            "memory",
+            "storage",
+            "cluster",
+            "session",
+            "heal",
+            "peers",
+            "simulator",
+            *_APART,
+        ],
         action="append",
     )
     parser.add_argument("--dry-run", action="store_true", help="print only, write no file")
@@ -170,11 +184,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=arguments.directory, prefix="bench-") as scratch:
         for name, measure in (
             ("core", lambda: core.figures(arguments.runs)),
+            ("flat", lambda: flat.figures(arguments.runs)),
             ("large", lambda: large.figures(arguments.runs)),
             ("memory", lambda: memory.figures(min(3, arguments.runs))),
             ("storage", lambda: storage.figures(arguments.runs, Path(scratch))),
             ("cluster", lambda: cluster.figures(arguments.runs, Path(scratch))),
             ("session", lambda: session.figures(arguments.runs, Path(scratch))),
+            ("heal", lambda: heal.figures(arguments.runs, Path(scratch))),
             ("peers", lambda: peers.figures(arguments.runs, Path(scratch) / "peers")),
             ("simulator", lambda: simulator.figures(arguments.runs)),
             ("durability", lambda: durability.figures(arguments.runs, Path(scratch))),
