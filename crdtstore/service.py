@@ -373,7 +373,7 @@ class Service:
         replica = engine.replicas[committed.origin]
         body = {
             "dot": f"{replica}:{committed.seq}",
-            "token": self.sessions.token_of_commit(parsed.token, engine, committed),
+            "token": self.sessions.token_of_commit(parsed.token, engine, committed, is_alone=parsed.regions > 0),
             "values": committed.values,
             "replayed": committed.is_replayed,
             "durable_in": [self.host.me.region],

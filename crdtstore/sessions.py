@@ -165,12 +165,13 @@ class Sessions:
             token = self._shown[text, engine.group] = self.token(text, engine.group, durable(engine))
         return token
 
-    def token_of_commit(self, before: str | None, engine: Engine, committed: Committed) -> str:
+    def token_of_commit(self, before: str | None, engine: Engine, committed: Committed, *, is_alone: bool) -> str:
         """The token of the reply to a commit. All new ones that become durable together have the same, which names them all: what one of
-        them waits for in another region arrives there with it.
+        them waits for in another region arrives there with it, or soon after. One that is alone names no other: whoever is told which
+        regions have it is to be served there, whatever became of the others.
         """
         replica = engine.replicas[committed.origin]
-        if committed.is_replayed:
+        if is_alone or committed.is_replayed:
             return self.token(before, engine.group, {replica: committed.seq})
         seq = engine.durability.vector[committed.origin]
         token = self._given.get((before, engine.group, seq))

@@ -13,7 +13,7 @@ from crdtstore.configuration import Removed
 from crdtstore.engine.events import Forced, Persisted
 from crdtstore.errors import NotReplicated, UsageError, not_replicated
 from crdtstore.receipts import Receipts
-from crdtstore.service import Cancelled, Request
+from crdtstore.service import Cancelled, Received, Request
 from tests.engine.wire import cluster_of
 from tests.unit.regions import Regions, op, shop
 
@@ -405,6 +405,23 @@ def test_the_requests_of_one_step_wait_together(made: Regions) -> None:
 
 
 # --- regions of several nodes
+
+
+def test_where_a_receipt_says_that_it_is_its_token_is_served(made: Regions) -> None:
+    """Another write of the same step, too large for the same frame, has not come there, and never will."""
+    large = op("lww-register", "k", "set", value="x" * 20_000)
+    asked = ({"ops": [ADD], "regions": 1}, {"ops": [large]})
+    made.step("us", *[Request(900 + at, "commit", {"domain": "shop", **each}) for at, each in enumerate(asked)])
+    made.sync("us")
+    made.step("eu", Received(made.replicas["us"], made.links["us", "eu"].popleft()))
+    made.lose()
+    made.sync("eu")
+    made.tick(60)
+    made.deliver("eu", "us")
+    receipt = made.reply(900)
+    assert receipt["durable_in"] == ["us", "eu"]
+    found = made.do("eu", "read", domain="shop", collection="counter", key="k", token=receipt["token"], wait_ms=0)
+    assert found["value"] == 1
 
 
 def engine_of(rows: dict[str, int | None], me: str, origin: str, here: int) -> Any:
