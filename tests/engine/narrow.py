@@ -6,9 +6,12 @@ import heapq
 from random import Random
 from typing import Any
 
+from crdtstore.engine import Engine
 from crdtstore.engine.events import Event, Persisted, Tick
 from crdtstore.engine.output import Output
-from tests.engine.wire import Wire, op
+from crdtstore.storage.protocol import Entry
+from tests.engine.history_model import DictLog
+from tests.engine.wire import GROUP, Watched, Wire, op
 
 __all__ = ["Narrow"]
 
@@ -30,6 +33,7 @@ class Narrow(Wire):
         again: float = 0.0,
         **options: Any,
     ) -> None:
+        self.logs = {name: DictLog() for name in names}
         super().__init__(*names, **options)
         self.bytes_per_s = bytes_per_s or {}
         self.latency_ms, self.sync_ms = latency_ms, sync_ms
@@ -39,10 +43,17 @@ class Narrow(Wire):
         """Who takes nothing in, and says nothing."""
         self.greatest_queue = 0
         """The most bytes that waited before a link."""
+        self.greatest_held = dict.fromkeys(names, 0)
+        """Per name the most bytes of commits that one held: kept for peers, waiting for others, on their way."""
         self.bytes_sent = 0
         self._free_ms: dict[tuple[str, str], float] = {}
         self._due: list[tuple[float, int, str, Any]] = []
         self._count = 0
+
+    def _engine(self, name: str) -> Engine:
+        me = self.configuration.ids[self.names.index(name)]
+        random, read = Random(self.seed), self.logs[name].read
+        return Watched(GROUP, self.configuration, me, self.cluster.name, self.options, random, None, read)
 
     def at(self, ms: float, name: str, event: Any) -> None:
         self._count += 1
@@ -50,9 +61,15 @@ class Narrow(Wire):
 
     def step(self, name: str, event: Event) -> Output:
         out = super().step(name, event)
+        engine = self.engines[name]
+        held = engine.history.memory_bytes + engine.early._bytes
+        held += sum(len(data) for target in self.names for data in self.links[name, target])
+        self.greatest_held[name] = max(self.greatest_held[name], held)
         if out.persist:
             self.numbers[name].clear()
-            self.at(self.now_ms + self.sync_ms, name, Persisted(out.number))
+            replicas = self.engines[name].replicas
+            position = self.logs[name].write([Entry(GROUP, replicas[at], data) for at, data in out.persist])
+            self.at(self.now_ms + self.sync_ms, name, Persisted(out.number, position))
         for target in self.names:
             link = self.links[name, target]
             while link:

@@ -235,6 +235,25 @@ def test_words_of_others_wait_no_longer_than_what_a_link_carries_soon() -> None:
         assert wire.now_ms - heard_ms < 2_000
 
 
+@pytest.mark.parametrize("commits", [2_000, 6_000])
+def test_what_was_missed_streams_through_buffers_of_one_size(commits: int) -> None:
+    """Nobody holds more for three times as much, but eight bytes a block. What lies deep is read from the log."""
+    budget, window, index = 32 << 10, 64 << 10, 9 * commits
+    wire = Narrow("us", "eu", history_bytes=budget, window_bytes=window, early_bytes=budget, fold_interval_ms=200)
+    for _ in range(commits // 100):
+        wire.make("us", 100, 100)
+        wire.run(3)
+    assert wire.engines["us"].history.memory_bytes < 2 * budget + index
+    assert not wire.engines["us"].history.is_in_memory(0, commits // 2)
+    wire.greatest_held = {"us": 0, "eu": 0}
+    wire.connect()
+    wire.run_until("eu", "us", 60_000)
+    assert wire.engines["us"].measures.commits_sent == commits
+    two_extents = 2 * 3 * (64 << 10)
+    assert wire.greatest_held["us"] < budget + window + two_extents + index
+    assert wire.greatest_held["eu"] < 2 * budget + 2 * window + index
+
+
 @pytest.mark.parametrize("loss", [0.02, 0.2])
 def test_all_comes_over_links_that_lose_and_repeat(loss: float) -> None:
     wire = Narrow("us", "eu", bytes_per_s={("us", "eu"): 200_000}, loss=loss, again=loss)
