@@ -175,7 +175,7 @@ def test_watching_ends_with_ctrl_c() -> None:
     async def request(*args: Any, **kwargs: Any) -> Any:
         nonlocal looks
         looks += 1
-        if looks > 6:  # each node says how it is, and who the members are
+        if looks > 9:  # each node says which workers there are, how it is, and who the members are
             raise KeyboardInterrupt
         return await inner(*args, **kwargs)
 
