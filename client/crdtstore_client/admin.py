@@ -202,9 +202,14 @@ class Admin:
             except msgspec.ValidationError as error:
                 return Unavailable(f"{url} does not answer as a node of crdtstore does ({error}).", code="unreachable")
 
-        await self._link.nodes.find_workers()
-        urls = [node.url for node in self._link.nodes]
-        return dict(zip(urls, await asyncio.gather(*map(ask, urls)), strict=True))
+        nodes, found = self._link.nodes, dict[str, View | CrdtStoreError]()
+        while urls := [node.url for node in nodes if node.url not in found]:  # workers tell of the others of their node
+            answers = await asyncio.gather(*map(ask, urls))
+            found |= zip(urls, answers, strict=True)
+            for node in list(nodes):
+                if isinstance(view := found.get(node.url), View):
+                    nodes.learn(node, view.raw, view.members.node)
+        return found
 
     async def views(self) -> list[View]:
         """What those say that answer.

@@ -104,12 +104,6 @@ class Nodes:
         else:
             self.failed(node)
 
-    async def find_workers(self) -> None:
-        """Return when all workers are known of the nodes that answer; where each node is one process, at once."""
-        await self.start()
-        if self.routes.workers > 1 and self._tasks:
-            await asyncio.wait(list(self._tasks))
-
     def learn(self, node: Node, body: Mapping[str, Any], name: str = "") -> None:
         """Take in what a node says of the workers of its own node, in its status or because it was the wrong one."""
         self.routes.learn(body)

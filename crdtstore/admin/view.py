@@ -43,6 +43,7 @@ def members_body(host: Host, now_ms: int) -> dict[str, Any]:
         "state": state,
         "why": why,
         "configuration": str(configuration.id),
+        "workers": host.workers.directory(),
         "members": [_member(host, member, now_ms) for member in configuration.members],
         "removed": _removed(host, configuration),
         "quorum": _quorum(host, configuration),

@@ -66,7 +66,6 @@ class Crew:
         self._workers = [_Worker(config, index) for index, config in enumerate(configs)]
         self._never = asyncio.Event()
         """Set when a worker cannot start at all."""
-        self._is_stopping = False
         self._has_begun = False
         """Whether all of them were ready once."""
 
@@ -79,7 +78,6 @@ class Crew:
             done, _ = await asyncio.wait({*tasks, *waits}, return_when=asyncio.FIRST_COMPLETED)
             failed = [task for task in tasks if task in done]
         finally:
-            self._is_stopping = True
             for task in (*tasks, *waits):
                 task.cancel()
             await asyncio.gather(*tasks, *waits, return_exceptions=True)
@@ -109,7 +107,7 @@ class Crew:
                 event(_log, logging.ERROR, "a worker cannot start", worker=worker.config.node, ended=what)
                 self._never.set()
                 return
-            pause = min(_FIRST_PAUSE_S * 2 ** (worker.failures - 1), _LONGEST_PAUSE_S)
+            pause = min(_FIRST_PAUSE_S * 2 ** min(worker.failures - 1, 10), _LONGEST_PAUSE_S)
             event(
                 _log,
                 logging.ERROR,

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from crdtstore.errors import Unavailable, problem
 from crdtstore.shards import shard_of
 from crdtstore_client import NotSent, Response, connect
+from crdtstore_client.cli_support import ask_all
 from crdtstore_client.regions import _reachable
 from crdtstore_client.routes import Routes, merge_pages
 
@@ -186,7 +187,7 @@ async def test_who_knows_nothing_of_a_domain_asks_in_vain_once() -> None:
 async def test_the_owner_in_another_region_stands_in_for_one_that_is_gone() -> None:
     crew = Crew()
     async with connect("http://us-0", "http://eu-0", transport=crew, timeout=2.0) as store:
-        await store._link.nodes.find_workers()
+        await ask_all(store)
         crew.dead |= {"http://us-1"}
         orders = store.domain("shop").counter("orders")
         for key in KEYS_OF[1][:5]:
