@@ -242,6 +242,21 @@ def test_every_value_takes_the_short_way_only_if_the_long_one_says_the_same() ->
     assert short > 15
 
 
+def test_no_short_float_makes_up_for_what_stands_there_twice() -> None:
+    """It is longer when it is written again, by just so much as the other number here."""
+    short, n = Raw(b"\xca\x3f\xc0\x00\x00"), {"n": Raw(b"\xcc\xc8")}
+    head = _pack({"do": "commit", "domain": "d"})[1:]
+    ops = _pack({"ops": [{"collection": "c", "key": "k", "op": "set", "value": short}]})[1:]
+    once = b"\x84" + head + _pack(n)[1:] + ops
+    twice = b"\x85" + head + _pack(n)[1:] + _pack(n)[1:] + ops
+    for frame in (once, b"\x91" + once):
+        (request,), bad = session_frames.decode(frame)
+        assert (request.n, bad) == (200, [])
+    for frame in (twice, b"\x91" + twice):
+        good, (refused,) = session_frames.decode(frame)
+        assert (good, refused.n) == ([], 200)
+
+
 def test_a_glance_accepts_nothing_that_a_look_refuses() -> None:
     """What is plain is checked by a glance; it must say what the check says that HTTP gets."""
     good = {"n": 1, "domain": "shop", "collection": "orders", "key": "k"}

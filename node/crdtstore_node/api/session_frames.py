@@ -236,6 +236,9 @@ _numbered = Decoder(_Numbered).decode
 _encode = Encoder().encode
 _TOO_DEEP = "a frame is nested too deeply"
 """Deeper than the parser goes, which is much deeper than a value may be: not even the numbers in it can be found."""
+_FLOAT_32 = 0xCA
+"""With what such a number begins, though other things have this byte too."""
+_NO_FLOAT = frozenset((str, int, bool, type(None)))
 _BROKEN = (msgspec.MsgspecError, ValueError, RecursionError)
 
 
@@ -265,15 +268,34 @@ def decode(frame: bytes) -> tuple[list[Asked], list[Refused]]:
     is_many = frame[0] >> 4 == 0x9 or frame[0] in (0xDC, 0xDD)
     try:
         found: Any = _many(frame) if is_many else _one(frame)
-        if len(_encode(found)) == len(frame):
-            if not is_many:
-                found = [found]
+        written = len(_encode(found))
+        if not is_many:
+            found = [found]
+        if _is_all(found, written, frame):
             for request in found:
                 request.check()
             return found, []
     except (*_BROKEN, CrdtStoreError):
         pass
     return _decode_closely(frame, is_many)
+
+
+def _is_all(found: list[Any], written: int, frame: bytes) -> bool:
+    """Whether a frame holds nothing but what was found in it, which is so long when it is ``written`` again. A float of 32 bits has 64
+    then, and could make up for what was dropped: where one may be, nothing is certain.
+    """
+    return written == len(frame) and not (_FLOAT_32 in frame and _may_have_float(found))
+
+
+def _may_have_float(found: list[Any]) -> bool:
+    for request in found:
+        if type(request) is _FlatCommit:
+            for op in request.ops:
+                if not _NO_FLOAT.issuperset(map(type, op.values())):
+                    return True
+        elif type(request) in (_FlatDeclare, _FlatMembers):
+            return True
+    return False
 
 
 def _decode_closely(frame: bytes, is_many: bool) -> tuple[list[Asked], list[Refused]]:
@@ -298,7 +320,7 @@ def _decode_closely(frame: bytes, is_many: bool) -> tuple[list[Asked], list[Refu
 def _decode_alone(part: bytes) -> Asked | Refused:
     try:
         request = _one(part)
-        if len(_encode(request)) == len(part):
+        if _is_all([request], len(_encode(request)), part):
             request.check()
             return request  # type: ignore[no-any-return]
     except (*_BROKEN, CrdtStoreError):
