@@ -32,6 +32,8 @@ async def loop() -> asyncio.AbstractEventLoop:
 
 _PLAIN_LOOP = ("test_proxy", "test_dev", "test_demo")
 """Tests of tools that run in a test's own process or a user's, never in a node."""
+_BOTH_LOOPS = ("test_session_transport",)
+"""Tests of what users run in loops of their own, and that depends on when a loop writes."""
 
 
 @pytest.hookimpl
@@ -41,6 +43,8 @@ def pytest_asyncio_loop_factories(
     """Asynchronous tests run on uvloop, as nodes do."""
     if item.path.stem.startswith(_PLAIN_LOOP):
         return {"asyncio": asyncio.new_event_loop}
+    if item.path.stem.startswith(_BOTH_LOOPS):
+        return {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
     return {"uvloop": uvloop.new_event_loop}
 
 

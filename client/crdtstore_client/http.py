@@ -27,7 +27,7 @@ CONNECT_SHARE = 0.9
 """Connecting ends before the whole attempt does, or a timeout would not tell whether anything had been sent."""
 CONNECT_SECONDS = 1.5
 """The same for a session, whose handshake may take a little longer."""
-HEARTBEAT_SECONDS = 5.0
+HEARTBEAT_SECONDS = 10.0
 """After so long a silence a node is asked for a sign of life, and has half of it to give one."""
 CLOSE_SECONDS = 1.0
 

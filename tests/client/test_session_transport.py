@@ -156,11 +156,12 @@ async def test_no_more_is_asked_than_there_are_credits_for() -> None:
             await session.answer([message])
 
     node = FakeNode(hello={"session": 1, "credits": 4}, behave=slowly)
-    async with listening(node), open_shop(node) as (_, shop):
+    async with listening(node), open_shop(node) as (store, shop):
         orders = shop.counter("orders")
         await asyncio.gather(*(orders["de"].add(1) for _ in range(50)))
         assert most == 4
         await node.sessions[0].grant(6)
+        await until(lambda: line_of(store)._wires[-1]._credits == 10)
         await asyncio.gather(*(orders["de"].add(1) for _ in range(50)))
         assert most == 10
         assert await orders["de"].get() == 100
