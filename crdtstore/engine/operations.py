@@ -10,6 +10,7 @@ passed its expiry, so nobody takes it any more. By age alone it would count twic
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Sequence
 from heapq import heappop, heappush
 from typing import Any
@@ -17,7 +18,7 @@ from typing import Any
 from msgspec import Struct
 
 from crdtstore.commit import Commit
-from crdtstore.effects import Sibling, Siblings, leaf_name
+from crdtstore.effects import Effects, Sibling, Siblings, leaf_name
 from crdtstore.errors import Unavailable, UsageError
 from crdtstore.leaves import DROP, covers
 from crdtstore.ledger import Ledger
@@ -26,14 +27,32 @@ from crdtstore.storage.rows import OPERATIONS
 __all__ = ["Attempt", "Operations"]
 
 
+_LEAF_BYTES = 16
+_HEAD = struct.Struct("<QQQQ")
+
+
 class Attempt(Struct, frozen=True, gc=False):
-    """One commit of an operation: its dot (index form), its stamp, what was asked, the leaves it put something at, when its id expires."""
+    """One commit of an operation: its dot (index form), its stamp, what was asked, when its id expires, the leaves it put something at."""
 
     dot: int
     hlc: int
     request: int
-    leaves: tuple[bytes, ...]
     expiry_hlc: int
+    leaves: tuple[bytes, ...]
+
+
+def _packed(dot: int, hlc: int, request: int, expiry_hlc: int, leaves: tuple[bytes, ...]) -> bytes | list[Attempt]:
+    """The only attempt of an operation as it is kept: mostly in a third of the memory. What a peer wrote may not fit."""
+    try:
+        return _HEAD.pack(dot, hlc, request, expiry_hlc) + b"".join(leaves)
+    except struct.error:
+        return [Attempt(dot, hlc, request, expiry_hlc, leaves)]
+
+
+def _unpacked(data: bytes) -> Attempt:
+    dot, hlc, request, expiry_hlc = _HEAD.unpack_from(data)
+    leaves = [data[at : at + _LEAF_BYTES] for at in range(_HEAD.size, len(data), _LEAF_BYTES)]
+    return Attempt(dot, hlc, request, expiry_hlc, tuple(leaves))
 
 
 class Operations:
@@ -42,7 +61,8 @@ class Operations:
     __slots__ = ("_attempts", "_expiries", "_expiring", "ledger")
 
     def __init__(self) -> None:
-        self._attempts: dict[bytes, Attempt | list[Attempt]] = {}
+        self._attempts: dict[bytes, bytes | list[Attempt]] = {}
+        """Of most ids there is one attempt: packed."""
         self._expiring: dict[int, list[bytes]] = {}
         """The ids by the stamp at which they expire, one entry per commit: those that clients make in one millisecond share one."""
         self._expiries: list[int] = []
@@ -57,7 +77,7 @@ class Operations:
         known = self._attempts.get(operation)
         if known is None:
             return []
-        return known if isinstance(known, list) else [known]
+        return known if isinstance(known, list) else [_unpacked(known)]
 
     def heard(self, operation: tuple[bytes, int], expires_ms: int, now_ms: int, clock_ms: int) -> Attempt | None:
         """The commit that answers a request, None when it is new; ``clock_ms``: the newest stamp of this replica.
@@ -93,21 +113,14 @@ class Operations:
         something else, in a region that had not heard of the first: then both were acknowledged, and both count.
         """
         name, request, expiry_hlc = operation
-        effects = commit.effects
-        if len(effects) == 3 and effects[0] != DROP:  # by far the most frequent
-            leaves: tuple[bytes, ...] = (leaf_name(effects[1], effects[0]),)
-        else:
-            leaves = tuple(
-                [leaf_name(effects[at + 1], effects[at]) for at in range(0, len(effects), 3) if effects[at] != DROP]
-            )
-        attempt = Attempt(dot, commit.hlc, request, leaves, expiry_hlc)
         self.ledger.note((name,))
         self._expire(name, expiry_hlc)
+        leaves = _leaves_of(commit.effects)
         known = [other for other in self.attempts(name) if not covers(cut, other.dot)] if name in self._attempts else []
         if not known:
-            self._attempts[name] = attempt
+            self._attempts[name] = _packed(dot, commit.hlc, request, expiry_hlc, leaves)
             return None
-        self._attempts[name] = [*known, attempt]
+        self._attempts[name] = [*known, Attempt(dot, commit.hlc, request, expiry_hlc, leaves)]
         siblings: dict[bytes, list[Sibling]] = {}
         for other in known:
             for leaf in other.leaves if other.request == request else ():
@@ -116,12 +129,11 @@ class Operations:
 
     def load(self, name: list[Any], attempts: list[list[Any]]) -> None:
         """Take in what a checkpoint holds."""
-        known = [
-            Attempt(dot, hlc, request, tuple(leaves), expiry_hlc) for dot, hlc, request, expiry_hlc, *leaves in attempts
-        ]
-        self._attempts[name[0]] = known if len(known) > 1 else known[0]
-        for attempt in known:
-            self._expire(name[0], attempt.expiry_hlc)
+        known = [(dot, hlc, request, expiry_hlc, tuple(leaves)) for dot, hlc, request, expiry_hlc, *leaves in attempts]
+        fits = len(known) == 1 and all(len(leaf) == _LEAF_BYTES for leaf in known[0][4])
+        self._attempts[name[0]] = _packed(*known[0]) if fits else [Attempt(*each) for each in known]
+        for _, _, _, expiry_hlc, _ in known:
+            self._expire(name[0], expiry_hlc)
 
     def _expire(self, name: bytes, expiry_hlc: int) -> None:
         names = self._expiring.get(expiry_hlc)
@@ -158,6 +170,13 @@ class Operations:
         for name, expiry_hlc in blocked:
             self._expire(name, expiry_hlc)
         return not left and len(blocked) < budget
+
+
+def _leaves_of(effects: Effects) -> tuple[bytes, ...]:
+    """The leaves at which a commit puts something."""
+    if len(effects) == 3 and effects[0] != DROP:  # by far the most frequent
+        return (leaf_name(effects[1], effects[0]),)
+    return tuple([leaf_name(effects[at + 1], effects[at]) for at in range(0, len(effects), 3) if effects[at] != DROP])
 
 
 def _fields(attempt: Attempt) -> list[Any]:
