@@ -2,7 +2,8 @@
 
 The question: is the work divided? A machine whose cores are busy with other things says nothing by wall time, so what is counted is what
 each process used (``/proc/PID/stat``): the sum says what the division costs, the busiest one how much all of them could take, each with a
-core of its own. Commits come in over sessions of the client, many at a time, keys spread evenly over 16 shards; durable.
+core of its own. Commits come in over sessions of the client, many at a time, keys spread evenly over 16 shards; durable. What a turn costs is
+shared by the commits in it, so there are so many tasks for each worker: with as many in all, the batches of several are smaller.
 
     python benchmarks/workers.py [--commits 20000] [--rounds 3] [--workers 1,2]
 """
@@ -30,7 +31,7 @@ def cpu_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / _TICK
 
 
-async def commit(store: Store, count: int) -> None:
+async def commit(store: Store, count: int, tasks: int) -> None:
     """So many adds, each a commit of its own, so many tasks at a time."""
     orders, numbers = store.domain("shop").counter("orders"), iter(range(count))
 
@@ -38,7 +39,7 @@ async def commit(store: Store, count: int) -> None:
         for number in numbers:
             await orders[f"key-{number % KEYS}"].add(1)
 
-    await asyncio.gather(*(work() for _ in range(TASKS)))
+    await asyncio.gather(*(work() for _ in range(tasks)))
 
 
 async def measure(regions: list[str], workers: int, count: int) -> dict[str, float]:
@@ -50,10 +51,10 @@ async def measure(regions: list[str], workers: int, count: int) -> dict[str, flo
             async with connect(*(cluster.url(name) for name in own), timeout=60.0) as store:
                 await store.domain("shop").declare_domain(shards=SHARDS)
                 await store.domain("shop").declare("orders", "counter")
-                await commit(store, KEYS)  # every key is there, every process warm
+                await commit(store, KEYS, TASKS * workers)  # every key is there, every process warm
                 before, begun = [cpu_seconds(pid) for pid in pids], time.monotonic()
                 mine = time.process_time()
-                await commit(store, count)
+                await commit(store, count, TASKS * workers)
                 wall_s, client_s = time.monotonic() - begun, time.process_time() - mine
                 used = [cpu_seconds(pid) - was for pid, was in zip(pids, before, strict=True)]
     return {
