@@ -119,16 +119,18 @@ class Line:
                     self._spawn(_close(socket))
                     raise
         except NotSent as failure:
-            self._opening = None
             if self._is_refused:
                 self._refuse()
             self._fail(self._outbox, str(failure))
             return
         except (Refused, Broken, TimeoutError):
-            self._opening = None
             self._refuse()
             return
-        self._opening = None
+        except Exception:  # whatever it is, nobody waits for a session that does not come
+            self._refuse()
+            raise
+        finally:
+            self._opening = None
         self._is_refused = False
         self._wires.append(wire)
         self._spawn(self._run(wire, socket))

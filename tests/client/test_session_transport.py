@@ -317,6 +317,22 @@ async def test_nobody_there_is_not_sent_and_one_attempt_serves_all() -> None:
             await transport.ask(url, "commit", write(), None, monotonic() + 2.0)
 
 
+async def test_a_fault_while_one_is_opened_lets_nobody_wait() -> None:
+    said: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: said.append(context))
+
+    async def fails(url: str, authorization: str | None) -> Any:
+        raise RuntimeError("something nobody thought of")
+
+    line = Line("http://127.0.0.1:1", fails)
+    async with asyncio.timeout(2.0):
+        for _ in range(2):
+            assert await line.ask("read", {"domain": "shop"}, None, monotonic() + 60.0) is None, "over HTTP"
+        await until(lambda: bool(said))
+    assert "nobody thought of" in str(said[0]["exception"])
+    await line.close()
+
+
 async def test_a_refused_credential_is_told_and_a_renewed_one_opens_another_session() -> None:
     async def guard(session: Session, messages: list[Message]) -> list[Message]:
         if node.authorizations[-1] == "Bearer old":
