@@ -94,14 +94,16 @@ class Crew:
         """Start a worker again whenever it ends."""
         while True:
             begun = time.monotonic()
-            await self._spawn(worker)
-            process = worker.process
-            assert process is not None
-            code = await process.wait()
+            try:
+                process = await self._spawn(worker)
+            except OSError as error:  # too many processes, or no memory: not for ever, perhaps, and the others go on
+                code, what = 1, f"not started: {error}"
+            else:
+                code = await process.wait()
+                what = f"killed by signal {-code}" if code < 0 else f"exit code {code}"
             worker.is_ready, worker.code = False, code
             ran_s = time.monotonic() - begun
             worker.failures = 1 if ran_s >= _STEADY_S else worker.failures + 1
-            what = f"killed by signal {-code}" if code < 0 else f"exit code {code}"
             is_hopeless = code in (1, _USAGE) or worker.failures >= _MOST_FAILURES
             if not worker.has_served and not self._has_begun and is_hopeless:
                 event(_log, logging.ERROR, "a worker cannot start", worker=worker.config.node, ended=what)
@@ -119,7 +121,11 @@ class Crew:
             )
             await asyncio.sleep(pause)
 
-    async def _spawn(self, worker: _Worker) -> None:
+    async def _spawn(self, worker: _Worker) -> asyncio.subprocess.Process:
+        """A new process of this worker.
+
+        Raises:  OSError when the system has none to give.
+        """
         command = [*self._command, "--config", str(self._path), "--worker", str(worker.index), "--exit-with-stdin"]
         if not worker.has_served:  # later a directory that is empty is one that was lost
             command += self._options
@@ -129,6 +135,7 @@ class Crew:
             process_group=0,  # Ctrl-C is for this process, which stops them in order
         )
         event(_log, logging.INFO, "worker started", worker=worker.config.node, pid=worker.process.pid)
+        return worker.process
 
     async def _look(self, worker: _Worker) -> None:
         """Notice when a worker serves; the node is ready when all of its workers are."""
