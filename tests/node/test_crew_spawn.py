@@ -15,13 +15,15 @@ from crdtstore_node.config import NodeConfig
 
 
 async def test_it_is_tried_again_and_the_others_go_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    spawn, asked = asyncio.create_subprocess_exec, list[str]()
+    spawn, asked, again = asyncio.create_subprocess_exec, list[str](), asyncio.Event()
 
     async def spawn_or_not(*command: str, **options: Any) -> asyncio.subprocess.Process:
         worker = command[command.index("--worker") + 1]
         asked.append(worker)
         if asked.count("1") == 2 and worker == "1":
             raise BlockingIOError(11, "Resource temporarily unavailable")
+        if asked.count("1") == 3:
+            again.set()
         lasts_s = 0.05 if asked == ["0", "1"] else 60
         return await spawn(sys.executable, "-c", f"import time; time.sleep({lasts_s})", stdin=options["stdin"])
 
@@ -34,10 +36,9 @@ async def test_it_is_tried_again_and_the_others_go_on(monkeypatch: pytest.Monkey
     stop = asyncio.Event()
     running = asyncio.create_task(workers.run(stop))
     try:
-        async with asyncio.timeout(10.0):
-            while asked.count("1") < 3 and not running.done():
-                await asyncio.sleep(0.01)
-        assert not running.done()
+        waits = asyncio.create_task(again.wait())
+        done, _ = await asyncio.wait({running, waits}, timeout=10.0, return_when=asyncio.FIRST_COMPLETED)
+        assert done == {waits}
         assert asked.count("0") == 1
     finally:
         stop.set()
