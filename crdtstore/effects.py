@@ -6,7 +6,7 @@ it need not know in which order its origin thought of them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from xxhash import xxh3_128_digest
@@ -14,10 +14,16 @@ from xxhash import xxh3_128_digest
 from crdtstore.leaves import ADD, BEST, DEADLINE, DROP
 from crdtstore.values import check_integer, pack
 
-__all__ = ["Effects", "Sibling", "Siblings", "leaf_name", "normal_form"]
+__all__ = ["Effects", "Sibling", "Siblings", "leaf_name", "normal_form", "triples"]
 
 Effects = Sequence[Any]
 """Flat triples ``kind, path, value, kind, path, value, ...``; value is None for a drop and a mark."""
+
+
+def triples(effects: Effects) -> Iterable[Sequence[Any]]:
+    """The effects one by one."""
+    each = iter(effects)
+    return zip(each, each, each, strict=True)
 
 
 class Sibling(NamedTuple):

@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from crdtstore.effects import Effects, Sibling, Siblings, leaf_name
+from crdtstore.effects import Effects, Sibling, Siblings, leaf_name, triples
 from crdtstore.leaves import (
     ADD,
     BEST,
@@ -79,9 +79,8 @@ class Tree(State):
         Cost:     put O(1); drop O(dots removed), in slices where these are many; each removal is paid for by its put.
         Raises:   nothing: applying never refuses (law L4). What it touches was brought into memory before (``residence``).
         """
-        residence = self.residence
-        for index in range(0, len(effects), 3):
-            kind, path = effects[index], effects[index + 1]
+        residence, collections = self.residence, self.root.children
+        for kind, path, value in (effects,) if len(effects) == 3 else triples(effects):  # by far the most frequent
             if kind == DROP:
                 self._drop(path, cut)
                 continue
@@ -94,7 +93,7 @@ class Tree(State):
                     continue  # the operation is spent here, and no level must be left behind for it
             if residence is not None:
                 residence.note(path)
-            level: Any = self.root.children.get(path[0]) if len(path) == 2 else None
+            level: Any = collections.get(path[0]) if len(path) == 2 else None
             if type(level) is not Branch or level.sweep is not None:  # not just a key of a collection that is there
                 level = level_of(self.root, path, dot, self.sweep_above)
             entry = level.children.get(path[-1])
@@ -102,11 +101,11 @@ class Tree(State):
                 if entry is None:
                     entry = Sum(0)
                     attach(level, path[-1], None, entry)
-                self._add(entry, path, dot, effects[index + 2], hlc, is_repeatable)
+                self._add(entry, path, dot, value, hlc, is_repeatable)
             elif kind == MARK or (entry is not None and has_mark(entry)):
-                self._put_marked(kind, path, effects[index + 2], dot, hlc, cut, others, is_repeatable)
+                self._put_marked(kind, path, value, dot, hlc, cut, others, is_repeatable)
             else:
-                self._put(level, kind, path, effects[index + 2], dot, hlc, cut, others, is_repeatable)
+                self._put(level, kind, path, value, dot, hlc, cut, others, is_repeatable)
 
     def _put_marked(
         self, kind: int, path: list[Any], value: Any, dot: int, hlc: int, cut: Sequence[int], *rest: Any
@@ -207,11 +206,13 @@ class Tree(State):
             self.digest = (self.digest + best_share(path, leaf.kind, after) - lost) % MODULUS
 
     def _add(self, leaf: Sum, path: list[Any], dot: int, amount: int, hlc: int, is_repeatable: bool) -> None:
-        origin, runs = dot >> SEQ_BITS, leaf.runs
-        run = runs[0] if runs and runs[0].origin == origin else leaf.run_of(origin)
-        if run is None:
+        origin, seq = dot >> SEQ_BITS, dot & SEQ_MASK
+        for run in leaf.runs:
+            if run.origin == origin:
+                break
+        else:
             run = leaf.open_run(origin, self._shares.origin(path, origin))
-        if run.append_loose(dot & SEQ_MASK, amount, hlc) if is_repeatable else run.append(dot & SEQ_MASK, amount, hlc):
+        if run.append_loose(seq, amount, hlc) if is_repeatable else run.append(seq, amount, hlc):
             self._dirty[tuple(path)] = None
         leaf.total += amount
         self.digest = (self.digest + amount * run.weight) % MODULUS

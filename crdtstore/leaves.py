@@ -113,7 +113,7 @@ class Sum(Struct, gc=False):
 
     def open_run(self, origin: int, weight: int) -> Run:
         run = Run(origin, weight)
-        self.runs = (*self.runs, run)
+        self.runs = (*self.runs, run) if self.runs else (run,)
         return run
 
 

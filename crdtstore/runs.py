@@ -17,6 +17,7 @@ from crdtstore.loose import Loose
 __all__ = ["Run"]
 
 _PAIR = struct.Struct("=qq")
+_pack = _PAIR.pack
 
 
 class Run(Struct, gc=False):
@@ -44,12 +45,13 @@ class Run(Struct, gc=False):
         """Add an amount of a commit not older than those here, several of one commit become one; return whether there is now
         something to fold that was not before.
         """
+        last_seq, last_sum = self.last_seq, self.last_sum
         is_news = False
-        if self.last_seq and self.last_seq != seq:
+        if last_seq and last_seq != seq:
             is_news = self.older is None
-            self._push(self.last_seq, self.last_sum)
+            self._push(last_seq, last_sum)
         self.last_seq = seq
-        self.last_sum += amount
+        self.last_sum = last_sum + amount
         self.last_hlc = hlc
         return is_news
 
@@ -73,15 +75,18 @@ class Run(Struct, gc=False):
 
     def _push(self, seq: int, total: int) -> None:
         older = self.older
-        if older is None:
-            older = self.older = bytearray()
         if isinstance(older, list):
             older.append((seq, total))
             return
         try:
-            older += _PAIR.pack(seq, total)
+            pair = _pack(seq, total)
         except struct.error:  # exact all the same
             self.older = [*self._pairs(), (seq, total)]
+            return
+        if older is None:
+            self.older = bytearray(pair)
+        else:
+            older += pair
 
     def _pairs(self) -> list[tuple[int, int]]:
         older = self.older or []

@@ -50,7 +50,7 @@ class Shares:
 
     def origin(self, path: list[Any], origin: int) -> int:
         """The hash by which each amount of a replica counts."""
-        return xxh3_128_intdigest(pack([path, ADD, self.replicas[origin]]))
+        return xxh3_128_intdigest(pack((path, ADD, self.replicas[origin])))
 
     def leaf(self, path: list[Any], leaf: Leaf) -> int:
         """What a leaf adds where no mark hides it."""

@@ -75,11 +75,13 @@ class Causality:
 
     def advance(self, origin: int, seq: int, resolved: Resolved) -> list[int]:
         """Take note that commit ``seq`` is applied; return its cut."""
-        deps, roster = self.deps[origin], self.rosters[origin]
-        for index, entry in resolved:
-            deps[index] = entry
-            if index not in roster:
-                roster.append(index)
+        deps = self.deps[origin]
+        if resolved:
+            roster = self.rosters[origin]
+            for index, entry in resolved:
+                deps[index] = entry
+                if index not in roster:
+                    roster.append(index)
         deps[origin] = seq - 1
         if origin == self._issuer:
             self._advanced.clear()

@@ -68,7 +68,9 @@ class Histogram:
         """
         if not values:
             return
-        values = sorted([max(0, value) for value in values])
+        values = sorted(values)
+        if values[0] < 0:  # as in ``note``
+            values = [max(0, value) for value in values]
         at = 0
         while at < len(values):
             upper = _upper(values[at])

@@ -150,6 +150,8 @@ class Trust:
         commits = list(map(decode_commit, datas))
         replica = self._engine.replicas[origin]
         for number, commit in enumerate(commits, after + 1):
-            if commit.seq != number or (number == 1 and commit.origin != replica):
+            if commit.seq != number:
                 raise ProtocolError(f"commit {commit.seq} in the place of {number} of {replica}")
+        if not after and commits[0].origin != replica:
+            raise ProtocolError(f"commit 1 in the place of 1 of {replica}")
         return Stretch(origin, commits, datas)
