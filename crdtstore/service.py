@@ -15,8 +15,8 @@ from msgspec import Struct
 
 from crdtstore.admin.administration import ADMIN, Administration
 from crdtstore.admin.identity import check_writes, mark_of
-from crdtstore.causal import ReplicaId
 from crdtstore.configuration import SYSTEM_GROUP
+from crdtstore.declaring import Declaring
 from crdtstore.engine.engine import REMOVED, Engine
 from crdtstore.engine.events import Draft, Op, Persisted, Tick
 from crdtstore.engine.output import Committed, Refused
@@ -24,55 +24,16 @@ from crdtstore.errors import CrdtStoreError, ReplicaBehind, Unavailable
 from crdtstore.host import Host, HostOutput
 from crdtstore.reading import Reader, Reading
 from crdtstore.receipts import Receipts
-from crdtstore.requests import (
-    CommitRequest,
-    DeclareDomainRequest,
-    DeclareRequest,
-    parse,
-)
+from crdtstore.requests import CommitRequest, DeclareDomainRequest, DeclareRequest, parse
 from crdtstore.routing import shard_of_all
 from crdtstore.saving import Saved
+from crdtstore.service_events import Cancelled, Event, PeerChanged, Received, Request
 from crdtstore.sessions import Sessions
-from crdtstore.shards import Division
 from crdtstore.status import status
 from crdtstore.tokens import Seen
-from crdtstore.types import REGISTRY
 
 __all__ = ["Cancelled", "Event", "PeerChanged", "Received", "Request", "Service"]
 
-
-class Request(Struct, gc=False):
-    """A request of a user: what to do and its fields, as in API.md; ``ticket`` names the answer."""
-
-    ticket: int
-    do: str
-    fields: dict[str, Any]
-    principal: str = "anonymous"
-    parsed: Any = None
-    """The request as ``requests.parse`` or a session made it, checked; ``fields`` is not looked at then."""
-
-
-class Cancelled(Struct, frozen=True, gc=False):
-    """Who asked is gone: what still waits is forgotten, a write that was judged goes on."""
-
-    ticket: int
-
-
-class Received(Struct, frozen=True, gc=False):
-    """A peer sent bytes."""
-
-    peer: ReplicaId
-    data: bytes
-
-
-class PeerChanged(Struct, frozen=True, gc=False):
-    """A connection to a peer came or went."""
-
-    peer: ReplicaId
-    is_connected: bool
-
-
-Event = Request | Cancelled | Received | PeerChanged | Persisted | Saved | Tick
 
 _NEVER = 1 << 63
 """Unix ms at which nothing is due."""
@@ -94,6 +55,7 @@ class Service:
         self.host = host
         self.sessions = Sessions(host)
         self._reader = reader = Reader(host)
+        self._declaring = Declaring(host, reader)
         self._looks: dict[str, Callable[[Any, int], Reading]] = {
             "collection": reader.collection,
             "conflicts": reader.conflicts,
@@ -198,10 +160,20 @@ class Service:
                 self._after_token(request, parsed, lambda now: self._show(request, parsed.token, look(parsed, now)))
             elif isinstance(parsed, DeclareDomainRequest):
                 self._check_counts()
-                self._after_token(request, parsed, lambda now: self._declare_domain(request, parsed))
+                domain = partial(self._reader.domain_body, parsed.domain)
+                self._after_token(
+                    request,
+                    parsed,
+                    lambda now: self._declare_by(request, parsed, self._declaring.domain(parsed), domain),
+                )
             elif isinstance(parsed, DeclareRequest):
                 self._check_counts()
-                self._after_token(request, parsed, lambda now: self._declare(request, parsed))
+                body = partial(self._reader.collection_body, parsed.domain, parsed.collection)
+                self._after_token(
+                    request,
+                    parsed,
+                    lambda now: self._declare_by(request, parsed, self._declaring.collection(parsed), body),
+                )
             else:
                 self.reply(request.ticket, self.status(self.now_ms))
         except CrdtStoreError as error:
@@ -396,41 +368,6 @@ class Service:
                 self.reply(ticket, answer)
 
     # --- declarations
-
-    def _declare_domain(self, request: Request, parsed: DeclareDomainRequest) -> None:
-        declarations = self.host.declarations
-        self._check_declares()
-        is_new = declarations.domain(parsed.domain) is None
-        op = declarations.declare_domain(parsed.domain, parsed.given())
-        ops = [] if op is None else [op]
-        if is_new:
-            wanted = Division.of(parsed.domain, parsed.shards or 1)
-            self.host.roster.check_new(wanted)
-            begins = ((group, self.host.roster.beginning(group)) for group in wanted.groups)
-            ops += [declarations.begin(group, beginning) for group, beginning in begins if beginning is not None]
-        self._declare_by(request, parsed, ops, lambda: self._reader.domain_body(parsed.domain))
-
-    def _declare(self, request: Request, parsed: DeclareRequest) -> None:
-        self._check_declares()
-        self._reader.division(parsed.domain)
-        crdt = REGISTRY[parsed.type]
-        op = self.host.declarations.declare_collection(
-            parsed.domain, parsed.collection, crdt, crdt.check_options(parsed.options)
-        )
-        ops = [] if op is None else [op]
-        self._declare_by(request, parsed, ops, lambda: self._reader.collection_body(parsed.domain, parsed.collection))
-
-    def _check_declares(self) -> None:
-        """Refuse to declare where what others declared is not known, or where this node is about to go.
-
-        Raises:  Unavailable; nothing changed.
-        """
-        if not self.host.groups[SYSTEM_GROUP].is_installed:
-            raise self._reader.not_ready("what is declared")
-        if (
-            self.host.is_leaving and not self.host.roster.is_removed
-        ):  # it leaves the domains before it leaves the declarations
-            raise Unavailable("this node leaves the cluster. Nothing changed.", code="leaving")
 
     def _declare_by(self, request: Request, parsed: Any, ops: list[Op], body: Callable[[], dict[str, Any]]) -> None:
         system = self.host.groups[SYSTEM_GROUP]
