@@ -2,8 +2,8 @@
 
 The question: is the work divided? A machine whose cores are busy with other things says nothing by wall time, so what is counted is what
 each process used (``/proc/PID/stat``): the sum says what the division costs, the busiest one how much all of them could take, each with a
-core of its own. Commits come in over sessions of the client, many at a time, keys spread evenly over 16 shards; durable. What a turn costs is
-shared by the commits in it, so there are so many tasks for each worker: with as many in all, the batches of several are smaller.
+core of its own. Commits come in over sessions of the client, many at a time, keys spread evenly over 16 shards; durable. What a turn costs
+is shared by the commits in it, so there are so many tasks for each worker: with as many in all, the batches of several are smaller.
 
     python benchmarks/workers.py [--commits 20000] [--rounds 3] [--workers 1,2]
 """
