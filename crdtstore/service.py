@@ -35,6 +35,7 @@ from crdtstore.tokens import Seen
 __all__ = ["Cancelled", "Event", "PeerChanged", "Received", "Request", "Service"]
 
 
+_OF_ONE_KEY = frozenset({"explain", "members", "read"})
 _NEVER = 1 << 63
 """Unix ms at which nothing is due."""
 
@@ -270,6 +271,8 @@ class Service:
             if body.get("staleness_ms") is not None:
                 body["staleness_ms"] += now_ms - read_ms  # it has grown older meanwhile
             answer = {**body, "token": self.sessions.token_of_reading(token, engines)}
+            if request.do in _OF_ONE_KEY:
+                _name_shard(answer, engines[0])
             for engine in engines:
                 if (mark := mark_of(self.host, engine)) is not None:
                     answer["identity"] = mark
@@ -350,8 +353,7 @@ class Service:
             "replayed": committed.is_replayed,
             "durable_in": [self.host.me.region],
         }
-        if (shard := engine.group.rpartition("/")[2]) != "0":  # a dot names a commit within one shard
-            body["shard"] = int(shard)
+        _name_shard(body, engine)
         if parsed.regions:
             until_ms = asked_ms + min(parsed.wait_ms, self.host.options.max_wait_ms)
             self.receipts.wait(engine, committed, parsed.regions, until_ms, body)
@@ -388,3 +390,9 @@ def _are_durable(batches: list[tuple[Engine, int]]) -> bool:
         if engine.durability.synced < number:
             return False
     return True
+
+
+def _name_shard(body: dict[str, Any], engine: Engine) -> None:
+    """A dot names a commit within one shard, and readings of one shard have an order: of which, says a body, unless it is the first."""
+    if (shard := engine.group.rpartition("/")[2]) != "0":
+        body["shard"] = int(shard)

@@ -31,7 +31,7 @@ from crdtstore.errors import (
 )
 from crdtstore_client.over_http import ask_over_http
 from crdtstore_client.regions import Node, Nodes
-from crdtstore_client.routes import OF_DECLARATIONS, merge_pages
+from crdtstore_client.routes import OF_DECLARATIONS, OF_ONE_KEY, merge_pages
 from crdtstore_client.session import Held, Session, text_of
 from crdtstore_client.transport import Asks, NotSent, ReplyLost, Response, Transport
 
@@ -273,13 +273,15 @@ class Link:
             seconds = call.until - monotonic()
             shown = session.begin(MAX_TOKEN_BYTES)
         said: dict[str, Any] = {}
+        heard = None
         try:
             reply = await self._send(call, shown, node, seconds)
             if reply.status < 300:
                 said = reply.body
+                heard = reply.heard if call.do in OF_ONE_KEY else None
         finally:
             get = said.get
-            session.end(shown, get("token"), call.fields.get("domain"), get("dot"), get("shard", 0))
+            session.end(shown, get("token"), call.fields.get("domain"), get("dot"), get("shard", 0), heard)
         return reply
 
     async def _merge(self, call: Call, session: Session, node: Node) -> Response:

@@ -5,8 +5,9 @@ join them (a token is opaque and sealed). So a session keeps several. The node a
 covers all tokens it was shown; hence a reply's token takes the place of exactly those. That alone would leave as many
 tokens as there are requests in flight, so one more rule: what a write lets its caller know is its commit and what that
 commit had seen, and a replica's commits are seen in order; so the token of a later commit of a replica covers that of
-an earlier one, if it also covers what the earlier request had been shown. Each shard of a domain has an order of its
-own.
+an earlier one, if it also covers what the earlier request had been shown. So it is with what one connection brings: a node
+answers on it in the order in which it saw things, so what a later read shows is never older than what an earlier one did.
+Each shard of a domain has an order of its own.
 """
 
 from __future__ import annotations
@@ -18,14 +19,17 @@ from msgspec import Struct
 __all__ = ["Held", "Session", "text_of"]
 
 MAX_ITEMS = 64
-"""So many tokens of reads are told apart before those nobody else holds count as one."""
+"""So many tokens of reads that came by themselves are told apart before those nobody else holds count as one."""
+MAX_LINES = 256
+"""So many orders are told apart; then the older half is forgotten, and what is only covered by them is held a while longer."""
 
 
 _NOTHING: frozenset[str] = frozenset()
 
 
 class Held(Struct, frozen=True):
-    """One token and what is known of its content: the latest commit per group and replica, and tokens of reads.
+    """One token and what is known of its content: the latest commit per group and replica, the latest read per group and connection, and
+    tokens of reads that came by themselves.
 
     A group is a domain and which of its shards.
     """
@@ -96,14 +100,16 @@ class Session:
         domain: str | None = None,
         dot: str | None = None,
         shard: int = 0,
+        heard: tuple[str, int] | None = None,
     ) -> None:
-        """Take the token of a reply in; None when there was no answer, or one without a token."""
+        """Take the token of a reply in; None when there was no answer, or one without a token. ``heard``: of a read of one shard, as
+        ``Response`` says."""
         _, count = self._in_flight.pop(id(shown))
         if count > 1:
             self._in_flight[id(shown)] = (shown, count - 1)
         if not token:
             return
-        new = self._describe(shown, token, domain, dot, shard)
+        new = self._describe(shown, token, domain, dot, shard, heard)
         same = next((held for held in self._held if held.text == token), None)
         if same is not None:  # one text has one content, so both descriptions are true of it
             new = Held(token, _join((same, new)), same.items | new.items)
@@ -113,15 +119,28 @@ class Session:
         self._held = tuple(rest)
 
     @staticmethod
-    def _describe(shown: tuple[Held, ...], token: str, domain: str | None, dot: str | None, shard: int) -> Held:
+    def _describe(
+        shown: tuple[Held, ...],
+        token: str,
+        domain: str | None,
+        dot: str | None,
+        shard: int,
+        heard: tuple[str, int] | None,
+    ) -> Held:
         commits = _join(shown)
         items = shown[0].items if len(shown) == 1 else _NOTHING.union(*[held.items for held in shown])
         replica, colon, seq = (dot or "").rpartition(":")
-        if domain is None or not colon or not seq.isdigit():
+        if domain is not None and colon and seq.isdigit():
+            line, number = replica, int(seq)
+        elif domain is not None and heard is not None:
+            line, number = heard
+        else:
             return Held(token, commits, items | {token})
-        where, number = (domain, shard, replica), int(seq)
+        where = (domain, shard, line)
         if commits.get(where, 0) < number:
             commits[where] = number
+        if len(commits) > MAX_LINES:  # connections end and others begin
+            commits = dict(list(commits.items())[MAX_LINES // 2 :]) | {where: number}
         return Held(token, commits, items)
 
     def _forget(self, new: Held, rest: Iterable[Held]) -> Held:

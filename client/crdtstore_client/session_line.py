@@ -17,7 +17,7 @@ import msgspec
 
 from crdtstore.values import pack, unpack
 from crdtstore_client.session_wire import FRAME_BYTES, Asked, Broken, Wire
-from crdtstore_client.transport import NotSent, Refused, ReplyLost
+from crdtstore_client.transport import NotSent, Refused, ReplyLost, Response
 
 if TYPE_CHECKING:
     import aiohttp
@@ -61,7 +61,7 @@ class Line:
 
     async def ask(
         self, do: str, fields: Mapping[str, Any], authorization: str | None, deadline: float
-    ) -> dict[str, Any] | None:
+    ) -> Response | None:
         """The answer; None when this is to be asked over HTTP, of which nothing was sent here.
 
         ``deadline`` is an instant of ``time.monotonic``.
@@ -93,11 +93,12 @@ class Line:
         if self._timer is None or deadline < self._timer_at:
             self._arm(deadline)
         try:
-            return await asked.future
+            answer = await asked.future
         except asyncio.CancelledError:
             if not asked.is_sent and asked in self._outbox:
                 self._outbox.remove(asked)
             raise
+        return _response(answer, asked)
 
     def _renew(self, authorization: str | None) -> None:
         """What comes from now on goes over a session that was opened with this credential."""
@@ -253,3 +254,10 @@ async def _close(socket: aiohttp.ClientWebSocketResponse) -> None:
         await socket.close()
     except (OSError, RuntimeError):
         return
+
+
+def _response(answer: dict[str, Any] | None, asked: Asked) -> Response | None:
+    if answer is None:
+        return None
+    problem = answer.get("problem")
+    return Response(200, answer, heard=asked.heard) if problem is None else Response(problem["status"], problem)

@@ -62,8 +62,7 @@ class SessionTransport:
                 line = self._lines[url_base] = Line(url_base, self._http.open_session)
             answer = await line.ask(do, fields, authorization, deadline)
             if answer is not None:
-                problem = answer.get("problem")
-                return Response(200, answer) if problem is None else Response(problem["status"], problem)
+                return answer
         return await ask_over_http(self._http, url_base, do, fields, authorization, deadline)
 
     async def request(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from itertools import count
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,7 @@ MOST_FRAME_BYTES = 1 << 20
 """Beyond that nothing is gained by longer frames."""
 MOST_CREDITS = 1 << 20
 MOST_PER_FRAME = 1 << 15
+_NAMES = (f"#{number}" for number in count())
 _FAULTS = frozenset({1002, 1003, 1007, 1008, 1009})
 """Codes with which a node closes on who broke the rules: we would again."""
 
@@ -37,7 +39,7 @@ class Broken(Exception):
 class Asked:
     """One request on its way, its answer in ``future``; None there: it is to be asked over HTTP."""
 
-    __slots__ = ("deadline", "future", "is_sent", "n", "raw")
+    __slots__ = ("deadline", "future", "heard", "is_sent", "n", "raw")
 
     def __init__(self, n: int, raw: bytes, deadline: float, future: asyncio.Future[dict[str, Any] | None]) -> None:
         self.n = n
@@ -45,6 +47,8 @@ class Asked:
         self.deadline = deadline
         self.future = future
         self.is_sent = False
+        self.heard: tuple[str, int] | None = None
+        """The name of the wire that brought the answer, and the number of answers that it had brought by then."""
 
 
 class Wire:
@@ -66,6 +70,8 @@ class Wire:
         """Of some the caller is gone: they hold their credits until they are answered."""
         self.has_answered = False
         self.is_retired = False
+        self._name = next(_NAMES)
+        self._answers = 0
         self._url = url
         self._socket = socket
         self._outbox = outbox
@@ -161,6 +167,8 @@ class Wire:
                     unanswered[asked.n] = asked
                 raise Broken(f"it answers {n!r:.20}, which is not asked, or with no problem document")
             self._credits += 1
+            self._answers += 1
+            asked.heard = (self._name, self._answers)
             if not asked.future.done():
                 asked.future.set_result(message)
         self.has_answered = True

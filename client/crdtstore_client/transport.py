@@ -33,6 +33,9 @@ class Response(Struct, frozen=True):
     status: int
     body: dict[str, Any]
     headers: Mapping[str, str] = {}
+    heard: tuple[str, int] | None = None
+    """On which connection it came, and as the how-manyth: a node answers on one connection in the order in which it saw things. None: by
+    itself, in no order."""
 
 
 class Transport(Protocol):

@@ -76,14 +76,15 @@ def test_too_many_tokens_are_merged_in_parts() -> None:
 
 
 @pytest.mark.parametrize("seed", range(200))
-def test_nothing_seen_is_ever_lost(seed: int) -> None:
-    """Model: a token's true content is a set; a node's reply covers what it was shown and what its replica has."""
+@pytest.mark.parametrize("has_wires", [False, True])
+def test_nothing_seen_is_ever_lost(seed: int, has_wires: bool) -> None:
+    """Model: a token's true content is a set; a reply covers what was shown and what its replica has; on a wire it has a number."""
     rng = random.Random(seed)
     session = Session()
     content: dict[str, frozenset[tuple[str, int]]] = {}
     seen: set[tuple[str, int]] = set()
     replicas: dict[str, set[tuple[str, int]]] = {EU: set(), AP: set()}
-    under_way: list[tuple[tuple[Held, ...], str, frozenset[tuple[str, int]], str | None, set[tuple[str, int]]]] = []
+    under_way: list[tuple[tuple[Held, ...], str, tuple[str, int] | None, str | None, set[tuple[str, int]]]] = []
     widest = 0
     for step in range(300):
         if len(under_way) < 12 and (rng.random() < 0.6 or not under_way):
@@ -99,10 +100,11 @@ def test_nothing_seen_is_ever_lost(seed: int) -> None:
                 dot = f"{replica}:{seq}"
             text = f"t{step}"
             content[text] = frozenset(known)
-            under_way.append((shown, text, content[text], dot, set(known)))
+            heard = (f"#{replica}{step // 100}", step + 1) if has_wires and dot is None and rng.random() < 0.8 else None
+            under_way.append((shown, text, heard, dot, set(known)))
         else:
-            shown, text, _, dot, observed = under_way.pop(rng.randrange(len(under_way)))
-            session.end(shown, text, "shop", dot)
+            shown, text, heard, dot, observed = under_way.pop(rng.randrange(len(under_way)))
+            session.end(shown, text, "shop", dot, heard=heard)
             seen |= observed
         held = [text for text in session.token.split(",") if text]
         widest = max(widest, len(held))
@@ -122,6 +124,30 @@ def test_many_writes_at_once_leave_one_token() -> None:
     for seq in order:
         session.end(shown[seq], f"t{seq}", "shop", f"{EU}:{seq}")
     assert session.token == "t64"
+
+
+def test_many_reads_at_once_over_one_connection_leave_one_token() -> None:
+    session = Session("base")
+    order = list(range(1, 65))
+    random.Random(1).shuffle(order)
+    shown = {number: begin(session) for number in order}
+    for number in order:
+        session.end(shown[number], f"t{number}", "shop", heard=("#1", number))
+    assert session.token == "t64"
+    session.end(begin(session), "t65", "shop", None, 1, ("#1", 65))
+    assert session.token == "t65", "it was shown the other"
+    both = begin(session), begin(session)
+    session.end(both[0], "t66", "shop", None, 0, ("#1", 66))
+    session.end(both[1], "t67", "shop", None, 1, ("#1", 67))
+    assert session.token == "t66,t67", "another shard has an order of its own"
+
+
+def test_what_connections_bring_is_forgotten_in_time() -> None:
+    session = Session()
+    for number in range(2_000):
+        session.end(begin(session), f"t{number}", "shop", heard=(f"#{number}", 1))
+    assert session.token == "t1999"
+    assert all(len(held.commits) <= 257 for held in begin(session))
 
 
 def test_descriptions_stay_small() -> None:
