@@ -18,9 +18,9 @@ __all__ = ["OF_DECLARATIONS", "OF_DOMAIN", "OF_ONE_KEY", "Routes", "merge_pages"
 OF_DOMAIN = frozenset({"list", "conflicts"})
 """Requests about all shards of a domain."""
 OF_DECLARATIONS = frozenset({"declare_domain", "domain"})
+"""Requests whose answer says into how many shards a domain is divided."""
 OF_ONE_KEY = frozenset({"explain", "members", "read"})
 """What shows one shard, which the answer names if it is not the first."""
-"""Requests whose answer says into how many shards a domain is divided."""
 _OF_KEYS = frozenset({"read", "members", "explain"})
 
 
