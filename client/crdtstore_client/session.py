@@ -139,8 +139,11 @@ class Session:
         where = (domain, shard, line)
         if commits.get(where, 0) < number:
             commits[where] = number
-        if len(commits) > MAX_LINES:  # connections end and others begin
-            commits = dict(list(commits.items())[MAX_LINES // 2 :]) | {where: number}
+        if (
+            len(commits) > MAX_LINES
+        ):  # connections end and others begin; what grows out of this token, and nothing else, covers it then
+            commits = dict(list(commits.items())[MAX_LINES // 2 :]) | {where: commits[where]}
+            items |= {token}
         return Held(token, commits, items)
 
     def _forget(self, new: Held, rest: Iterable[Held]) -> Held:

@@ -5,6 +5,7 @@ import random
 import pytest
 
 from crdtstore_client import connect
+from crdtstore_client import session as session_rules
 from crdtstore_client.session import Held, Session
 from tests.client.fakes import US, FakeCluster
 
@@ -148,6 +149,20 @@ def test_what_connections_bring_is_forgotten_in_time() -> None:
         session.end(begin(session), f"t{number}", "shop", heard=(f"#{number}", 1))
     assert session.token == "t1999"
     assert all(len(held.commits) <= 257 for held in begin(session))
+
+
+def test_what_is_forgotten_of_a_token_lets_no_other_one_take_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session_rules, "MAX_LINES", 4)
+    session = Session()
+    for shard in range(4):
+        session.end(begin(session), f"t{shard}", "shop", None, shard, ("#1", 1))
+    early, late = begin(session), begin(session)
+    session.end(session.begin_without(), "aside", "shop", None, 9, ("#1", 1))
+    session.end(early, "early", "shop", None, 3, ("#1", 2))
+    session.end(begin(session), "all", "shop", None, 3, ("#1", 3))
+    assert session.token == "all"
+    session.end(late, "late", "shop", None, 3, ("#1", 4))
+    assert session.token == "all,late", "the late one was never shown what was read aside"
 
 
 def test_descriptions_stay_small() -> None:
