@@ -1,18 +1,19 @@
 """What may be on its way to one peer, and how long it may take.
 
 The question: what does a link carry? Nobody knows before something was sent over it, and then it changes. So the window begins small,
-doubles each time that it was full and what was in it was acknowledged soon, and shrinks when acknowledgements come late: then something
-waits in a queue, where it helps nobody, and all that comes behind it waits too, of other groups as well. *Soon* is ``_SOON_MS`` beside
-what the way itself takes, the least that was seen. So a window is also a belief: that many bytes in about ``_SOON_MS``. Frames are a part
-of it, and what is larger than a window is waited for in proportion, since it has not been lost as long as it can still be under way.
+grows each time that it was full and what was in it was acknowledged soon, fourfold where that would still be soon, and shrinks when
+acknowledgements come late: then something waits in a queue, where it helps nobody, and all that comes behind it waits too, of other
+groups as well. *Soon* is ``_SOON_MS`` beside what the way itself takes, the least that was seen. So a window is also a belief: that many
+bytes in about ``_SOON_MS``. Frames are a part of it, and what is larger than a window is waited for in proportion, since it has not been
+lost as long as it can still be under way.
 """
 
 from __future__ import annotations
 
 __all__ = ["Flow"]
 
-_FIRST_BYTES = 32 << 10
-"""As much as a new connection takes at once anyway; eight round trips later it is 4 MiB."""
+_FIRST_BYTES = 64 << 10
+"""Four round trips later it is 4 MiB, where these are short; a round trip holds a sync of the peer's disk."""
 _LEAST_BYTES = 16 << 10
 """Some two hundred commits, of which compression leaves a third: with less each costs a peer that is short of time so much more that it
 only falls further behind."""
@@ -56,7 +57,9 @@ class Flow:
 
     def note_sent(self, upto: int, size: int, now_ms: int) -> None:
         """Commits up to this one are on their way, so many bytes with all that were already."""
-        if self._timed is None:
+        if (
+            self._timed is None or self._timed[1] == now_ms
+        ):  # of what sets out together the last says how long all of it takes
             self._timed = (upto, now_ms, size)
 
     def note_arrived(self, upto: int, now_ms: int) -> None:
@@ -73,7 +76,8 @@ class Flow:
         soon_ms = self._least_ms + _SOON_MS
         if took_ms <= soon_ms:
             if self.is_limiting and 2 * size >= self.window_bytes:  # the first of many frames says little of them all
-                self.window_bytes = min(2 * self.window_bytes, self._most_bytes)
+                times = 4 if 4 * took_ms <= soon_ms else 2
+                self.window_bytes = min(times * self.window_bytes, self._most_bytes)
         elif took_ms > 2 * soon_ms:
             carried = max(self.window_bytes, size) * soon_ms // took_ms
             self.window_bytes = min(self.window_bytes, max(_LEAST_BYTES, carried))
