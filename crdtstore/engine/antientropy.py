@@ -77,7 +77,7 @@ class AntiEntropy:
                 self._acknowledge(peer, progress, now_ms, out)
             size = history.size(me, progress.has[me], progress.sent)
             if progress.is_overdue(me, now_ms, size, options.ack_timeout_ms, options.resend_after_ms):
-                progress.become_probing(now_ms)
+                progress.become_probing(now_ms, size)
                 self._send_digest(peer, now_ms, out, wants_answer=True)
         if now_ms >= self._next_gossip_ms:
             interval = options.gossip_interval_ms

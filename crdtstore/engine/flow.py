@@ -92,6 +92,10 @@ class Flow:
         """Something is sent for the second time: an acknowledgement could be for either (Karn)."""
         self._timed = None
 
+    def settled_ms(self, size: int) -> int:
+        """After so long so many bytes have come, or are lost: nothing that is still under way would then be sent twice."""
+        return max(2 * _LONGEST_MS, 4 * (self.round_trip_ms or 0)) + 4 * _SOON_MS * size // self.window_bytes
+
     def patience_ms(self, size: int, most_ms: int, resend_ms: int) -> int:
         """How long to wait for an acknowledgement of so many bytes: four round trips, at least five times ``resend_ms``, longer each time
         in vain, up to ``most_ms``; and beside that twice as long as they should take.

@@ -31,6 +31,7 @@ class Progress:
         "_relay_patience",
         "_relayed",
         "_relayed_ms",
+        "_settled_at_ms",
         "ack_due_ms",
         "acknowledged",
         "asked_ms",
@@ -70,6 +71,8 @@ class Progress:
         """How many digests were sent that want an answer, and have none yet."""
         self._is_doubted = False
         """Whether what is on its way may be lost: nothing was acknowledged for too long."""
+        self._settled_at_ms = 0
+        """When it has come or is lost, whether or not an answer says so."""
 
     def admit(self) -> None:
         """There is one more replica, of which the peer has nothing yet."""
@@ -85,10 +88,12 @@ class Progress:
         self._lacks_since_ms = [None] * len(self.has)  # whoever makes it may reach the peer again as well
         self._relayed, self._relay_patience, self.relay_bytes = {}, 1, min(_RELAY_BYTES, self._most_bytes)
 
-    def become_probing(self, now_ms: int) -> None:
+    def become_probing(self, now_ms: int, size: int = 0) -> None:
+        """``size``: so many bytes are on their way."""
         if self.state == "streaming":
             self.flow.note_silence()
             self._is_doubted = True
+            self._settled_at_ms = now_ms + self.flow.settled_ms(size)
         self.state = "probing"
         self._asked = 0
         self._quiet_since_ms = now_ms
@@ -133,7 +138,8 @@ class Progress:
         if has[own] > had:
             self.flow.note_arrived(has[own], now_ms)
         if self.state == "probing":
-            if is_answer or not self._is_doubted:
+            is_settled = now_ms >= self._settled_at_ms  # answers get lost too
+            if is_answer or is_settled or not self._is_doubted:
                 self.become_streaming(own, now_ms)
             elif has[own] > had:  # late, but not lost
                 self.state = "streaming"

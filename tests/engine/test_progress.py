@@ -54,3 +54,22 @@ def test_a_new_connection_starts_over() -> None:
     progress.become_probing(now_ms)
     progress.take_vector([1, 0], [1, 0], OWN, now_ms)
     assert waits_ms(progress, now_ms) == 500
+
+
+def test_a_peer_whose_answers_are_lost_is_not_doubted_for_ever() -> None:
+    """Once all that was sent must have come or be lost, any of its words says where to go on."""
+    progress = Progress(2)
+    progress.become_probing(0)
+    progress.note_asked()
+    assert progress.note_answer()
+    progress.take_vector([0, 0], [5, 0], 0, 0)
+    progress.note_sent(0, 5, 100, 0)
+    progress.become_probing(1_000, 100)
+    for now_ms in range(1_000, 2_900, 100):
+        progress.note_asked()  # one answer of two is lost
+        is_answer = progress.note_answer() if now_ms % 200 else False
+        progress.take_vector([0, 0], [5, 0], 0, now_ms, is_answer=is_answer)
+        assert progress.state == "probing"
+        progress.note_asked()
+    progress.take_vector([0, 0], [5, 0], 0, 3_100, is_answer=False)
+    assert (progress.state, progress.sent) == ("streaming", 0)
