@@ -50,11 +50,11 @@ every write one); then the amounts of a region become one. A read looks at one n
 """,
     costs=[
         Cost(
-            what="1,000 adds in each of two regions",
-            us=[do("add", amount=1)] * 1000,
-            eu=[do("add", amount=1)] * 1000,
+            what="400 adds in each of two regions",
+            us=[do("add", amount=1)] * 400,
+            eu=[do("add", amount=1)] * 400,
         ),
-        Cost(what="1,000 adds in one region, then a delete", us=[*[do("add", amount=1)] * 1000, do("delete")]),
+        Cost(what="400 adds in one region, then a delete", us=[*[do("add", amount=1)] * 400, do("delete")]),
     ],
     example=example,
 )
