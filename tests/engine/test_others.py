@@ -219,11 +219,16 @@ def test_what_waited_for_others_is_asked_for_again() -> None:
     wire.check_same()
 
 
-def test_what_was_relayed_to_a_peer_is_compared_with_what_it_has() -> None:
-    progress = Progress(2)
-    progress.relayed = list(progress.has)
+def test_a_relay_goes_on_when_the_table_grows() -> None:
+    progress = Progress(3)
+    durable = [0, 0, 5, 2]
+    progress.take_vector([0, 0, 0], durable[:3], 0, 0)
+    progress.begin_relay(0)
+    progress.note_relayed(2, 3)
     progress.admit()
-    assert progress.relayed == progress.has == [0, 0, 0]
+    progress.take_vector([0, 0, 3, 0], durable, 0, 10)
+    assert progress.to_relay(0, 1, 10, 1_000) == [2], "what was relayed has come, and nobody else gives it more"
+    assert progress.to_relay(0, 1, 1_010, 1_000) == [2, 3]
 
 
 def test_what_was_said_does_not_change_when_the_table_grows() -> None:
