@@ -107,7 +107,8 @@ async def _catch_up(
     return _Heal(
         seconds,
         connected - at,
-        *received[:2],
+        received[0],
+        received[1],
         received[3],
         received[2],
         sum(map(_cpu_seconds, pids)) - sender_cpu,
