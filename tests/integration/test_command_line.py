@@ -264,7 +264,7 @@ WRONG: list[Case] = [
     (2, ["declare", "Shop/orders", "counter"], "Nothing changed"),
     (2, ["--token", "AQbogus", "get", "shop/orders/de"], "foreign-token"),
     (2, ["--region", "mars", "get", "shop/orders/de"], "none of the urls is in region mars"),
-    (2, ["--regions", "1", "add", "shop/orders/de"], "regions must be 0"),
+    (2, ["--regions", "3", "add", "shop/orders/de"], "), got 3. Nothing changed."),
     (4, ["--url", "http://127.0.0.1:1", "--timeout", "1", "get", "shop/orders/de"], "unreachable"),
 ]
 

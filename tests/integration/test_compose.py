@@ -191,8 +191,8 @@ def test_the_example_has_every_field_with_its_default() -> None:
         assert set(document[table]) == set(kind.__struct_fields__), f"[{table}] explains every field"
         assert getattr(config, table) == kind(), f"[{table}] has the defaults"
     said = path.read_text()
-    of_joiners = {field for field in ("gossip_advertise", "join", "region") if f"\n# {field} = " in said}
-    assert set(document) | of_joiners == set(fields), "and every other field stands there too"
+    left_out = {field for field in ("api_advertise", "gossip_advertise", "join", "region") if f"\n# {field} = " in said}
+    assert set(document) | left_out == set(fields), "and every other field stands there too"
     assert not config.insecure
     for field in fields.keys() - tables.keys() - {"peers"}:
         assert f"CRDTSTORE_{field.upper()}" in said
