@@ -116,6 +116,7 @@ IN_IDENTITY: dict[str, Plant] = {
         "a joiner takes a snapshot that was begun before it was named",
         busy("join", "copy seen", engine={"checkpoint_ms": 2_000, "gossip_interval_ms": 50}),
         ((arrival, "check_head", _unchecked),),
+        first=40,
     ),
     "joiner-by-own-clock": Plant(
         Installs,
@@ -125,7 +126,12 @@ IN_IDENTITY: dict[str, Plant] = {
         often("join", "copy seen", clocks={"skew_ms": 3_000}),
     ),
     "fenced-speaks": Plant(
-        Engine, "step", _speaks_on, "a fenced replica goes on to say what it has, and to vote", often("clone", "split")
+        Engine,
+        "step",
+        _speaks_on,
+        "a fenced replica goes on to say what it has, and to vote",
+        often("clone", "split"),
+        first=70,
     ),
     "votes-before-durable": Plant(
         Membership,

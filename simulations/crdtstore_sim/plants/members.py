@@ -241,7 +241,7 @@ IN_MEMBERS: dict[str, Plant] = {
         "commits are taken from one that was evicted",
         busy("split", "evict"),
         ((AntiEntropy, "on_frame", _of_nobody),),
-        first=295,
+        first=430,
     ),
     "early-kept": Plant(
         Early,
