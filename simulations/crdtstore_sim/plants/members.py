@@ -232,7 +232,7 @@ IN_MEMBERS: dict[str, Plant] = {
         "commits are taken from members and others, of this and earlier configurations",
         busy("split", "evict"),
         ((AntiEntropy, "on_frame", _of_nobody),),
-        first=295,
+        first=60,
     ),
     "commits-of-the-evicted": Plant(
         Membership,
@@ -262,7 +262,7 @@ IN_MEMBERS: dict[str, Plant] = {
         _own_value,
         "what was accepted before is not proposed again",
         busy("evict", "split", "die proposing"),
-        first=1000,
+        first=1345,
     ),
     "votes-forgotten": Plant(
         Decision, "restore", _no_votes, "votes are forgotten by a crash", busy("die proposing", "evict", "split")
