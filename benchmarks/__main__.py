@@ -13,7 +13,7 @@ import platform
 import subprocess
 import sys
 import tempfile
-from dataclasses import fields
+from dataclasses import fields, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -84,7 +84,7 @@ def _row(figure: Figure) -> str:
     none_at_all = figure.target is not None and not figure.is_at_least and not figure.median
     ratio = "none at all" if none_at_all else "" if figure.ratio is None else f"{figure.ratio:.2f}"
     value = f"{figure.median:,.0f}" if figure.median >= 100 else f"{figure.median:,.2f}"
-    return f"| {figure.name} | {value} {figure.unit} | {figure.spread:.0%} | {target} | {ratio} |"
+    return f"| {figure.name} | {value} {figure.unit} | {figure.spread:.0%} | {target} | {ratio} | {figure.commit} |"
 
 
 def _section(name: str, figures: list[Figure], machine: dict[str, str]) -> list[str]:
@@ -99,8 +99,8 @@ def _section(name: str, figures: list[Figure], machine: dict[str, str]) -> list[
         "",
         *(f"* {key}: {value}" for key, value in machine.items()),
         "",
-        "| what | measured | spread | target | ratio |",
-        "|---|---|---|---|---|",
+        "| what | measured | spread | target | ratio | commit |",
+        "|---|---|---|---|---|---|",
         *map(_row, figures),
         "",
         *notes,
@@ -108,13 +108,21 @@ def _section(name: str, figures: list[Figure], machine: dict[str, str]) -> list[
     ]
 
 
-def _write(found: list[Figure], machine: dict[str, str], name: str) -> None:
-    """Put what was measured into the page and beside it; other parts stay as they were measured."""
+def _merged(held: list[dict[str, Any]], found: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What is held, with what was found in the place of the same name; what is new comes last."""
+    by_name = {each["name"]: each for each in held} | {each["name"]: each for each in found}
+    return list(by_name.values())
+
+
+def _write(found: list[Figure], machine: dict[str, str], name: str, *, is_part: bool = False) -> None:
+    """Put what was measured into the page and beside it; other parts stay as they were measured. ``is_part``: so do other figures."""
     path = ROOT / "docs" / "benchmarks.json"
     document: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
     part = {"machine": machine, "figures": [figure.as_json() for figure in found]}
     apart = {other: document[other] for other in _APART if other in document}
     whole = {"machine": document.get("machine", {}), "figures": document.get("figures", [])}
+    if is_part:
+        part["figures"] = _merged(whole["figures"], part["figures"])
     document = {**whole, **apart, name: part} if name else {**part, **apart}
     path.write_text(json.dumps(document, indent=1) + "\n")
     lines = [
@@ -137,7 +145,7 @@ def _write(found: list[Figure], machine: dict[str, str], name: str) -> None:
 
 def _plain(held: dict[str, Any]) -> dict[str, Any]:
     """What of a figure is not computed."""
-    return {field.name: held[field.name] for field in fields(Figure)}
+    return {field.name: held[field.name] for field in fields(Figure) if field.name in held}
 
 
 def _guard(found: list[Figure]) -> None:
@@ -174,6 +182,9 @@ def main() -> None:
         action="append",
     )
     parser.add_argument("--dry-run", action="store_true", help="print only, write no file")
+    parser.add_argument(
+        "--update", action="store_true", help="with --only: put these figures into the page, leave the others"
+    )
     parser.add_argument("--guard", action="store_true", help="compare with the committed page, write no file")
     arguments = parser.parse_args()
     arguments.directory.mkdir(parents=True, exist_ok=True)
@@ -197,7 +208,8 @@ def main() -> None:
             ("members", lambda: chain(removed.figures(1), joining.figures(arguments.runs, Path(scratch)))),
         ):
             if name in chosen or (not chosen and name not in _APART):
-                for figure in measure():
+                for measured in measure():
+                    figure = replace(measured, commit=machine["commit"])
                     print(_row(figure), flush=True)
                     if figure.notes:
                         print("    " + ", ".join(f"{key} {value:,}" for key, value in figure.notes.items()), flush=True)
@@ -205,8 +217,9 @@ def main() -> None:
     if arguments.guard:
         _guard(found)
         return
-    if not arguments.dry_run and (not chosen or chosen[0] in _APART):
-        _write(found, machine, chosen[0] if chosen else "")
+    if not arguments.dry_run and (not chosen or chosen[0] in _APART or arguments.update):
+        is_apart = bool(chosen) and chosen[0] in _APART
+        _write(found, machine, chosen[0] if is_apart else "", is_part=arguments.update)
     missed = [figure.name for figure in found if figure.ratio is not None and figure.ratio < 1]
     print(f"\ntargets missed: {', '.join(missed)}" if missed else "\nall targets reached")
 

@@ -20,6 +20,8 @@ class Figure:
     target: float | None = None
     is_at_least: bool = True
     notes: dict[str, Any] = field(default_factory=dict)
+    commit: str = ""
+    """At which state of the code it was measured."""
 
     @property
     def median(self) -> float:
