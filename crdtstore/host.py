@@ -390,10 +390,8 @@ class Host:
             if result.has_adopted:
                 self.roster.note(engine.configuration)
                 self._meet_again(engine, now_ms, out)
-            if result.changed:
-                out.changed += [(group, origin, commit) for origin, commit in result.changed]
-                if engine is self._system:
-                    self.on_declared([commit for _, commit in result.changed], now_ms, out)
+            if result.changed and engine is self._system:
+                self.on_declared([commit for _, commit in result.changed], now_ms, out)
             if result.replies:
                 self.on_replies(result.replies)
 

@@ -7,7 +7,6 @@ from typing import Any
 from msgspec import Struct, field
 
 from crdtstore.causal import ReplicaId
-from crdtstore.commit import Commit
 from crdtstore.errors import CrdtStoreError
 from crdtstore.saving import Save
 from crdtstore.storage.protocol import Entry
@@ -35,8 +34,6 @@ class HostOutput(Struct):
     send: list[tuple[ReplicaId, bytes]] = field(default_factory=list)
     replies: list[tuple[int, dict[str, Any] | CrdtStoreError]] = field(default_factory=list)
     rejected: list[Rejected] = field(default_factory=list)
-    changed: list[tuple[str, int, Commit]] = field(default_factory=list)
-    """Commits applied in this step, in apply order: (group, index of origin, commit)."""
     wake_ms: int = 0
     """When the next ``Tick`` has something to do (Unix ms)."""
     rejoin: str | None = None
